@@ -1,0 +1,85 @@
+# The developer's loop. Everything runs from a virtual environment that `make install` fills once.
+#
+#   PYTHON=python3.12   which interpreter makes the environment (3.10 or newer)
+#   VENV=.venv          where it lies
+#   JOBS=2              test processes; each computes on one thread
+#   ARGS="-k solvers"   passed on to pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+CACHES := .mypy_cache .pytest_cache .ruff_cache
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint types format wheel clean distclean
+
+help:
+	@echo "make demo      install what sampling needs, sample 100 digits with CFG and with REG"
+	@echo "make install   the developer's environment in $(VENV)"
+	@echo "make test      fast tests (no GPU needed)"
+	@echo "make test-all  every test; those that need a GPU are skipped where there is none"
+	@echo "make lint      ruff: rules and format"
+	@echo "make types     mypy on reg_engine"
+	@echo "make format    let ruff rewrite what lint would refuse"
+	@echo "make wheel     build a wheel into dist/"
+	@echo "make clean     remove builds and caches; make distclean removes $(VENV) too"
+
+install: $(DEV)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo "No '$(PYTHON)' here. Install Python 3.10 or newer, or name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "'$(PYTHON)' is too old: Python 3.10 or newer is needed. Name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone, so that nothing else can pull in another build of it.
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): this takes a few minutes the first time, nothing later"
+	$(PIP) install -q -c constraints.txt torch setuptools
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[dev]"
+	@touch $@
+
+demo: $(RUNTIME)
+	@mkdir -p out
+	$(BIN)/reg-engine sample --model mnist --labels 0-9 --per-label 10 --scale 4 --compare \
+	    --out out/demo.png
+
+# One thread a process: test processes must not fight over the cores.
+test: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS)
+
+test-all: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(ARGS)
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# A left-over build folder would put deleted modules into the next wheel: clean first.
+wheel: $(DEV) clean
+	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
+
+clean:
+	rm -rf build dist *.egg-info $(CACHES)
+	find kernels reg_engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,21 @@
+"""Guided sampling from diffusion and flow models, with rectified gradient guidance (REG)."""
+
+from __future__ import annotations
+from . import engine, schedules
+
+from .denoisers import Denoiser
+from .engine import Engine, sample
+from .errors import EstimatorError, InputError, NumericalError, RegEngineError
+from .guidance import Guidance
+from .plan import Plan
+from .rectifiers import RECTIFIERS
+from .references import BadModel, Classifier, Unconditional
+from .solvers import SOLVERS
+from .weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
+
+__version__ = "0.1.0"
+__all__ = [
+    "RECTIFIERS", "SOLVERS", "BadModel", "CFGPlusPlus", "Classifier", "Constant", "Cosine", "Denoiser",
+    "Engine", "EstimatorError", "Guidance", "InputError", "Interval", "Linear", "NumericalError",
+    "sample", "schedules",
+]

@@ -1,0 +1,64 @@
+"""What some methods do to the guided estimate before the solver sees it.
+
+An adjustment is a value: `adjustment(point, guided, cond) -> guided`, in denoised space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .point import Point
+from .reference import per_sample
+
+__all__ = ["Adjustment", "Rescale", "ZeroInit"]
+
+
+class Adjustment(Protocol):
+    """Anything that corrects the guided denoised at a point."""
+
+    def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
+        """The corrected guided denoised, (B, *sample_shape)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Guidance rescale (Lin et al., arXiv 2305.08891, Eqs. 15-16), on the network's own prediction.
+
+    The guided prediction is scaled to the standard deviation of cond's (one number a sample), and mixed
+    with the unscaled one by `share` in [0, 1].
+    """
+
+    share: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InputError("share", f"is {self.share}", "Give a number in [0, 1]; 0.7 is published")
+
+    def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
+        prediction = point.to_prediction(guided)
+        wanted = point.to_prediction(cond).flatten(1).std(1)
+        found = prediction.flatten(1).std(1).clamp_min(torch.finfo(guided.dtype).tiny)
+        factor = self.share * wanted / found + (1 - self.share)
+        return point.from_prediction(per_sample(factor, guided) * prediction)
+
+
+@dataclass(frozen=True)
+class ZeroInit:
+    """Zero-init of CFG-Zero* (arXiv 2503.18886): a zero prediction in the first `evaluations`."""
+
+    evaluations: int = 1
+
+    def __post_init__(self) -> None:
+        if self.evaluations < 0:
+            raise InputError("evaluations", f"is {self.evaluations}", "Give a number >= 0")
+
+    def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
+        if point.index >= self.evaluations:
+            return guided
+        return point.from_prediction(torch.zeros_like(guided))

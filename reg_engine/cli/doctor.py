@@ -1,0 +1,94 @@
+"""`reg-engine doctor`: what is installed, what runs on this machine, and why the rest does not."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+import click
+import torch
+
+from .. import __version__, ops
+from ..engine import Engine
+from ..errors import RegEngineError
+from ..models import load_model
+from ..rectifiers import RECTIFIERS
+from .options import emit, json_option
+
+__all__ = ["doctor"]
+
+_PACKAGES = {
+    "torch": "needed", "numpy": "needed", "safetensors": "needed", "rich": "needed", "click": "needed",
+    "pillow": "needed", "torchmetrics": "evaluate (pip install reg-engine[eval])",
+    "matplotlib": "evaluate (pip install reg-engine[eval])",
+    "scikit-learn": "train without --data (pip install reg-engine[eval])",
+    "diffusers": "tests only", "triton": "not used yet", "xformers": "not used yet",
+    "nvtx": "not used yet",
+}
+
+
+@click.command(epilog="Example: reg-engine doctor --json")
+@json_option
+def doctor(as_json: bool) -> None:
+    """Report versions, devices, backends, and which estimators work here (each is run once)."""
+    report: dict[str, Any] = {
+        "reg_engine": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": _devices(),
+        "backends": {ops.BACKEND: "works"},
+        "estimators": {
+            device: {name: _try(name, device) for name in (*RECTIFIERS, "auto")}
+            for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
+        },
+    }
+    emit(report, as_json, _text(report))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> dict[str, str]:
+    devices = {"cpu": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"}
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(index)
+            devices[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+    elif torch.version.cuda is None:
+        devices["cuda"] = "no: this torch is built without CUDA"
+    else:
+        devices["cuda"] = "no: torch sees no NVIDIA driver or device"
+    return devices
+
+
+def _try(name: str, device: str) -> str:
+    """Two guided steps of the packaged model with one estimator."""
+    try:
+        out = Engine(
+            load_model("mnist"), scale=2.0, rectify=name, steps=2, device=device, progress=False
+        ).sample([3, 7])
+    except (RegEngineError, RuntimeError) as error:
+        return f"fails: {str(error).splitlines()[0]}"
+    return f"works ({out.stats.reason})" if name == "auto" else "works"
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [
+        f"reg_engine {report['reg_engine']}, Python {report['python']}, {report['platform']}", "",
+        "packages",
+    ]
+    for name, version in report["packages"].items():
+        lines.append(f"  {name:14}{version or '-':16}{'' if version else _PACKAGES[name]}".rstrip())
+    lines += ["", "devices"] + [f"  {name:14}{what}" for name, what in report["devices"].items()]
+    lines += ["", "backends"] + [f"  {name:14}{what}" for name, what in report["backends"].items()]
+    for device, found in report["estimators"].items():
+        lines += ["", f"estimators on {device}"]
+        lines += [f"  {name:14}{what}" for name, what in found.items()]
+    return "\n".join(lines)

@@ -1,0 +1,198 @@
+"""One view of any network: `denoiser(x_t, t, cond) -> E[x_0 | x_t, cond]`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as fwAD
+from torch import Tensor, nn
+
+from .conditioning import Cond
+from .errors import EstimatorError, InputError, choice
+from .preconditioning import INPUT_SCALINGS, PREDICTIONS, preconditioning
+from .schedules import Schedule
+
+__all__ = ["Denoiser"]
+
+
+class Denoiser:
+    """A network, with what it predicts and the schedule it was trained on.
+
+    `denoised = c_skip x_t + c_out net(c_in x_t, t, cond)`, so a derivative taken with respect to x_t
+    includes the input scaling: K = alpha_t d denoised / d x_t holds for every prediction type.
+
+    Args:
+        net: called as `net(x, t, cond)`: x (B, *sample_shape); t (B,) in the schedule's own time (`edm`:
+            c_noise = ln(sigma/alpha)/4); cond as given to the engine, B rows. Returns (B, *sample_shape).
+        prediction: what it returns: "epsilon", "sample", "v_prediction", "flow" or "edm".
+        schedule: t -> (alpha_t, sigma_t) of its training.
+        sample_shape: shape of one sample, without the batch.
+        null_cond: conditioning of the reference call, a scalar or one row; None: there is none.
+        sigma_data: deviation of the data, for "edm".
+        num_classes: labels lie in [0, num_classes); None where cond is not a label.
+        input_scaling: None (as the prediction says), "none", "variance" or "edm": see preconditioning.py.
+
+    Raises:
+        InputError: an argument of the wrong kind or range.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Any],
+        prediction: str,
+        schedule: Schedule,
+        sample_shape: Iterable[int],
+        null_cond: object = None,
+        *,
+        sigma_data: float = 0.5,
+        num_classes: int | None = None,
+        input_scaling: str | None = None,
+    ) -> None:
+        if not callable(net):
+            raise InputError("net", f"{type(net).__name__} is not callable", "Give net(x, t, cond)")
+        if not isinstance(schedule, Schedule):
+            raise InputError(
+                "schedule", f"is a {type(schedule).__name__}", "Give one of reg_engine.schedules"
+            )
+        self.net = net
+        self.prediction = choice("prediction", prediction, PREDICTIONS)
+        self.schedule = schedule
+        self.sample_shape = tuple(int(n) for n in sample_shape)
+        if any(n < 1 for n in self.sample_shape):
+            raise InputError("sample_shape", f"is {self.sample_shape}", "Give positive sizes")
+        if not (math.isfinite(sigma_data) and sigma_data > 0):
+            raise InputError("sigma_data", f"is {sigma_data}", "Give a positive number")
+        if input_scaling is not None:
+            choice("input_scaling", input_scaling, INPUT_SCALINGS)
+        self.null_cond = null_cond
+        self.sigma_data = float(sigma_data)
+        self.num_classes = num_classes
+        self.input_scaling = input_scaling
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The torch modules to freeze during a call (none for a plain function)."""
+        return (self.net,) if isinstance(self.net, nn.Module) else ()
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the network's parameters are; None if it has none."""
+        tensor = self._any_parameter()
+        return None if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Floating dtype of the network's parameters; None if it has none."""
+        tensor = self._any_parameter()
+        return None if tensor is None else tensor.dtype
+
+    def _any_parameter(self) -> Tensor | None:
+        for module in self.modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.is_floating_point():
+                    return tensor
+        return None
+
+    def coefficients(self, t: float) -> tuple[float, float, float]:
+        """(c_in, c_skip, c_out) at time t, in float64."""
+        alpha, sigma = self.schedule(t)
+        return preconditioning(
+            self.prediction, float(alpha), float(sigma), self.sigma_data, self.input_scaling
+        )
+
+    def __call__(self, x: Tensor, t: float, cond: Cond) -> Tensor:
+        """E[x_0 | x_t, cond], shape (B, *sample_shape), in the dtype of x.
+
+        Raises:
+            InputError: the network returned something else than a tensor of x's shape.
+            EstimatorError: x carries a derivative and the network's output does not.
+        """
+        c_in, c_skip, c_out = self.coefficients(t)
+        output = self.net((c_in * x).to(self.dtype or x.dtype), self._time(x, t), cond)
+        output = self._checked(output, x)
+        return c_skip * x + c_out * output.to(x.dtype)
+
+    def to_prediction(self, denoised: Tensor, x: Tensor, t: float) -> Tensor:
+        """The network output that belongs to `denoised` at (x_t, t): the inverse of the view."""
+        _, c_skip, c_out = self.coefficients(t)
+        return (denoised - c_skip * x) / c_out
+
+    def on(self, schedule: Schedule) -> Denoiser:
+        """The same network seen through another schedule (same noise level sigma/alpha, rescaled x_t)."""
+        if schedule == self.schedule:
+            return self
+        return _Rescheduled(self, schedule)
+
+    def _time(self, x: Tensor, t: float) -> Tensor:
+        # Never below float32: bfloat16 cannot tell the steps 998 and 999 apart.
+        dtype = torch.promote_types(self.dtype or x.dtype, torch.float32)
+        value = t
+        if self.prediction == "edm":
+            alpha, sigma = self.schedule(t)
+            value = math.log(float(sigma) / float(alpha)) / 4
+        return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
+
+    def _checked(self, output: Any, x: Tensor) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise InputError(
+                "model", f"returned a {type(output).__name__}",
+                "The network must return one tensor: wrap it in a function that picks it",
+            )
+        if output.shape != x.shape:
+            raise InputError(
+                "model", f"returned shape {tuple(output.shape)} for an input of {tuple(x.shape)}",
+                "The network must return the shape of its input (drop learned-variance channels)",
+            )
+        if output.device != x.device or not output.is_floating_point():
+            raise InputError(
+                "model", f"returned {output.dtype} on {output.device} for input on {x.device}",
+                "The network must return floating point values on its input's device",
+            )
+        if x.requires_grad and torch.is_grad_enabled() and not output.requires_grad:
+            raise EstimatorError(
+                "the network cuts the autograd graph (no_grad, detach, numpy or a compiled engine), so "
+                "'paper', 'vjp' and 'diagonal' cannot serve it. Use rectify='fd_batched' or 'fd'."
+            )
+        if fwAD._current_level >= 0 and _has_tangent(x) and not _has_tangent(output):
+            raise EstimatorError(
+                "the network drops the forward-mode tangent (a custom op or compiled part), so 'jvp' "
+                "would be silently zero. Use rectify='vjp', 'fd_batched' or 'fd'."
+            )
+        return output
+
+
+def _has_tangent(value: Tensor) -> bool:
+    return fwAD.unpack_dual(value).tangent is not None
+
+
+class _Rescheduled(Denoiser):
+    """`inner` on another schedule: x_0 + n eps is the same point, whatever alpha multiplies it."""
+
+    def __init__(self, inner: Denoiser, schedule: Schedule) -> None:
+        super().__init__(
+            inner.net, inner.prediction, schedule, inner.sample_shape, inner.null_cond,
+            sigma_data=inner.sigma_data, num_classes=inner.num_classes,
+            input_scaling=inner.input_scaling,
+        )
+        self._inner = inner
+
+    def _place(self, t: float) -> tuple[float, float]:
+        """Factor on x_t, and the inner time, of outer time t."""
+        inner_t = float(self._inner.schedule.time_of(self.schedule.noise_level(t)))
+        return float(self._inner.schedule(inner_t)[0]) / float(self.schedule(t)[0]), inner_t
+
+    def __call__(self, x: Tensor, t: float, cond: Cond) -> Tensor:
+        factor, inner_t = self._place(t)
+        return self._inner(factor * x, inner_t, cond)
+
+    def to_prediction(self, denoised: Tensor, x: Tensor, t: float) -> Tensor:
+        factor, inner_t = self._place(t)
+        return self._inner.to_prediction(denoised, factor * x, inner_t)
+
+    def coefficients(self, t: float) -> tuple[float, float, float]:
+        factor, inner_t = self._place(t)
+        c_in, c_skip, c_out = self._inner.coefficients(inner_t)
+        return c_in * factor, c_skip * factor, c_out

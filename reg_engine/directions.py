@@ -1,0 +1,114 @@
+"""Guidance directions: what is added to `cond`, weighted and rectified. `Delta` is CFG itself.
+
+A direction is a value: `direction(point, cond, ref) -> (B, *sample_shape)`, a difference of denoised.
+Methods that are defined on the network's own prediction convert to it and back: at fixed x_t a difference of
+predictions is the difference of denoised times a number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .point import Point
+from .reference import per_sample
+
+__all__ = ["APG", "DIRECTIONS", "TCFG", "CFGZeroStar", "Delta", "Direction", "dot"]
+
+
+class Direction(Protocol):
+    """Anything that turns (cond, ref) at a point into a direction."""
+
+    def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
+        """The direction, (B, *sample_shape), in denoised space."""
+        ...
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each sample, (B, 1, ...) so that it broadcasts."""
+    return per_sample((a * b).flatten(1).sum(1), a)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """cond - ref: classifier-free guidance (Ho & Salimans, arXiv 2207.12598)."""
+
+    def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
+        return cond - ref
+
+
+@dataclass(frozen=True)
+class APG:
+    """Adaptive projected guidance (Sadat et al., arXiv 2410.02416), in denoised space as published.
+
+    Args:
+        momentum: beta of the running mean over evaluations, in (-1, 1); negative pushes away from it.
+        radius: largest norm of the direction, > 0; inf = not limited.
+        parallel: share eta of the part along cond that is kept, >= 0; 1 with the rest neutral is CFG.
+    """
+
+    momentum: float = -0.5
+    radius: float = math.inf
+    parallel: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not -1 < self.momentum < 1:
+            raise InputError("momentum", f"is {self.momentum}", "Give a number between -1 and 1")
+        if not self.radius > 0:
+            raise InputError("radius", f"is {self.radius}", "Give a positive norm, inf = no limit")
+        if not (math.isfinite(self.parallel) and self.parallel >= 0):
+            raise InputError("parallel", f"is {self.parallel}", "Give a share >= 0, usually in [0, 1]")
+
+    def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
+        delta = cond - ref
+        if self.momentum and (running := point.memory.get("apg")) is not None:
+            delta = delta + self.momentum * running
+        point.memory["apg"] = delta
+        if math.isfinite(self.radius):
+            norm = dot(delta, delta).sqrt()
+            delta = delta * (self.radius / norm.clamp_min(self.radius))
+        # Projections lose digits where cond and delta are nearly parallel: float64, as the paper's code.
+        d, c = delta.double(), cond.double()
+        along = dot(d, c) / dot(c, c).clamp_min(torch.finfo(torch.float64).tiny) * c
+        return (d - along + self.parallel * along).to(delta.dtype)
+
+
+@dataclass(frozen=True)
+class CFGZeroStar:
+    """CFG-Zero* (Fan et al., arXiv 2503.18886): the reference scaled to fit cond, s = <c,u>/<u,u>.
+
+    On the network's own prediction (the velocity of flow models, for which it was made). The paper's second
+    part, no motion in the first steps, is the adjustment `ZeroInit`.
+    """
+
+    def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
+        c, u = point.to_prediction(cond), point.to_prediction(ref)
+        fit = dot(c, u) / dot(u, u).clamp_min(torch.finfo(u.dtype).tiny)
+        return point.delta_from_prediction(c - fit * u)
+
+
+@dataclass(frozen=True)
+class TCFG:
+    """Tangential damping (Kwon et al., arXiv 2503.18137): ref projected on the main direction of [c; u].
+
+    The first right singular vector of the 2 x n matrix [cond; ref] (network's own prediction) is kept, the
+    second is dropped from ref. The 2 x 2 Gram matrix has the same singular vectors and costs three dots.
+    """
+
+    def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
+        c, u = point.to_prediction(cond).double(), point.to_prediction(ref).double()
+        cc, cu, uu = ((a * b).flatten(1).sum(1) for a, b in ((c, c), (c, u), (u, u)))
+        gram = torch.stack([cc, cu, cu, uu], -1).reshape(-1, 2, 2)
+        main = torch.linalg.eigh(gram).eigenvectors[:, :, 1]  # the largest eigenvalue is the last
+        mc, mu = (per_sample(main[:, i], c) for i in (0, 1))
+        first = mc * c + mu * u  # the first right singular vector, times its singular value
+        kept = dot(u, first) / dot(first, first).clamp_min(torch.finfo(c.dtype).tiny) * first
+        return point.delta_from_prediction(c - kept).to(cond.dtype)
+
+
+DIRECTIONS = {"cfg": Delta, "apg": APG, "cfg_zero_star": CFGZeroStar, "tcfg": TCFG}

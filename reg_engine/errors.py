@@ -1,0 +1,44 @@
+"""The errors a caller can meet: each names the argument, what is wrong with it, and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["EstimatorError", "InputError", "NumericalError", "RegEngineError", "choice"]
+
+
+class RegEngineError(Exception):
+    """Base of every error that reg_engine raises on purpose."""
+
+
+class InputError(RegEngineError, ValueError):
+    """An argument that cannot be used.
+
+    Args:
+        argument: name of the argument, as the caller wrote it.
+        problem: what is wrong, with the offending value.
+        remedy: what to do instead.
+    """
+
+    def __init__(self, argument: str, problem: str, remedy: str) -> None:
+        self.argument, self.problem, self.remedy = argument, problem, remedy
+        super().__init__(f"{argument}: {problem}. {remedy}.")
+
+
+class NumericalError(RegEngineError, ArithmeticError):
+    """A NaN or Inf met while sampling: says where (step, t) and in which samples."""
+
+
+class EstimatorError(RegEngineError, RuntimeError):
+    """An estimator that this network cannot serve: says why and which one to use instead."""
+
+
+def choice(argument: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` if it is one of `known`, else raise InputError proposing the closest name."""
+    names = sorted(known)
+    if value in names:
+        return value
+    close = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"Did you mean {close[0]!r}? Known" if close else "Known"
+    raise InputError(argument, f"unknown name {value!r}", f"{hint}: {', '.join(names)}")

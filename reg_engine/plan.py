@@ -1,0 +1,136 @@
+"""Plans: which work each evaluation does. `cond` 1F, `cfg` 2F, `reg` what the estimator needs (3F).
+
+K -> 0 at high noise, where REG switches guidance off and the reference is wasted; K -> I at low noise, where
+REG is CFG and the rectifier is wasted. A plan is stated in noise levels sigma/alpha, so that one plan serves
+every solver, schedule and number of steps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, choice
+from .solvers import Table
+
+__all__ = ["MODES", "Plan"]
+
+MODES = ("cond", "cfg", "reg")
+_FORMAT = "reg_engine.plan/1"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Modes by noise level: `modes[i]` where edges[i-1] <= sigma/alpha < edges[i].
+
+    Args:
+        edges: strictly increasing noise levels > 0.
+        modes: one more than edges, each "cond", "cfg" or "reg", from clean to noisy.
+        report: what a calibration measured (read back from JSON); free of meaning for the plan itself.
+
+    Raises:
+        InputError: edges not increasing, wrong number of modes, unknown mode.
+    """
+
+    edges: tuple[float, ...]
+    modes: tuple[str, ...]
+    report: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if any(not math.isfinite(e) or e <= 0 for e in self.edges) or list(self.edges) != sorted(
+            set(self.edges)
+        ):
+            raise InputError("edges", f"are {self.edges}", "Give increasing noise levels > 0")
+        if len(self.modes) != len(self.edges) + 1:
+            raise InputError(
+                "modes", f"{len(self.modes)} for {len(self.edges)} edges", "Give one mode more than edges"
+            )
+        for mode in self.modes:
+            choice("modes", mode, MODES)
+
+    @classmethod
+    def full(cls) -> Plan:
+        """REG at every evaluation."""
+        return cls((), ("reg",))
+
+    @classmethod
+    def interval(cls, lo: float, hi: float) -> Plan:
+        """`cfg` below noise level lo, `reg` from lo to hi, `cond` above hi; 0 <= lo < hi <= inf."""
+        if not 0 <= lo < hi:
+            raise InputError("lo, hi", f"are {lo}, {hi}", "Give 0 <= lo < hi (noise levels sigma/alpha)")
+        edges, modes = [], ["reg"]
+        if lo > 0:
+            edges, modes = [lo], ["cfg", "reg"]
+        if math.isfinite(hi):
+            edges, modes = [*edges, hi], [*modes, "cond"]
+        return cls(tuple(float(e) for e in edges), tuple(modes))
+
+    @classmethod
+    def of_rows(cls, table: Table, modes: list[str], report: Mapping[str, Any]) -> Plan:
+        """The plan with the given mode at every row's noise level; edges lie halfway (log) between."""
+        levels: dict[float, str] = {}
+        for row, mode in zip(table.rows, modes, strict=True):
+            level = row.sigma / row.alpha
+            levels[level] = max(mode, levels.get(level, mode), key=MODES.index)
+        ordered = sorted(levels)
+        edges, kept = [], [levels[ordered[0]]]
+        for low, high in zip(ordered, ordered[1:], strict=False):
+            if levels[high] != kept[-1]:
+                edges.append(math.sqrt(low * high))
+                kept.append(levels[high])
+        return cls(tuple(edges), tuple(kept), dict(report))
+
+    @classmethod
+    def calibrate(cls, model: Any, cond: Any, tolerance: float = 0.02, **choices: Any) -> Plan:
+        """The cheapest plan found whose samples stay within `tolerance` of full REG; see calibrate.py."""
+        from .calibrate import calibrate
+
+        return calibrate(model, cond, tolerance=tolerance, **choices)
+
+    def mode_at(self, noise_level: float) -> str:
+        """The mode at sigma/alpha."""
+        return self.modes[bisect_right(self.edges, noise_level)]
+
+    def modes_for(self, table: Table) -> tuple[str, ...]:
+        """One mode for every row of a solver's table."""
+        return tuple(self.mode_at(row.sigma / row.alpha) for row in table.rows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan as JSON, whole or not at all."""
+        data = {
+            "format": _FORMAT, "edges": list(self.edges), "modes": list(self.modes),
+            "report": dict(self.report),
+        }
+        target = Path(path)
+        temporary = target.with_name(target.name + ".part")
+        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a plan written by `save`.
+
+        Raises:
+            InputError: no such file, not JSON, or not a plan.
+        """
+        remedy = "Give a file written by Plan.save or `reg-engine calibrate`"
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError("plan", f"{path} cannot be read ({error.strerror})", remedy) from error
+        except ValueError as error:
+            raise InputError("plan", f"{path} is not JSON ({error})", remedy) from error
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise InputError("plan", f"{path} is not a plan of format {_FORMAT!r}", remedy)
+        try:
+            edges = tuple(float(e) for e in data["edges"])
+            modes = tuple(str(m) for m in data["modes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError("plan", f"{path} is damaged ({error!r})", remedy) from error
+        return cls(edges, modes, data.get("report") or {})

@@ -1,0 +1,26 @@
+"""What a rectifier is: it evaluates the networks at a point and returns K applied to the direction."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ..directions import Direction
+from ..point import Point
+
+__all__ = ["Rectifier"]
+
+
+class Rectifier(Protocol):
+    """An estimator of the rectified direction, K = alpha_t d denoised_cond / d x_t.
+
+    It owns the order of the evaluations: reverse mode records the conditional one alone, `fd_batched` puts
+    all three into one batch.
+    """
+
+    name: str
+
+    def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (cond, rectified, delta), each (B, *sample_shape), in denoised space."""
+        ...

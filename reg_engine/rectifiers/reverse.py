@@ -1,0 +1,139 @@
+"""Reverse mode: one recorded conditional pass, one backward pass (or n, for the probes of `diagonal`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..directions import Direction
+from ..errors import EstimatorError, InputError
+from ..frozen import SavedBytes, checkpointed, recording
+from ..point import Point
+
+__all__ = ["VJP", "Diagonal", "Paper", "saved_bytes_per_sample"]
+
+Pullback = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _Reverse:
+    """Options that every reverse-mode estimator shares.
+
+    Args:
+        memory_budget: bytes that the recorded activations may take; above it every block of the network is
+            recomputed in the backward pass (one more forward pass). None = never recompute.
+    """
+
+    memory_budget: int | None = None
+    _measured: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.memory_budget is not None and self.memory_budget <= 0:
+            raise InputError("memory_budget", f"is {self.memory_budget}", "Give bytes, or None")
+
+    @contextmanager
+    def recorded(self, point: Point) -> Iterator[tuple[Tensor, Pullback]]:
+        """Yield cond (detached) and cotangent -> K^T cotangent. Only the conditional rows are recorded."""
+        if any(p.is_inference() for m in point.denoiser.modules for p in m.parameters()):
+            raise EstimatorError(
+                "the network's weights were made inside torch.inference_mode, so autograd cannot record "
+                "it. Load the model outside, or use rectify='jvp', 'fd_batched' or 'fd'."
+            )
+        with self._blocks(point), recording(point.x) as x:
+            cond = point.cond_at(x)
+
+            def pullback(cotangent: Tensor, last: bool = True) -> Tensor:
+                point.counter.backward += x.shape[0]
+                with torch.inference_mode(False):
+                    (gradient,) = torch.autograd.grad(
+                        cond, x, cotangent.clone(), retain_graph=not last
+                    )
+                return point.alpha * gradient
+
+            yield cond.detach(), pullback
+
+    def _blocks(self, point: Point) -> object:
+        if self.memory_budget is None:
+            return nullcontext()
+        if "bytes" not in self._measured:
+            self._measured["bytes"] = saved_bytes_per_sample(point)
+        if self._measured["bytes"] * point.x.shape[0] <= self.memory_budget:
+            return nullcontext()
+        return _checkpointed(point.denoiser.modules)
+
+
+@contextmanager
+def _checkpointed(modules: tuple[nn.Module, ...]) -> Iterator[None]:
+    with checkpointed(modules) as blocks:
+        if not blocks:
+            raise EstimatorError(
+                "memory_budget is too small for a recorded pass, and the network has no nn.ModuleList "
+                "of blocks to recompute. Use rectify='fd' or 'jvp', or a smaller batch_size."
+            )
+        yield
+
+
+def saved_bytes_per_sample(point: Point) -> float:
+    """Bytes that a recorded conditional pass keeps for one sample, measured on one (not counted as nfe)."""
+    from ..conditioning import take
+
+    one = slice(0, 1)
+    with SavedBytes(point.denoiser.modules) as saved, recording(point.x[one]) as x:
+        point.denoiser(x, point.row.t, take(point.cond, one))
+    return float(saved.total)
+
+
+@dataclass(frozen=True)
+class Paper(_Reverse):
+    """`paper`: (column sums of K) * delta, Eq. 21 of REG: one vector-Jacobian product with ones."""
+
+    name = "paper"
+
+    def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+        with self.recorded(point) as (cond, pullback):
+            factor = pullback(torch.ones_like(cond))
+        delta = direction(point, cond, point.ref(cond))
+        return cond, factor * delta, delta
+
+
+@dataclass(frozen=True)
+class VJP(_Reverse):
+    """`vjp`: K^T delta exactly, Eq. 22 of REG without its diagonal assumption."""
+
+    name = "vjp"
+
+    def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+        with self.recorded(point) as (cond, pullback):
+            delta = direction(point, cond, point.ref(cond))
+            return cond, pullback(delta), delta
+
+
+@dataclass(frozen=True)
+class Diagonal(_Reverse):
+    """`diagonal`: diag(K) * delta, Hutchinson's estimate mean_i z_i * (K^T z_i), z_i = +-1.
+
+    Args:
+        probes: number n >= 1 of backward passes; each sample has its own probes, from its seed.
+    """
+
+    probes: int = 1
+    name = "diagonal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.probes, int) and self.probes >= 1):
+            raise InputError("probes", f"is {self.probes}", "Give an integer >= 1")
+
+    def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+        assert point.probes is not None
+        with self.recorded(point) as (cond, pullback):
+            total = torch.zeros_like(cond)
+            for index in range(self.probes):
+                signs = point.probes.signs(cond)
+                total += signs * pullback(signs, index == self.probes - 1)  # type: ignore[call-arg]
+        delta = direction(point, cond, point.ref(cond))
+        return cond, total / self.probes * delta, delta

@@ -1,0 +1,165 @@
+"""What every schedule has: t -> (alpha_t, sigma_t), its inverse, and the times of a sampler."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, choice
+
+__all__ = ["Array", "Schedule", "check_number", "karras", "positive_int"]
+
+Array = NDArray[np.float64]
+
+PRIORS = ("sigma", "unit")
+
+
+def karras(first: float, last: float, count: int, rho: float = 7.0) -> Array:
+    """`count` noise levels from `first` down to `last`, (count,) (Karras et al. 2022, Eq. 5)."""
+    ramp = np.arange(count) / max(count - 1, 1)
+    levels = (first ** (1 / rho) + ramp * (last ** (1 / rho) - first ** (1 / rho))) ** rho
+    levels[0] = first  # exactly, so that it never leaves the schedule's range by rounding
+    return levels
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """t -> (alpha_t, sigma_t), its inverse, and the default times of a sampler.
+
+    Args:
+        prior: deviation of the first state: "sigma" is sigma_t (the noise alone); "unit" is
+            sqrt(alpha_t^2 + sigma_t^2), data of unit variance plus the noise (1 for every VP kind).
+    """
+
+    prior: str = field(default="sigma", kw_only=True)
+
+    def __post_init__(self) -> None:
+        choice("prior", self.prior, PRIORS)
+
+    @property
+    @abstractmethod
+    def prior_time(self) -> float:
+        """The noisiest time of the default grid."""
+
+    @property
+    @abstractmethod
+    def clean_time(self) -> float:
+        """The time where alpha = 1 and sigma = 0."""
+
+    @property
+    def last_valid_time(self) -> float:
+        """The noisiest time at which the schedule is defined."""
+        return self.prior_time
+
+    @abstractmethod
+    def _marginal(self, t: Array) -> tuple[Array, Array]: ...
+
+    @abstractmethod
+    def _time_of(self, noise_level: Array) -> Array: ...
+
+    @abstractmethod
+    def _grid(self, steps: int) -> Array: ...
+
+    @overload
+    def __call__(self, t: float) -> tuple[float, float]: ...
+    @overload
+    def __call__(self, t: Array) -> tuple[Array, Array]: ...
+    def __call__(self, t: float | Array) -> tuple[float | Array, float | Array]:
+        """(alpha_t, sigma_t), each a float for a float and an array of t's shape for an array.
+
+        Raises:
+            InputError: t outside [clean_time, last_valid_time].
+        """
+        alpha, sigma = self._marginal(self.check(t))
+        return _like(t, alpha), _like(t, sigma)
+
+    @overload
+    def noise_level(self, t: float) -> float: ...
+    @overload
+    def noise_level(self, t: Array) -> Array: ...
+    def noise_level(self, t: float | Array) -> float | Array:
+        """sigma_t / alpha_t; infinite where alpha_t = 0."""
+        alpha, sigma = self._marginal(self.check(t))
+        with np.errstate(divide="ignore"):
+            return _like(t, sigma / alpha)
+
+    @overload
+    def time_of(self, noise_level: float) -> float: ...
+    @overload
+    def time_of(self, noise_level: Array) -> Array: ...
+    def time_of(self, noise_level: float | Array) -> float | Array:
+        """The time at which sigma_t / alpha_t = noise_level: the inverse of `noise_level`.
+
+        Raises:
+            InputError: noise_level is negative, NaN or above the schedule's largest.
+        """
+        level = np.asarray(noise_level, dtype=np.float64)
+        largest = self.noise_level(self.last_valid_time)
+        # A level computed on another schedule may pass the end by rounding.
+        if not np.all((level >= 0) & (level <= largest * (1 + 1e-12))):
+            raise InputError(
+                "noise_level", f"{noise_level} is not in [0, {largest:.6g}] of {self}",
+                "Sample on a schedule whose largest sigma/alpha the model was trained for",
+            )
+        return _like(noise_level, self._time_of(level))
+
+    def grid(self, steps: int) -> Array:
+        """The `steps + 1` default times, (steps + 1,), from the noisiest to the final one.
+
+        Raises:
+            InputError: steps is not an integer >= 1, or the schedule has no grid of that many.
+        """
+        return self._grid(positive_int("steps", steps))
+
+    def prior_scale(self, t: float) -> float:
+        """Deviation of the first state at time t, as `prior` says."""
+        alpha, sigma = self(t)
+        return sigma if self.prior == "sigma" else math.hypot(alpha, sigma)
+
+    def check(self, t: float | Array) -> Array:
+        """t as a float64 array; InputError if any of it is not a time of this schedule."""
+        times = np.asarray(t, dtype=np.float64)
+        if not np.all((times >= self.clean_time) & (times <= self.last_valid_time)):
+            raise InputError(
+                "t", f"{t} is not in [{self.clean_time:g}, {self.last_valid_time:g}]",
+                f"Give times of {type(self).__name__}",
+            )
+        return times
+
+    def check_times(self, times: Sequence[float] | Array, steps: int) -> Array:
+        """Explicit times of a sampler, (steps + 1,): in range and strictly falling in noise.
+
+        Raises:
+            InputError: another number of times, a time out of range, or an order that is not
+                strict.
+        """
+        array = np.array(times, dtype=np.float64)
+        if array.shape != (positive_int("steps", steps) + 1,):
+            raise InputError(
+                "times", f"has shape {array.shape}", f"Give steps + 1 = {steps + 1} times"
+            )
+        if not np.all(np.diff(self.noise_level(array)) < 0):
+            raise InputError("times", "must fall strictly", "Order them from noisy to clean")
+        return array
+
+
+def _like(t: float | Array, value: Array) -> float | Array:
+    return value if isinstance(t, np.ndarray) else float(value)
+
+
+def positive_int(argument: str, value: int) -> int:
+    """`value` if it is an integer >= 1, else InputError."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(argument, f"is {value!r}", "Give an integer >= 1")
+    return int(value)
+
+
+def check_number(argument: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
+        raise InputError(argument, f"is {value!r}", f"Give a number in ({low:g}, {high:g})")

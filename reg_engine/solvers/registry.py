@@ -1,0 +1,165 @@
+"""The solvers by name, their options, and `table(...)`, which turns one into checked rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InputError, choice
+from ..schedules import Flow, Schedule
+from . import multistep, onestep
+from .tables import Row, Table
+
+__all__ = ["SOLVERS", "Option", "Solver", "table"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an option may be: one of `known`, a bool (where the default is), or in [low, high]."""
+
+    default: Any
+    known: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = math.inf
+
+    def check(self, name: str, value: Any) -> Any:
+        """`value`, or InputError naming the option."""
+        if self.known:
+            return choice(name, value, self.known)
+        if isinstance(self.default, bool):
+            if not isinstance(value, bool):
+                raise InputError(name, f"is {value!r}", "Give True or False")
+            return value
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not self.low <= value <= self.high:
+            raise InputError(
+                name, f"is {value!r}", f"Give a number in [{self.low:g}, {self.high:g}]"
+            )
+        return float(value)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A method: `build(schedule, times, **options)` gives its rows.
+
+    Args:
+        name: as in SOLVERS.
+        order: of convergence in the number of steps (weak order where noise is added).
+        stochastic: whether it adds noise whatever its options.
+        build: the rows on a grid of times.
+        options: name -> what it may be.
+        marginal_options: the option values under which the rows keep the marginals exactly.
+        flow_only: whether it is written in flow time.
+    """
+
+    name: str
+    order: float
+    stochastic: bool
+    build: Callable[..., list[Row]]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    marginal_options: Mapping[str, Any] = field(default_factory=dict)
+    flow_only: bool = False
+
+    def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options with their defaults; InputError for an unknown name or a value out of range."""
+        for name in options:
+            if name not in self.options:
+                known = ", ".join(sorted(self.options)) or "none"
+                raise InputError(
+                    name, f"is not an option of solver {self.name!r}", f"Known: {known}"
+                )
+        values = {name: option.default for name, option in self.options.items()} | dict(options)
+        return {name: self.options[name].check(name, value) for name, value in values.items()}
+
+
+def _plain(schedule: Schedule, times: Sequence[float]) -> list[Row]:
+    return onestep.ancestral(schedule, times, eta=0.0)
+
+
+def _ancestral(schedule: Schedule, times: Sequence[float]) -> list[Row]:
+    return onestep.ancestral(schedule, times, eta=1.0)
+
+
+_CHURN = {
+    "s_churn": Option(0.0),
+    "s_tmin": Option(0.0),
+    "s_tmax": Option(math.inf),
+    "s_noise": Option(1.0),
+}
+_DPM = {"lower_order_final": Option(True), "euler_at_final": Option(False)}
+
+SOLVERS: dict[str, Solver] = {
+    solver.name: solver
+    for solver in (
+        Solver(
+            "ddpm", 1.0, True, onestep.ddpm,
+            {"variance": Option("small", ("small", "large"))}, {"variance": "small"},
+        ),
+        Solver("ddim", 1.0, False, onestep.ancestral, {"eta": Option(0.0, high=1.0)}),
+        Solver("pndm", 2.0, False, multistep.pndm, {"skip_prk": Option(False)}),
+        Solver("euler", 1.0, False, _plain),
+        Solver("euler_ancestral", 1.0, True, _ancestral),
+        Solver("heun", 2.0, False, onestep.heun, _CHURN, {"s_noise": 1.0}),
+        Solver("dpmpp_2m", 2.0, False, multistep.dpmpp_2m, _DPM),
+        Solver("flow_euler", 1.0, False, _plain, flow_only=True),
+        Solver("flow_heun", 2.0, False, onestep.flow_heun, flow_only=True),
+    )
+}
+
+
+def table(
+    solver: str | Solver,
+    schedule: Schedule,
+    steps: int,
+    *,
+    times: Sequence[float] | None = None,
+    **options: Any,
+) -> Table:
+    """The checked rows of `solver` on `schedule`.
+
+    Args:
+        solver: a name in SOLVERS, or a Solver.
+        schedule: t -> (alpha_t, sigma_t).
+        steps: number of steps >= 1 (not of evaluations: see len(table.rows)).
+        times: steps + 1 times, strictly from noisy to clean; None = schedule.grid(steps).
+        options: the solver's own, as in SOLVERS[name].options.
+
+    Raises:
+        InputError: an unknown solver or option, a value out of range, steps < 1, times not in
+            order, or a flow_* solver on another schedule than Flow.
+    """
+    if isinstance(solver, str):
+        solver = SOLVERS[choice("solver", solver, SOLVERS)]
+    elif not isinstance(solver, Solver):
+        raise InputError("solver", f"is a {type(solver).__name__}", f"Known: {', '.join(SOLVERS)}")
+    if not isinstance(schedule, Schedule):
+        raise InputError(
+            "schedule", f"is a {type(schedule).__name__}", "Give one of reg_engine.schedules"
+        )
+    if solver.flow_only and not isinstance(schedule, Flow):
+        other = solver.name.removeprefix("flow_")
+        raise InputError(
+            "solver", f"{solver.name!r} needs a Flow schedule, this is {type(schedule).__name__}",
+            f"Use {other!r}, which works on every schedule",
+        )
+    values = solver.checked(options)
+    if values.get("s_tmin", 0.0) > values.get("s_tmax", 0.0):
+        raise InputError("s_tmin", "is above s_tmax", "Give s_tmin <= s_tmax")
+    grid = schedule.grid(steps) if times is None else schedule.check_times(times, steps)
+    rows = tuple(solver.build(schedule, grid, **values))
+    exact = all(values[name] == value for name, value in solver.marginal_options.items())
+    scale = _init_scale(schedule, float(grid[0]), rows[0], values.get("s_noise", 1.0))
+    return Table(solver.name, solver.order, rows, scale, exact)
+
+
+def _init_scale(schedule: Schedule, start: float, first: Row, s_noise: float) -> float:
+    """Deviation of the first state: the prior's, and the churn of the first step where there is any."""
+    scale = schedule.prior_scale(start)
+    if first.t == start:
+        return scale
+    alpha, sigma = schedule(start)
+    growth = first.alpha / alpha
+    added = max(first.sigma**2 - (growth * sigma) ** 2, 0.0)
+    return math.hypot(growth * scale, s_noise * math.sqrt(added))

@@ -1,0 +1,150 @@
+"""A solver as data: one row per network evaluation, and a table that checks itself when built.
+
+The loop of the engine, for every solver; `denoised` is the (guided) estimate of x_0 at (x, row.t):
+
+    d = p x + q denoised                                what the solver keeps a history of
+    x = a x + b_0 d + b_1 d_previous + ... + c noise    from time t to time s
+
+d is the denoised estimate itself (p = 0, q = 1), epsilon = (x - alpha denoised)/sigma, or the
+velocity epsilon - denoised. A method of several stages (Heun, Runge-Kutta) is several rows; a row
+whose s equals its t corrects the state where it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+__all__ = ["Row", "Table"]
+
+RTOL = 1e-9  # of alpha_s and sigma_s; coefficients are float64, their rounding is 1e-16 to 1e-12
+QUANTITIES = ((1.0, 0.0), (0.0, 1.0), (-1.0, 1.0))  # denoised, epsilon, velocity in (x_0, epsilon)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation and the update after it; every number is a float of the host, in float64.
+
+    Args:
+        t, alpha, sigma: where the network is evaluated, and the marginal of the state there.
+        s, alpha_s, sigma_s: where the state goes.
+        p, q: d = p x + q denoised.
+        a, b, c: x_s = a x + sum_j b[j] d_j + c noise, d_0 of this row, d_1 of the previous one, ...
+    """
+
+    t: float
+    alpha: float
+    sigma: float
+    s: float
+    alpha_s: float
+    sigma_s: float
+    p: float
+    q: float
+    a: float
+    b: tuple[float, ...]
+    c: float = 0.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one solver on one grid, checked.
+
+    Each row is run on the exact denoiser of a single point, denoised = x_0, from x = alpha x_0 +
+    sigma epsilon: the state must be alpha_s x_0 plus noise of deviation sigma_s after it (to 1e-9),
+    so that one wrong coefficient cannot pass. Rows must join, and the noise level may rise only in
+    a row that adds noise (churn).
+
+    Args:
+        solver: its name.
+        order: its order of convergence in the number of steps (weak order where it adds noise).
+        rows: one per network evaluation.
+        init_scale: the first state is init_scale times unit noise.
+        preserves_marginals: False where noise of another deviation than sigma_s is wanted (ddpm's
+            "large" variance, heun's s_noise); then only the signal part alpha_s is demanded.
+
+    Raises:
+        InputError: a row that does not do what it says.
+    """
+
+    solver: str
+    order: float
+    rows: tuple[Row, ...]
+    init_scale: float
+    preserves_marginals: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise InputError("rows", "is empty", "Give one row per network evaluation")
+        for index, row in enumerate(self.rows):
+            _check_values(index, row)
+        for index, (row, after) in enumerate(pairwise(self.rows)):
+            if (row.s, row.alpha_s, row.sigma_s) != (after.t, after.alpha, after.sigma):
+                raise _bad(index, f"ends at s = {row.s:g}, the next starts at t = {after.t:g}")
+        first = self.rows[0]
+        high = math.hypot(first.alpha, first.sigma) * (1 + RTOL)
+        if self.preserves_marginals and not first.sigma * (1 - RTOL) <= self.init_scale <= high:
+            raise InputError(
+                "init_scale", f"{self.init_scale:g} is not in [sigma, sqrt(alpha^2 + sigma^2)]",
+                f"The first row starts at alpha = {first.alpha:g}, sigma = {first.sigma:g}",
+            )
+        self._check_marginals()
+
+    @property
+    def history(self) -> int:
+        """How many d the longest row reads, its own included."""
+        return max(len(row.b) for row in self.rows)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any row adds noise."""
+        return any(row.c for row in self.rows)
+
+    def _check_marginals(self) -> None:
+        """Propagate (x_0; epsilon, noise of row 0, noise of row 1, ...), (rows + 2,), through the rows."""
+        state = np.zeros(len(self.rows) + 2)
+        state[:2] = self.rows[0].alpha, self.rows[0].sigma
+        history: list[NDArray[np.float64]] = []
+        largest = max(row.sigma for row in self.rows)
+        for index, row in enumerate(self.rows):
+            if len(row.b) > index + 1:
+                raise _bad(index, f"reads {len(row.b)} values of d, there are {index + 1}")
+            d = row.p * state
+            d[0] += row.q
+            history.insert(0, d)
+            state = row.a * state
+            for coefficient, slope in zip(row.b, history, strict=False):
+                state = state + coefficient * slope
+            state[index + 2] += row.c
+            deviation = float(np.linalg.norm(state[1:]))
+            if not math.isclose(state[0], row.alpha_s, rel_tol=RTOL, abs_tol=1e-12):
+                raise _bad(index, f"leaves {state[0]:.12g} x_0 instead of {row.alpha_s:.12g} x_0")
+            if self.preserves_marginals and not math.isclose(
+                deviation, row.sigma_s, rel_tol=RTOL, abs_tol=1e-12 * largest
+            ):
+                raise _bad(index, f"leaves noise {deviation:.12g} instead of {row.sigma_s:.12g}")
+
+
+def _check_values(index: int, row: Row) -> None:
+    """Finite numbers, d one of the known quantities, and no noise level that rises by itself."""
+    numbers = [getattr(row, f.name) for f in fields(row) if f.name != "b"]
+    if not row.b or not all(map(math.isfinite, (*numbers, *row.b))):
+        raise _bad(index, "holds a number that is not finite, or no b")
+    if row.alpha_s <= 0 or row.sigma <= 0 or min(row.alpha, row.sigma_s, row.c) < 0:
+        raise _bad(index, "needs alpha >= 0, sigma > 0, alpha_s > 0, sigma_s >= 0 and c >= 0")
+    quantity = (row.p * row.alpha + row.q, row.p * row.sigma)
+    scale = max(1.0, abs(row.p * row.alpha), abs(row.q))
+    if not any(np.allclose(quantity, known, RTOL, RTOL * scale) for known in QUANTITIES):
+        raise _bad(index, "p and q give neither denoised, nor epsilon, nor the velocity")
+    rises = row.sigma_s * row.alpha > row.sigma * row.alpha_s * (1 + RTOL)
+    if rises and row.c == 0:
+        raise _bad(index, "raises the noise level without adding noise")
+
+
+def _bad(index: int, problem: str) -> InputError:
+    return InputError(f"rows[{index}]", problem, "Correct a coefficient of this row or of one before it")

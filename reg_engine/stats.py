@@ -1,0 +1,91 @@
+"""What a call returns: the samples, and what they cost."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .point import Counter
+
+__all__ = ["Output", "Stats"]
+
+
+@dataclass
+class Stats:
+    """Cost of a call.
+
+    Attributes:
+        seconds: wall time of the batches.
+        samples: number of samples N.
+        nfe: network evaluations a sample (one conditional forward = 1; a dual pass of `jvp` = 2).
+        backward: backward passes a sample.
+        peak_memory: bytes, the most allocated on a CUDA device during the call; None on CPU.
+        modes: how many evaluations of each mode the plan holds.
+        estimator, reason: the rectifier used and why.
+        solver, backend: what ran.
+    """
+
+    seconds: float = 0.0
+    samples: int = 0
+    nfe: float = 0.0
+    backward: float = 0.0
+    peak_memory: int | None = None
+    modes: dict[str, int] = field(default_factory=dict)
+    estimator: str = "none"
+    reason: str = ""
+    solver: str = ""
+    backend: str = ops.BACKEND
+    _forward_rows: int = field(default=0, repr=False)
+    _backward_rows: int = field(default=0, repr=False)
+
+    def add(self, counter: Counter, modes: Tally[str], estimator: str, reason: str) -> None:
+        """Count one batch's work."""
+        self._forward_rows += counter.forward
+        self._backward_rows += counter.backward
+        self.modes = dict(modes)
+        self.estimator, self.reason = estimator, reason
+
+    def finish_batch(self, samples: int, seconds: float, device: torch.device) -> None:
+        """Close one batch: per-sample figures follow from the totals."""
+        self.samples += samples
+        self.seconds += seconds
+        self.nfe = self._forward_rows / self.samples
+        self.backward = self._backward_rows / self.samples
+        if device.type == "cuda":
+            self.peak_memory = max(self.peak_memory or 0, torch.cuda.max_memory_allocated(device))
+
+    def merge(self, other: dict[str, Any]) -> None:
+        """Add another run of the same engine, given as its `as_dict()`."""
+        total = self.samples + other["samples"]
+        for name in ("nfe", "backward"):
+            mean = getattr(self, name) * self.samples + other[name] * other["samples"]
+            setattr(self, name, mean / total)
+        peaks = [p for p in (self.peak_memory, other["peak_memory"]) if p is not None]
+        self.peak_memory = max(peaks, default=None)
+        self.samples, self.seconds = total, self.seconds + other["seconds"]
+        for name in ("modes", "estimator", "reason", "solver", "backend"):
+            setattr(self, name, other[name])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The public figures, ready for JSON."""
+        return {k: v for k, v in asdict(self).items() if not k.startswith("_")}
+
+
+@dataclass(frozen=True)
+class Output:
+    """Samples (N, *sample_shape) in the state's dtype, and the cost of making them."""
+
+    samples: Tensor
+    stats: Stats
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 (N, H, W, C), for samples (N, C, H, W) in [-1, 1] with 1 or 3 channels."""
+        from .images import to_uint8
+
+        return to_uint8(self.samples)

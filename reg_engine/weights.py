@@ -1,0 +1,194 @@
+"""Guidance weights: `w` at every row of a solver's table; guided = cond + w * rectified delta.
+
+A weight is a value: `weight(row, table) -> w`, with w = scale - 1 and 0 = no guidance. The same curve is
+used with and without a rectifier. (The released REG code weighs its CFG baseline as `ref + c delta` and its
+REG runs as `cond + c delta`: with a time-varying c the two are then not comparable.)
+
+`Linear` and `Cosine` were published in three conventions, which differ in the variable that they follow:
+
+* `"diffusers"` (the default, usable with every schedule): progress p = (t - t_first) / (t_last - t_first).
+* `"edm"`: the noise level n = sigma/alpha, linear in n from n_max to n_min.
+* `"dit"`: the integer step t of 1000 training steps. Linear is reproduced as released, with its offset:
+  w(t) = start + (start - end) t / 1000, so w(0) = start and w(1000) = 2 start - end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from .errors import InputError, choice
+from .solvers import Row, Table
+
+__all__ = [
+    "CONVENTIONS", "WEIGHTS", "CFGPlusPlus", "Constant", "Cosine", "Interval", "Linear", "Weight",
+    "weights_of",
+]
+
+CONVENTIONS = ("diffusers", "edm", "dit")
+
+
+class Weight(Protocol):
+    """Anything that gives w = scale - 1 at a row."""
+
+    def __call__(self, row: Row, table: Table) -> float:
+        """w at `row` of `table`."""
+        ...
+
+
+def check_scale(name: str, value: float) -> None:
+    """Raise InputError unless `value` is a finite number >= 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(name, f"is a {type(value).__name__}", "Give a number, 1 = no guidance")
+    if not math.isfinite(value) or value < 0:
+        raise InputError(
+            name, f"is {value}", "Give a finite number >= 0; 1 = no guidance, 0 = the reference alone"
+        )
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same scale at every row. `scale` >= 0, 1 = no guidance."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        check_scale("scale", self.scale)
+
+    def __call__(self, row: Row, table: Table) -> float:
+        return self.scale - 1
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`scale` where lo <= sigma/alpha <= hi, else none (Kynkaanniemi et al., arXiv 2404.07724)."""
+
+    scale: float
+    lo: float
+    hi: float
+
+    def __post_init__(self) -> None:
+        check_scale("scale", self.scale)
+        if not 0 <= self.lo < self.hi:
+            raise InputError("lo, hi", f"are {self.lo}, {self.hi}", "Give 0 <= lo < hi (noise levels)")
+
+    def __call__(self, row: Row, table: Table) -> float:
+        return self.scale - 1 if self.lo <= row.sigma / row.alpha <= self.hi else 0.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From scale `start` at the noisiest row to `end` at the last one (module docstring: conventions)."""
+
+    start: float
+    end: float = 1.0
+    convention: str = "diffusers"
+
+    def __post_init__(self) -> None:
+        check_scale("start", self.start)
+        check_scale("end", self.end)
+        choice("convention", self.convention, CONVENTIONS)
+
+    def __call__(self, row: Row, table: Table) -> float:
+        progress = _progress(row, table, self.convention)
+        if self.convention == "dit":
+            progress -= 1.0  # the released offset: w(1000) = 2 start - end
+        return (self.start - 1) + (self.end - self.start) * progress
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """w = (scale - 1) (1 - cos(pi p^power)) / 2: none at the noisiest row, `scale` at the last one.
+
+    p is the progress of the convention: diffusers (t - t_first)/(t_last - t_first), edm 1 - n/n_max, dit
+    1 - t/1000.
+    """
+
+    scale: float
+    power: float = 1.0
+    convention: str = "diffusers"
+
+    def __post_init__(self) -> None:
+        check_scale("scale", self.scale)
+        choice("convention", self.convention, CONVENTIONS)
+        if not (math.isfinite(self.power) and self.power > 0):
+            raise InputError("power", f"is {self.power}", "Give a positive number")
+
+    def __call__(self, row: Row, table: Table) -> float:
+        if self.convention == "edm":
+            progress = 1 - _noise(row) / max(_noise(r) for r in table.rows)
+        else:
+            progress = _progress(row, table, self.convention)
+        return (self.scale - 1) * (1 - math.cos(math.pi * progress**self.power)) / 2
+
+
+@dataclass(frozen=True)
+class CFGPlusPlus:
+    """CFG++ (Chung et al., arXiv 2406.08070): clean part from ref + strength * delta, noise from ref.
+
+    At fixed x_t the two parts are affine in denoised, so the method is CFG with the scale
+    strength * (b + a alpha_t) / b, where x_s = a x_t + b denoised is the row of a one-stage solver.
+
+    Raises:
+        InputError: strength outside [0, 1], or a solver whose steps use more than one evaluation.
+    """
+
+    strength: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise InputError("strength", f"is {self.strength}", "CFG++ takes a number in [0, 1]")
+
+    def __call__(self, row: Row, table: Table) -> float:
+        if table.history > 1:
+            raise InputError(
+                "solver", f"CFG++ is defined for one-stage steps, not for {table.solver!r}",
+                "Use ddim, ddpm, euler, euler_ancestral or flow_euler",
+            )
+        a = row.a + row.b[0] * row.p
+        b = row.b[0] * row.q
+        return self.strength * (b + a * row.alpha) / b - 1
+
+
+def weights_of(weight: Weight, table: Table) -> tuple[float, ...]:
+    """w of every row, checked to be finite.
+
+    Raises:
+        InputError: the weight is not callable or gave something else than a finite number.
+    """
+    if not callable(weight):
+        raise InputError(
+            "weight", f"is a {type(weight).__name__}",
+            f"Give one of {', '.join(WEIGHTS)} or a function (row, table) -> w",
+        )
+    values = tuple(float(weight(row, table)) for row in table.rows)
+    for index, value in enumerate(values):
+        if not math.isfinite(value):
+            raise InputError("weight", f"is {value} at row {index}", "Give a weight finite everywhere")
+    return values
+
+
+def _noise(row: Row) -> float:
+    return row.sigma / row.alpha
+
+
+def _progress(row: Row, table: Table, convention: str) -> float:
+    """0 at the noisiest row, 1 at the last one, linear in the convention's variable."""
+    if convention == "dit":
+        if not row.t == row.t or max(r.t for r in table.rows) <= 1.0:
+            raise InputError(
+                "convention", "'dit' follows the integer step of 1000 training steps",
+                "Use 'diffusers' with this schedule",
+            )
+        return 1 - row.t / 1000
+    values = [r.t if convention == "diffusers" else _noise(r) for r in table.rows]
+    here = row.t if convention == "diffusers" else _noise(row)
+    first, last = max(values), min(values)
+    return 1.0 if first == last else (here - first) / (last - first)
+
+
+WEIGHTS = {
+    "constant": Constant, "linear": Linear, "cosine": Cosine, "interval": Interval,
+    "cfg++": CFGPlusPlus,
+}

@@ -1,0 +1,149 @@
+"""The command line as a person meets it: output, files, exit codes, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import reg_engine
+from reg_engine.cli import cli
+
+COMMANDS = ("sample", "calibrate", "train", "evaluate", "doctor")
+FAST = ["--steps", "3", "--labels", "0-3", "--no-progress"]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The installed command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "reg_engine.cli", *arguments], cwd=cwd, text=True, capture_output=True,
+        timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_and_json(command: str) -> None:
+    out = CliRunner().invoke(cli, [command, "--help"]).output
+    assert f"Example: reg-engine {command}" in out
+    assert "--json" in out
+
+
+def test_sample_to_archive_equals_the_library(tmp_path: Path) -> None:
+    target = tmp_path / "s.npz"
+    result = CliRunner().invoke(
+        cli, ["sample", *FAST, "--scale", "3", "--rectify", "fd", "--out", str(target), "--json"],
+        catch_exceptions=False,
+    )
+    report = json.loads(result.output)
+    data = np.load(target)
+    wanted = reg_engine.sample(
+        reg_engine.load_model("mnist"), [0, 1, 2, 3], scale=3.0, rectify="fd", steps=3, progress=False
+    )
+    assert np.array_equal(data["samples"], wanted.samples.numpy())
+    assert data["labels"].tolist() == data["seeds"].tolist() == [0, 1, 2, 3]
+    assert report["methods"]["REG"]["nfe"] == wanted.stats.nfe == 15
+    assert 0 <= report["methods"]["REG"]["label_agreement"] <= 1
+    assert os.listdir(tmp_path) == ["s.npz"]
+
+
+def test_compare_draws_both_and_says_what_they_cost(tmp_path: Path) -> None:
+    target = tmp_path / "c.png"
+    result = CliRunner().invoke(
+        cli, ["sample", *FAST, "--compare", "--out", str(target)], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[1].startswith("CFG") and lines[2].startswith("REG") and "vjp" in lines[2]
+    assert Image.open(target).width > 2 * 4 * 28
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--labels", "0-12"], "out of range"), (["--labels", "a"], "--labels"),
+        (["--scale", "-1"], "scale"), (["--scale", "nan"], "scale"), (["--steps", "0"], "steps"),
+        (["--solver", "huen"], "heun"), (["--rectify", "vpj"], "vjp"), (["--model", "nope"], "mnist"),
+        (["--plan", "missing.json"], "plan"), (["--out", "/proc/no/x.png"], "--out"),
+        (["--out", "x.gif"], ".png"), (["--seeds", "0-1"], "seeds"), (["--per-label", "0"], "per-label"),
+        (["--device", "cuda:99"], "device"), (["--batch-size", "0"], "batch_size"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    base = ["sample", "--steps", "2", "--labels", "0-3", "--no-progress"]
+    # In process: starting Python for every case would take a minute.
+    result = CliRunner().invoke(cli, [*base, *arguments])
+    assert isinstance(result.exception, reg_engine.RegEngineError), result.output
+    assert says in str(result.exception) and "\n" not in str(result.exception)
+
+
+def test_errors_reach_the_shell_without_a_traceback(tmp_path: Path) -> None:
+    result = run("sample", "--scale", "-3", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: scale: is -3.0") and "Traceback" not in result.stderr
+    assert os.listdir(tmp_path) == []
+    assert run("sample", "--scael", "3", cwd=tmp_path).returncode == 2
+
+
+def test_killed_sample_goes_on_where_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "k.npz"
+    arguments = [
+        "sample", "--steps", "6", "--labels", "0-9", "--per-label", "6", "--batch-size", "4", "--scale",
+        "2", "--rectify", "vjp", "--no-progress", "--out", str(target),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reg_engine.cli", *arguments], stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    parts = tmp_path / "k.npz.parts"
+    deadline = time.monotonic() + 120
+    while len(list(parts.glob("*.npz"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, "finished before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {p.name: p.stat().st_mtime_ns for p in parts.glob("*.npz")}
+    assert len(kept) >= 2 and not target.exists()
+    refused = run(*[a if a != "2" else "3" for a in arguments])
+    assert refused.returncode == 2 and "other settings" in refused.stderr
+    assert {p.name: p.stat().st_mtime_ns for p in parts.glob("*.npz")} == kept
+    result = run(*arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["methods"]["REG"]["samples"] == 60
+    whole = run(*[a if a != str(target) else str(tmp_path / "w.npz") for a in arguments])
+    assert whole.returncode == 0
+    assert np.array_equal(np.load(target)["samples"], np.load(tmp_path / "w.npz")["samples"])
+    assert not parts.exists()
+
+
+def test_calibrate_writes_a_plan_that_sample_takes(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    result = CliRunner().invoke(
+        cli, ["calibrate", *FAST, "--tolerance", "0.1", "--out", str(plan), "--json"],
+        catch_exceptions=False,
+    )
+    report = json.loads(result.output)
+    assert report["measured_deviation"] <= 0.1 and report["cost"] <= report["cost_full"] == 15
+    again = CliRunner().invoke(
+        cli, ["sample", *FAST, "--plan", str(plan), "--out", str(tmp_path / "s.npz"), "--json"],
+        catch_exceptions=False,
+    )
+    modes = json.loads(again.output)["methods"]["REG"]["modes"]
+    assert sum({"cond": 1, "cfg": 2, "reg": 3}[m] * n for m, n in modes.items()) == report["cost"]
+
+
+def test_doctor_tries_every_estimator() -> None:
+    report = json.loads(CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False).output)
+    assert report["estimators"]["cpu"] == {
+        **dict.fromkeys(reg_engine.RECTIFIERS, "works"), "auto": report["estimators"]["cpu"]["auto"]}
+    assert report["estimators"]["cpu"]["auto"].startswith("works (vjp")
+    assert report["packages"]["torch"]

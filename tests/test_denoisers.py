@@ -1,0 +1,101 @@
+"""Denoisers: every prediction is the same view, precision and time reach the network as promised."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from nets import CLASSES, SHAPE, tiny
+from torch import Tensor, nn
+
+from reg_engine import Denoiser, schedules
+from reg_engine.preconditioning import PREDICTIONS, preconditioning
+
+SCHEDULES = [schedules.VPLinear(), schedules.EDM(), schedules.Flow()]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_prediction_of_known_data_gives_it_back(prediction: str, schedule: schedules.Schedule) -> None:
+    """From x_0 and eps, each prediction by its definition; the view must return x_0."""
+    t = float(schedule.time_of(1.3))
+    alpha, sigma = schedule(t)
+    x_0, eps = torch.randn(2, 5, *SHAPE, dtype=torch.float64)
+    x = alpha * x_0 + sigma * eps
+    by_definition = {
+        "epsilon": eps, "sample": x_0, "v_prediction": alpha * eps - sigma * x_0, "flow": eps - x_0,
+    }
+    if prediction == "edm":
+        n, s = sigma / alpha, 0.5  # F = (D - c_skip x/alpha) / c_out, Karras et al. 2022, Eq. 7
+        value = (x_0 - s**2 / (n**2 + s**2) * x / alpha) * math.sqrt(n**2 + s**2) / (n * s)
+    else:
+        value = by_definition[prediction]
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def net(z: Tensor, time: Tensor, cond: Tensor) -> Tensor:
+        seen.append((z, time))
+        return value
+
+    view = Denoiser(net, prediction, schedule, SHAPE)
+    got = view(x, t, torch.zeros(5, dtype=torch.long))
+    assert torch.allclose(got, x_0, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(view.to_prediction(got, x, t), value, rtol=1e-9, atol=1e-9)
+    wanted = math.log(sigma / alpha) / 4 if prediction == "edm" else t
+    assert torch.allclose(seen[0][1], torch.full((5,), wanted, dtype=torch.float64))
+    scale = 1 / math.sqrt(alpha**2 * 0.25 + sigma**2) if prediction == "edm" else 1
+    assert torch.allclose(seen[0][0], scale * x)
+
+
+def test_jacobian_is_with_respect_to_the_unscaled_state() -> None:
+    """A VP epsilon network in sigma space: 1 - sigma J with J through c_in = 1/sqrt(1 + sigma^2)."""
+    weight = torch.randn(3, 3, dtype=torch.float64)
+    view = Denoiser(
+        lambda x, t, c: x @ weight.T, "epsilon", schedules.EDM(), (3,), input_scaling="variance"
+    )
+    x, sigma = torch.randn(1, 3, dtype=torch.float64), 2.5
+    labels = torch.zeros(1, dtype=torch.long)
+    k = torch.func.jacrev(lambda v: view(v, sigma, labels))(x).reshape(3, 3)
+    wanted = torch.eye(3).double() - sigma * weight / math.sqrt(1 + sigma**2)
+    assert torch.allclose(k, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_network_dtype_only_at_the_call(dtype: torch.dtype) -> None:
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1))
+            self.seen: list[tuple[torch.dtype, torch.dtype]] = []
+
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            self.seen.append((x.dtype, t.dtype))
+            return self.w * x
+
+    net = Probe().to(dtype)
+    view = Denoiser(net, "epsilon", schedules.VPLinear(), SHAPE)
+    out = view(torch.randn(2, *SHAPE), 998.0, torch.zeros(2, dtype=torch.long))
+    assert out.dtype == torch.float32
+    assert net.seen == [(dtype, torch.float32)]  # bfloat16 would turn step 998 into 1000
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_coefficients_agree_between_floats_and_tensors(prediction: str) -> None:
+    numbers = preconditioning(prediction, 0.8, 0.6, 0.7)
+    tensors = preconditioning(prediction, *torch.tensor([0.8, 0.6], dtype=torch.float64), 0.7)
+    assert [float(t) for t in tensors] == pytest.approx(numbers, rel=1e-14)
+
+
+def test_view_through_another_schedule_is_the_same_point() -> None:
+    own = tiny("epsilon", schedules.VPLinear())
+    other = own.on(schedules.EDM())
+    assert own.on(schedules.VPLinear()) is own
+    t = 400.0
+    alpha, sigma = own.schedule(t)
+    x = torch.randn(2, *SHAPE)
+    labels = torch.tensor([0, CLASSES])
+    a, b = own(x, t, labels), other(x / alpha, sigma / alpha, labels)
+    assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(
+        other.to_prediction(b, x / alpha, sigma / alpha), own.to_prediction(a, x, t), rtol=1e-3, atol=1e-4
+    )

@@ -1,0 +1,70 @@
+"""Freezing, recording, checkpointing and counting saved bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from reg_engine.frozen import SavedBytes, checkpointed, frozen, recording
+
+
+class Stack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_frozen_restores_each_parameter_and_module_as_it_was() -> None:
+    net = Stack().train()
+    net.blocks[1].eval()
+    net.blocks[2][0].weight.requires_grad_(False)
+    before = [p.requires_grad for p in net.parameters()], [m.training for m in net.modules()]
+    with pytest.raises(KeyError), frozen([net]):
+        assert not any(p.requires_grad for p in net.parameters())
+        assert not any(m.training for m in net.modules())
+        raise KeyError
+    assert ([p.requires_grad for p in net.parameters()], [m.training for m in net.modules()]) == before
+
+
+def test_freezing_saves_less() -> None:
+    net, x = Stack(), torch.randn(64, 8)
+    with SavedBytes([net]) as free, recording(x) as inside:
+        net(inside)
+    with frozen([net]), SavedBytes([net]) as kept, recording(x) as inside:
+        net(inside)
+    # Frozen: the four tanh outputs. Otherwise the inputs of the linear layers too.
+    assert kept.total == 4 * 64 * 8 * 4
+    assert free.total == kept.total + 64 * 8 * 4
+
+
+def test_recording_works_inside_inference_mode_and_leaves_x_alone() -> None:
+    net = Stack().requires_grad_(False)
+    with torch.inference_mode():
+        x = torch.randn(2, 8)
+        with recording(x) as inside:
+            (gradient,) = torch.autograd.grad(net(inside).sum(), inside)
+        assert x.is_inference() and not x.requires_grad
+    wanted = torch.func.vjp(net, x.clone())[1](torch.ones(2, 8))[0]
+    assert torch.equal(gradient, wanted)
+
+
+def test_checkpointed_puts_every_forward_back_also_somebody_elses() -> None:
+    net = Stack()
+    calls = []
+    original = net.blocks[0].forward
+    net.blocks[0].forward = lambda x: (calls.append(1), original(x))[1]
+    patched = net.blocks[0].forward
+    with pytest.raises(KeyError), checkpointed([net]) as blocks:
+        assert blocks == 4
+        with recording(torch.randn(2, 8)) as x:
+            torch.autograd.grad(net(x).sum(), x)
+        assert len(calls) == 2, "the block must run again in the backward pass"
+        raise KeyError
+    assert net.blocks[0].forward is patched
+    assert all("forward" not in block.__dict__ for block in list(net.blocks)[1:])

@@ -1,0 +1,247 @@
+"""Every estimator against dense Jacobians (float64), and what each refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reg_engine import Denoiser, EstimatorError, InputError, schedules
+from reg_engine.conditioning import take
+from reg_engine.directions import Delta
+from reg_engine.noise import SampleNoise
+from reg_engine.point import Counter, Point
+from reg_engine.rectifiers import FD, JVP, RECTIFIERS, VJP, Diagonal, FDBatched, Paper, make, resolve
+from reg_engine.rectifiers.auto import choose
+from reg_engine.rectifiers.reverse import saved_bytes_per_sample
+from reg_engine.references import Unconditional
+from reg_engine.solvers import table
+
+SHAPE = (2, 3)
+
+
+class Net(nn.Module):
+    """Smooth, not symmetric, label-dependent; blocks in a ModuleList, attention inside."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.enter = nn.Linear(6, width)
+        self.label = nn.Embedding(4, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+            for _ in range(3)
+        )
+        self.leave = nn.Linear(width, 6)
+        self.calls: list[int] = []
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        self.calls.append(x.shape[0])
+        h = self.enter(x.flatten(1)) + self.label(cond) + t[:, None].sin()
+        for block in self.blocks:
+            h = h + block(h)
+        q = h.reshape(len(x), 1, 3, 4)
+        h = h + nn.functional.scaled_dot_product_attention(q, q, q).flatten(1)
+        return self.leave(h).reshape_as(x)
+
+
+def point(prediction: str = "epsilon", batch: int = 3, net: nn.Module | None = None) -> Point:
+    schedule = schedules.VPLinear()
+    net = Net().double() if net is None else net
+    denoiser = Denoiser(net, prediction, schedule, SHAPE, null_cond=3, num_classes=3)
+    seeds = list(range(batch))
+    x = torch.randn(batch, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    row = table("ddim", schedule, 10).rows[4]
+    for p in net.parameters():
+        p.requires_grad_(False)
+    return Point(
+        x, row, 4, denoiser, Unconditional(), torch.arange(batch) % 3, {}, Counter(),
+        SampleNoise(seeds, "probes"),
+    )
+
+
+def dense(p: Point) -> tuple[Tensor, Tensor, Tensor]:
+    """(K (B, n, n), cond, delta), K from torch.func.jacrev sample by sample."""
+    n = p.x[0].numel()
+    rows = []
+    for k in range(len(p.x)):
+        label = take(p.cond, slice(k, k + 1))
+        jacobian = torch.func.jacrev(lambda x, c=label: p.denoiser(x, p.row.t, c))(p.x[k : k + 1])
+        rows.append(p.alpha * jacobian.reshape(n, n))
+    cond = p.denoiser(p.x, p.row.t, p.cond)
+    ref = p.denoiser(p.x, p.row.t, torch.full_like(p.cond, 3))
+    return torch.stack(rows), cond, cond - ref
+
+
+def apply(matrix: Tensor, v: Tensor) -> Tensor:
+    return torch.einsum("bij,bj->bi", matrix, v.flatten(1)).reshape_as(v)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction", "flow", "edm"])
+def test_every_estimator_is_the_product_it_says(prediction: str) -> None:
+    p = point(prediction)
+    k, cond, delta = dense(p)
+    wanted = {
+        "paper": k.sum(1).reshape_as(delta) * delta,
+        "vjp": apply(k.mT, delta),
+        "jvp": apply(k, delta),
+        "fd": apply(k, delta),
+    }
+    # K is not symmetric here, so K delta and K^T delta cannot stand in for each other.
+    assert (wanted["vjp"] - wanted["jvp"]).norm() > 1e-2 * wanted["vjp"].norm()
+    for name, exact in wanted.items():
+        got_cond, got, got_delta = make(name)(p, Delta())
+        tolerance = 1e-5 if name == "fd" else 1e-12
+        assert torch.allclose(got_cond, cond, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(got_delta, delta, rtol=1e-10, atol=1e-12)
+        assert (got - exact).norm() <= tolerance * exact.norm(), name
+
+
+def test_difference_error_falls_with_the_step() -> None:
+    p = point()
+    k, _, delta = dense(p)
+    exact = apply(k, delta)
+    errors = [float((FD(rho)(p, Delta())[1] - exact).norm()) for rho in (1e-2, 1e-3, 1e-4)]
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)
+    assert errors[1] / errors[2] == pytest.approx(10, rel=0.1)
+
+
+def test_diagonal_converges_to_the_diagonal() -> None:
+    p = point()
+    k, _, delta = dense(p)
+    exact = torch.diagonal(k, dim1=1, dim2=2).reshape_as(delta)
+    # Variance of Hutchinson's estimate for element i: sum of squares of row i off the diagonal.
+    off = (k - torch.diag_embed(torch.diagonal(k, dim1=1, dim2=2))).square().sum(1)
+    probes = 400
+    factor = Diagonal(probes=probes)(p, Delta())[1] / delta
+    error = (factor - exact).flatten(1)
+    assert (error.abs() <= 5 * (off / probes).sqrt() + 1e-12).all()
+
+
+@pytest.mark.parametrize("rectifier", [FDBatched(), JVP()])
+def test_lagged_product_is_exact_along_the_lag_and_second_pass_without(rectifier: object) -> None:
+    p = point()
+    k, _, delta = dense(p)
+    first = rectifier(p, Delta())[1]  # no lag yet: a second pass
+    assert torch.allclose(first, apply(k, delta), rtol=1e-4, atol=1e-9)
+    p.memory["delta"] = -2.5 * delta  # parallel: the correction must rescale it exactly
+    again = rectifier(p, Delta())[1]
+    assert torch.allclose(again, apply(k, delta), rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("rectifier", [FDBatched(), JVP()])
+def test_vanished_lag_takes_the_exact_product_for_that_sample_alone(rectifier: object) -> None:
+    p = point()
+    k, _, delta = dense(p)
+    lag = torch.randn_like(delta)
+    lag[1] = 0
+    p.memory["delta"] = lag
+    got = rectifier(p, Delta())[1]
+    exact = apply(k, delta)
+    assert torch.allclose(got[1], exact[1], rtol=1e-4, atol=1e-9)
+    norm = (lag * lag).flatten(1).sum(1).clamp_min(1e-300)[:, None, None]
+    a = (delta * lag).flatten(1).sum(1)[:, None, None] / norm
+    r = (apply(k, lag) * lag).flatten(1).sum(1)[:, None, None] / norm
+    formula = a * apply(k, lag) + r * (delta - a * lag)
+    assert torch.allclose(got[[0, 2]], formula[[0, 2]], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rectifier", "forward", "backward", "calls"),
+    [
+        (Paper(), 2, 1, [3, 3]), (VJP(), 2, 1, [3, 3]), (Diagonal(probes=4), 2, 4, [3, 3]),
+        (FD(), 3, 0, [6, 3]), (FDBatched(), 3, 0, [9]), (JVP(), 3, 0, [3, 3]),
+        (JVP(lagged=False), 4, 0, [6, 3]),
+    ],
+)
+def test_work_is_counted_and_only_cond_rows_are_recorded(
+    rectifier: object, forward: int, backward: int, calls: list[int]
+) -> None:
+    p = point()
+    p.memory["delta"] = torch.ones_like(p.x)
+    rectifier(p, Delta())
+    assert p.counter == Counter(3 * forward, 3 * backward)
+    assert p.denoiser.net.calls == calls
+
+
+def test_checkpointing_gives_the_same_and_saves_less() -> None:
+    p = point()
+    plain = VJP()(p, Delta())[1]
+    needed = saved_bytes_per_sample(p)
+    before = [block.forward for block in p.denoiser.net.blocks]
+    tight = VJP(memory_budget=int(needed))  # three samples do not fit
+    assert torch.allclose(tight(p, Delta())[1], plain, rtol=1e-13, atol=1e-14)
+    assert [block.forward for block in p.denoiser.net.blocks] == before
+    with tight._blocks(p):
+        assert saved_bytes_per_sample(p) < 0.75 * needed
+
+
+def test_budget_too_small_without_blocks_is_said() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            return (self.w * x).sin() * x
+
+    with pytest.raises(EstimatorError, match="nn.ModuleList"):
+        VJP(memory_budget=1)(point(net=Flat()), Delta())
+
+
+class Cut(Net):
+    """A black box: neither reverse nor forward mode passes."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return torch.from_numpy(super().forward(x.detach(), t, cond).detach().numpy().copy())
+
+
+@pytest.mark.parametrize("name", ["paper", "vjp", "diagonal", "jvp"])
+def test_black_box_refuses_derivatives_and_serves_differences(name: str) -> None:
+    p = point(net=Cut().double())
+    with pytest.raises(EstimatorError, match="fd_batched"):
+        make(name)(p, Delta())
+    k, _, delta = dense(point())
+    assert torch.allclose(make("fd")(p, Delta())[1], apply(k, delta), rtol=1e-4, atol=1e-9)
+
+
+def test_auto_follows_memory_and_ability() -> None:
+    p = point()
+    rectifier, reason = choose(p, 3, None)
+    assert (rectifier.name, p.counter.forward) == ("vjp", 0)
+    assert "budget" in reason
+    assert choose(p, 3, 1)[0].name == "jvp"
+    rectifier, reason = choose(point(net=Cut().double()), 3, None)
+    assert rectifier.name == "fd_batched"
+    assert "no reverse mode" in reason and "no forward mode" in reason
+
+
+def test_estimators_run_inside_inference_mode() -> None:
+    p = point()
+    wanted = {name: make(name)(p, Delta())[1] for name in RECTIFIERS if name != "diagonal"}
+    inside = point()
+    with torch.inference_mode():
+        inside.x = inside.x.clone()
+        for name, value in wanted.items():
+            inside.memory.clear()
+            assert torch.equal(make(name)(inside, Delta())[1], value), name
+
+
+def test_weights_made_in_inference_mode_are_named() -> None:
+    with torch.inference_mode():
+        p = point()
+    with pytest.raises(EstimatorError, match="inference_mode"):
+        VJP()(p, Delta())
+    assert JVP()(p, Delta())[1].isfinite().all()
+
+
+def test_names_and_options_are_checked() -> None:
+    assert resolve(None) is None
+    with pytest.raises(InputError, match="Did you mean 'paper'"):
+        resolve("papr")
+    with pytest.raises(InputError, match="rectify"):
+        resolve(VJP)  # the class, not a value
+    for bad in (lambda: FD(0.0), lambda: FD(float("nan")), lambda: Diagonal(probes=0),
+                lambda: Paper(memory_budget=0)):
+        with pytest.raises(InputError):
+            bad()
