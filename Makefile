@@ -12,6 +12,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+CREATED := $(VENV)/.created
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 CACHES := .mypy_cache .pytest_cache .ruff_cache
@@ -32,15 +33,16 @@ help:
 
 install: $(DEV)
 
-$(BIN)/python:
+$(CREATED):
 	@command -v $(PYTHON) >/dev/null || \
 	    { echo "No '$(PYTHON)' here. Install Python 3.10 or newer, or name one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "'$(PYTHON)' is too old: Python 3.10 or newer is needed. Name one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
 
 # torch comes first and alone, so that nothing else can pull in another build of it.
-$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+$(RUNTIME): pyproject.toml constraints.txt $(CREATED)
 	@echo "Installing into $(VENV): this takes a few minutes the first time, nothing later"
 	$(PIP) install -q -c constraints.txt torch setuptools
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e .

@@ -1,12 +1,13 @@
 """Guided sampling from diffusion and flow models, with rectified gradient guidance (REG)."""
 
 from __future__ import annotations
-from . import engine, schedules
 
+from . import engine, oracles, schedules
 from .denoisers import Denoiser
 from .engine import Engine, sample
 from .errors import EstimatorError, InputError, NumericalError, RegEngineError
 from .guidance import Guidance
+from .models import load_classifier, load_model
 from .plan import Plan
 from .rectifiers import RECTIFIERS
 from .references import BadModel, Classifier, Unconditional
@@ -15,7 +16,28 @@ from .weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
 
 __version__ = "0.1.0"
 __all__ = [
-    "RECTIFIERS", "SOLVERS", "BadModel", "CFGPlusPlus", "Classifier", "Constant", "Cosine", "Denoiser",
-    "Engine", "EstimatorError", "Guidance", "InputError", "Interval", "Linear", "NumericalError",
-    "sample", "schedules",
+    "RECTIFIERS",
+    "SOLVERS",
+    "BadModel",
+    "CFGPlusPlus",
+    "Classifier",
+    "Constant",
+    "Cosine",
+    "Denoiser",
+    "Engine",
+    "EstimatorError",
+    "Guidance",
+    "InputError",
+    "Interval",
+    "Linear",
+    "NumericalError",
+    "Plan",
+    "RegEngineError",
+    "Unconditional",
+    "engine",
+    "load_classifier",
+    "load_model",
+    "oracles",
+    "sample",
+    "schedules",
 ]

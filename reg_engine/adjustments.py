@@ -30,15 +30,17 @@ class Adjustment(Protocol):
 class Rescale:
     """Guidance rescale (Lin et al., arXiv 2305.08891, Eqs. 15-16), on the network's own prediction.
 
-    The guided prediction is scaled to the standard deviation of cond's (one number a sample), and mixed
-    with the unscaled one by `share` in [0, 1].
+    The guided prediction is scaled to the standard deviation of cond's (one number a sample), and
+    mixed with the unscaled one by `share` in [0, 1].
     """
 
     share: float = 0.7
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise InputError("share", f"is {self.share}", "Give a number in [0, 1]; 0.7 is published")
+            raise InputError(
+                "share", f"is {self.share}", "Give a number in [0, 1]; 0.7 is published"
+            )
 
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
         prediction = point.to_prediction(guided)

@@ -1,7 +1,9 @@
-"""Calibration: measure on a few samples where the rectifier and the reference matter, plan for a tolerance.
+"""Calibration: measure on a few samples where the rectifier and the reference matter, plan for a
+tolerance.
 
-A run of full REG records, at every evaluation, how far one step would land elsewhere if that evaluation were
-only `cfg` or only `cond`. The cheapest modes whose summed displacement stays under a budget make a candidate;
+A run of full REG records, at every evaluation, how far one step would land elsewhere if that
+evaluation were only `cfg` or only `cond`. The cheapest modes whose summed displacement stays
+under a budget make a candidate;
 the candidate is then run, and its real distance from full REG decides: the budget shrinks until the
 measured deviation is within the tolerance. So the tolerance is a measurement, not an extrapolation.
 """
@@ -34,7 +36,8 @@ _ROUNDS = 12
 class _Recorder:
     """A rectifier that hands on another's work and keeps how much of it a cheaper mode would lose.
 
-    Per evaluation: mean over samples of |rectified|^2 (`cond` would lose it) and |rectified - delta|^2 (`cfg`).
+    Per evaluation: mean over samples of |rectified|^2 (`cond` would lose it) and |rectified -
+    delta|^2 (`cfg`).
     """
 
     inner: str | Rectifier
@@ -62,10 +65,12 @@ class _Recorder:
         for index, (row, w) in enumerate(zip(engine.table.rows, engine.weights, strict=True)):
             reach = abs(row.b[0] * row.q * w) / (row.alpha_s or 1.0)  # d x_s / d guided, times w
             kept = self.lost.get(index, {})
-            out.append({
-                mode: reach * float(torch.cat(kept[mode]).mean().sqrt()) if kept else 0.0
-                for mode in ("cond", "cfg")
-            })
+            out.append(
+                {
+                    mode: reach * float(torch.cat(kept[mode]).mean().sqrt()) if kept else 0.0
+                    for mode in ("cond", "cfg")
+                }
+            )
         return out
 
 
@@ -81,25 +86,30 @@ def calibrate(
 
     Args:
         model, cond, seeds: as for `sample`; 8 to 32 samples are enough.
-        tolerance: largest root-mean-square distance between the samples of the plan and of full REG with
-            the same seeds, relative to the root mean square of full REG's samples; in (0, 1).
+        tolerance: largest root-mean-square distance between the samples of the plan and of full
+            REG with the same seeds, relative to the root mean square of full REG's samples; in
+            (0, 1).
         choices: as for `Engine` (scale, rectify, solver, steps, ...), without `plan`.
 
     Returns:
-        A Plan whose report holds the tolerance, the measured deviation, the cost in evaluations a sample
-        (F) against full REG and CFG, and the setting.
+        A Plan whose report holds the tolerance, the measured deviation, the cost in evaluations a
+        sample (F) against full REG and CFG, and the setting.
 
     Raises:
         InputError: a bad argument, or guidance that is never rectified.
     """
     if not (isinstance(tolerance, float) and 0 < tolerance < 1):
-        raise InputError("tolerance", f"is {tolerance!r}", "Give a number between 0 and 1, such as 0.02")
+        raise InputError(
+            "tolerance", f"is {tolerance!r}", "Give a number between 0 and 1, such as 0.02"
+        )
     if choices.get("plan") is not None:
         raise InputError("plan", "is what calibration finds", "Leave it out")
     seeds = None if seeds is None else list(seeds)
     plain = Engine(model, **choices)
     if "reg" not in plain.modes:
-        raise InputError("rectify", "no evaluation is rectified", "Calibrate with rectify and scale > 1")
+        raise InputError(
+            "rectify", "no evaluation is rectified", "Calibrate with rectify and scale > 1"
+        )
     rectify = plain.guidance.rectify
     assert rectify is not None
     recorder = _Recorder(rectify, plain.memory_budget)
@@ -109,21 +119,19 @@ def calibrate(
     settings["guidance"] = replace(plain.guidance, rectify=recorder.inner)
     displacements = recorder.displacements(full)
     size = float(wanted.flatten(1).square().sum(1).mean().sqrt())
-    modes, deviation = list(full.modes), 0.0
-    budget, rounds = tolerance, 0
-    for rounds in range(1, _ROUNDS + 1):
+    modes, deviation, budget = list(full.modes), 0.0, tolerance
+    for _ in range(_ROUNDS):
         candidate = _cheapest(displacements, full.modes, budget * size)
         plan = Plan.of_rows(full.table, candidate, {})
         found = Engine(model, **settings, plan=plan).sample(cond, seeds).samples
         measured = float((found - wanted).norm() / wanted.norm())
         if measured <= tolerance:
-            modes, deviation = candidate, measured
+            modes, deviation = list(plan.modes_for(full.table)), measured
             break
         budget *= _SHRINK
     report = {
         "tolerance": tolerance,
         "measured_deviation": deviation,
-        "rounds": rounds,
         "cost": sum(COST[m] for m in modes),
         "cost_full": sum(COST[m] for m in full.modes),
         "cost_cfg": sum(min(COST[m], 2) for m in full.modes),
@@ -138,7 +146,8 @@ def calibrate(
 def _cheapest(
     displacements: list[dict[str, float]], modes: tuple[str, ...], budget: float
 ) -> list[str]:
-    """Greedy: take the changes that save most evaluations for the least displacement, within the budget."""
+    """Greedy: take the changes that save most evaluations for the least displacement, within the
+    budget."""
     offers = []
     for index, (row, mode) in enumerate(zip(displacements, modes, strict=True)):
         for cheaper in MODES[: MODES.index(mode)]:

@@ -26,7 +26,9 @@ def as_seeds(seeds: Iterable[int] | None, cond: Any) -> list[int]:
     try:
         values = [operator.index(s) for s in seeds]
     except TypeError as error:
-        raise InputError("seeds", f"must be integers ({error})", "Give range(n) or a list") from error
+        raise InputError(
+            "seeds", f"must be integers ({error})", "Give range(n) or a list"
+        ) from error
     if not values:
         raise InputError("seeds", "is empty", "Give one seed a sample, for example range(16)")
     if min(values) < 0 or max(values) >= 2**63:
@@ -53,7 +55,9 @@ def as_dtype(dtype: torch.dtype | None) -> torch.dtype:
         return torch.float32
     if dtype not in (torch.float32, torch.float64):
         raise InputError(
-            "dtype", f"is {dtype}", "The state is float32 or float64; cast the network for half precision"
+            "dtype",
+            f"is {dtype}",
+            "The state is float32 or float64; cast the network for half precision",
         )
     return dtype
 
@@ -71,20 +75,24 @@ def as_noise(
     if not noise.is_floating_point():
         raise InputError("noise", f"has dtype {noise.dtype}", "Give a floating point tensor")
     if noise.device != device:
-        raise InputError("noise", f"is on {noise.device}", f"Move it to {device}, where the network is")
+        raise InputError(
+            "noise", f"is on {noise.device}", f"Move it to {device}, where the network is"
+        )
     bad = ~torch.isfinite(noise).flatten(1).all(1)
     if bool(bad.any()):
         raise InputError(
-            "noise", f"holds NaN or Inf in samples {bad.nonzero().flatten().tolist()[:8]}",
+            "noise",
+            f"holds NaN or Inf in samples {bad.nonzero().flatten().tolist()[:8]}",
             "Give finite unit noise",
         )
     return noise.to(dtype)
 
 
 class Watch:
-    """Finds the first NaN or Inf of a run: at once on the CPU, after the loop on a device (no sync)."""
+    """Finds the first NaN or Inf of a run: at once on the CPU, after the loop on a device (no
+    sync)."""
 
-    def __init__(self, rows: int, device: torch.device) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._at_once = device.type == "cpu"
         self._bad: list[Tensor] = []
 
@@ -112,7 +120,9 @@ class Watch:
 def _numerical(index: int, t: float, bad: Tensor) -> NumericalError:
     samples = bad.nonzero().flatten().tolist()
     return NumericalError(
-        f"the model gave NaN or Inf at evaluation {index} (t = {t:g}) in samples {samples[:8]} of its "
-        "batch. Check the weights and the network's dtype (half precision overflows: try float32), and "
+        f"the model gave NaN or Inf at evaluation {index} (t = {t:g}) in samples {samples[:8]} "
+        "of its "
+        "batch. Check the weights and the network's dtype (half precision overflows: try "
+        "float32), and "
         "that the schedule is the one it was trained on."
     )

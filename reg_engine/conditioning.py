@@ -1,4 +1,5 @@
-"""Conditionings: a label tensor, or a dict of the network's own tensors, always with one row a sample."""
+"""Conditionings: a label tensor, or a dict of the network's own tensors, always with one row a
+sample."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .errors import InputError
 
-__all__ = ["Cond", "as_cond", "concat", "expand", "move", "size", "take"]
+__all__ = ["Cond", "as_cond", "concat", "expand", "plain", "size", "take"]
 
 Cond: TypeAlias = Tensor | dict[str, Tensor]
 
@@ -21,10 +22,11 @@ def as_cond(
     """Check a user's conditioning and return it with `count` rows on `device`.
 
     Args:
-        cond: int, sequence of ints, integer Tensor (N,), float Tensor (N, ...), or a dict of Tensors
-            (N, ...). A single label or row is repeated for every sample.
+        cond: int, sequence of ints, integer Tensor (N,), float Tensor (N, ...), or a dict of
+            Tensors (N, ...). A single label or row is repeated for every sample.
         count: number of samples N.
-        num_classes: labels are checked to lie in [0, num_classes) (or to be `null_cond`); None skips.
+        num_classes: labels are checked to lie in [0, num_classes) (or to be `null_cond`); None
+            skips.
         null_cond: the label of the reference call, allowed beside the classes.
 
     Raises:
@@ -33,12 +35,15 @@ def as_cond(
     if isinstance(cond, Mapping):
         if not cond:
             raise InputError("cond", "the dict is empty", "Give the network's own keyword tensors")
-        return {k: _rows(f"cond[{k!r}]", torch.as_tensor(v), count).to(device) for k, v in cond.items()}
+        return {
+            k: _rows(f"cond[{k!r}]", torch.as_tensor(v), count).to(device) for k, v in cond.items()
+        }
     if isinstance(cond, (str, bytes)) or (
         isinstance(cond, (list, tuple)) and any(isinstance(c, str) for c in cond)
     ):
         raise InputError(
-            "cond", "prompts need a text encoder, and this model has none",
+            "cond",
+            "prompts need a text encoder, and this model has none",
             "Give class labels or the network's own tensors",
         )
     try:
@@ -60,7 +65,8 @@ def _rows(name: str, value: Tensor, count: int) -> Tensor:
         value = value.expand(count, *value.shape[1:])
     if value.shape[0] != count:
         raise InputError(
-            name, f"has {value.shape[0]} rows for {count} seeds",
+            name,
+            f"has {value.shape[0]} rows for {count} seeds",
             "Give one row a seed, or a single one for all",
         )
     return value
@@ -92,11 +98,12 @@ def take(cond: Cond, rows: slice) -> Cond:
     return cond[rows]
 
 
-def move(cond: Cond, device: torch.device) -> Cond:
-    """The same rows on `device`."""
-    if isinstance(cond, dict):
-        return {k: v.to(device) for k, v in cond.items()}
-    return cond.to(device)
+def plain(cond: Cond) -> Cond:
+    """The same rows as ordinary tensors: those made in inference mode cannot be recorded."""
+    with torch.inference_mode(False):
+        if isinstance(cond, dict):
+            return {k: v.clone() for k, v in cond.items()}
+        return cond.clone()
 
 
 def concat(parts: list[Cond]) -> Cond:
@@ -114,14 +121,16 @@ def expand(null_cond: object, like: Cond) -> Cond:
     """
     if null_cond is None:
         raise InputError(
-            "null_cond", "the model has none, so it has no unconditional reference",
+            "null_cond",
+            "the model has none, so it has no unconditional reference",
             "Give Denoiser(null_cond=...), or guide with BadModel or Classifier",
         )
     if isinstance(like, dict):
         null = null_cond if isinstance(null_cond, Mapping) else {}
         if set(null) != set(like):
             raise InputError(
-                "null_cond", f"has keys {sorted(null)}, cond has {sorted(like)}",
+                "null_cond",
+                f"has keys {sorted(null)}, cond has {sorted(like)}",
                 "Give null_cond as a dict with the same keys",
             )
         return {k: _expand_one(null[k], v) for k, v in like.items()}
@@ -136,6 +145,7 @@ def _expand_one(null: object, like: Tensor) -> Tensor:
         return value.expand_as(like)
     except RuntimeError as error:
         raise InputError(
-            "null_cond", f"shape {tuple(value.shape)} does not expand to cond's {tuple(like.shape)}",
+            "null_cond",
+            f"shape {tuple(value.shape)} does not expand to cond's {tuple(like.shape)}",
             "Give one row (or a scalar) of cond's own shape",
         ) from error

@@ -21,19 +21,22 @@ __all__ = ["Denoiser"]
 class Denoiser:
     """A network, with what it predicts and the schedule it was trained on.
 
-    `denoised = c_skip x_t + c_out net(c_in x_t, t, cond)`, so a derivative taken with respect to x_t
+    `denoised = c_skip x_t + c_out net(c_in x_t, t, cond)`, so a derivative taken with respect to
+    x_t
     includes the input scaling: K = alpha_t d denoised / d x_t holds for every prediction type.
 
     Args:
-        net: called as `net(x, t, cond)`: x (B, *sample_shape); t (B,) in the schedule's own time (`edm`:
-            c_noise = ln(sigma/alpha)/4); cond as given to the engine, B rows. Returns (B, *sample_shape).
+        net: called as `net(x, t, cond)`: x (B, *sample_shape); t (B,) in the schedule's own time
+            (`edm`: c_noise = ln(sigma/alpha)/4); cond as given to the engine, B rows. Returns (B,
+            *sample_shape).
         prediction: what it returns: "epsilon", "sample", "v_prediction", "flow" or "edm".
         schedule: t -> (alpha_t, sigma_t) of its training.
         sample_shape: shape of one sample, without the batch.
         null_cond: conditioning of the reference call, a scalar or one row; None: there is none.
         sigma_data: deviation of the data, for "edm".
         num_classes: labels lie in [0, num_classes); None where cond is not a label.
-        input_scaling: None (as the prediction says), "none", "variance" or "edm": see preconditioning.py.
+        input_scaling: None (as the prediction says), "none", "variance" or "edm": see
+            preconditioning.py.
 
     Raises:
         InputError: an argument of the wrong kind or range.
@@ -121,7 +124,8 @@ class Denoiser:
         return (denoised - c_skip * x) / c_out
 
     def on(self, schedule: Schedule) -> Denoiser:
-        """The same network seen through another schedule (same noise level sigma/alpha, rescaled x_t)."""
+        """The same network seen through another schedule (same noise level sigma/alpha, rescaled
+        x_t)."""
         if schedule == self.schedule:
             return self
         return _Rescheduled(self, schedule)
@@ -138,27 +142,32 @@ class Denoiser:
     def _checked(self, output: Any, x: Tensor) -> Tensor:
         if not isinstance(output, Tensor):
             raise InputError(
-                "model", f"returned a {type(output).__name__}",
+                "model",
+                f"returned a {type(output).__name__}",
                 "The network must return one tensor: wrap it in a function that picks it",
             )
         if output.shape != x.shape:
             raise InputError(
-                "model", f"returned shape {tuple(output.shape)} for an input of {tuple(x.shape)}",
+                "model",
+                f"returned shape {tuple(output.shape)} for an input of {tuple(x.shape)}",
                 "The network must return the shape of its input (drop learned-variance channels)",
             )
         if output.device != x.device or not output.is_floating_point():
             raise InputError(
-                "model", f"returned {output.dtype} on {output.device} for input on {x.device}",
+                "model",
+                f"returned {output.dtype} on {output.device} for input on {x.device}",
                 "The network must return floating point values on its input's device",
             )
         if x.requires_grad and torch.is_grad_enabled() and not output.requires_grad:
             raise EstimatorError(
-                "the network cuts the autograd graph (no_grad, detach, numpy or a compiled engine), so "
+                "the network cuts the autograd graph (no_grad, detach, numpy or a compiled "
+                "engine), so "
                 "'paper', 'vjp' and 'diagonal' cannot serve it. Use rectify='fd_batched' or 'fd'."
             )
         if fwAD._current_level >= 0 and _has_tangent(x) and not _has_tangent(output):
             raise EstimatorError(
-                "the network drops the forward-mode tangent (a custom op or compiled part), so 'jvp' "
+                "the network drops the forward-mode tangent (a custom op or compiled part), so "
+                "'jvp' "
                 "would be silently zero. Use rectify='vjp', 'fd_batched' or 'fd'."
             )
         return output
@@ -173,8 +182,13 @@ class _Rescheduled(Denoiser):
 
     def __init__(self, inner: Denoiser, schedule: Schedule) -> None:
         super().__init__(
-            inner.net, inner.prediction, schedule, inner.sample_shape, inner.null_cond,
-            sigma_data=inner.sigma_data, num_classes=inner.num_classes,
+            inner.net,
+            inner.prediction,
+            schedule,
+            inner.sample_shape,
+            inner.null_cond,
+            sigma_data=inner.sigma_data,
+            num_classes=inner.num_classes,
             input_scaling=inner.input_scaling,
         )
         self._inner = inner

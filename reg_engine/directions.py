@@ -1,8 +1,8 @@
 """Guidance directions: what is added to `cond`, weighted and rectified. `Delta` is CFG itself.
 
-A direction is a value: `direction(point, cond, ref) -> (B, *sample_shape)`, a difference of denoised.
-Methods that are defined on the network's own prediction convert to it and back: at fixed x_t a difference of
-predictions is the difference of denoised times a number.
+A direction is a value: `direction(point, cond, ref) -> (B, *sample_shape)`, a difference of
+denoised. Methods that are defined on the network's own prediction convert to it and back: at
+fixed x_t a difference of predictions is the difference of denoised times a number.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ class APG:
     """Adaptive projected guidance (Sadat et al., arXiv 2410.02416), in denoised space as published.
 
     Args:
-        momentum: beta of the running mean over evaluations, in (-1, 1); negative pushes away from it.
+        momentum: beta of the running mean over evaluations, in (-1, 1); negative pushes away from
+            it.
         radius: largest norm of the direction, > 0; inf = not limited.
-        parallel: share eta of the part along cond that is kept, >= 0; 1 with the rest neutral is CFG.
+        parallel: share eta of the part along cond that is kept, >= 0; 1 with the rest neutral is
+            CFG.
     """
 
     momentum: float = -0.5
@@ -62,7 +64,9 @@ class APG:
         if not self.radius > 0:
             raise InputError("radius", f"is {self.radius}", "Give a positive norm, inf = no limit")
         if not (math.isfinite(self.parallel) and self.parallel >= 0):
-            raise InputError("parallel", f"is {self.parallel}", "Give a share >= 0, usually in [0, 1]")
+            raise InputError(
+                "parallel", f"is {self.parallel}", "Give a share >= 0, usually in [0, 1]"
+            )
 
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         delta = cond - ref
@@ -72,7 +76,8 @@ class APG:
         if math.isfinite(self.radius):
             norm = dot(delta, delta).sqrt()
             delta = delta * (self.radius / norm.clamp_min(self.radius))
-        # Projections lose digits where cond and delta are nearly parallel: float64, as the paper's code.
+        # Projections lose digits where cond and delta are nearly parallel: float64, as the
+        # paper's code.
         d, c = delta.double(), cond.double()
         along = dot(d, c) / dot(c, c).clamp_min(torch.finfo(torch.float64).tiny) * c
         return (d - along + self.parallel * along).to(delta.dtype)
@@ -82,8 +87,8 @@ class APG:
 class CFGZeroStar:
     """CFG-Zero* (Fan et al., arXiv 2503.18886): the reference scaled to fit cond, s = <c,u>/<u,u>.
 
-    On the network's own prediction (the velocity of flow models, for which it was made). The paper's second
-    part, no motion in the first steps, is the adjustment `ZeroInit`.
+    On the network's own prediction (the velocity of flow models, for which it was made). The
+    paper's second part, no motion in the first steps, is the adjustment `ZeroInit`.
     """
 
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
@@ -94,10 +99,12 @@ class CFGZeroStar:
 
 @dataclass(frozen=True)
 class TCFG:
-    """Tangential damping (Kwon et al., arXiv 2503.18137): ref projected on the main direction of [c; u].
+    """Tangential damping (Kwon et al., arXiv 2503.18137): ref projected on the main direction of
+    [c; u].
 
-    The first right singular vector of the 2 x n matrix [cond; ref] (network's own prediction) is kept, the
-    second is dropped from ref. The 2 x 2 Gram matrix has the same singular vectors and costs three dots.
+    The first right singular vector of the 2 x n matrix [cond; ref] (network's own prediction) is
+    kept, the second is dropped from ref. The 2 x 2 Gram matrix has the same singular vectors and
+    costs three dots.
     """
 
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:

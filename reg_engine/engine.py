@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import ops
 from .checks import Watch, as_batch_size, as_dtype, as_noise, as_seeds
-from .conditioning import Cond, as_cond, take
+from .conditioning import Cond, as_cond, plain, take
 from .denoisers import Denoiser
 from .errors import InputError
 from .frozen import frozen
@@ -50,7 +50,8 @@ class Engine:
         batch_size: samples a batch; None = all at once. Results do not depend on it.
         device: where to run; None = where the network is. The network is moved there.
         dtype: of the state: float32 (None) or float64.
-        memory_budget: bytes that recorded activations may take (`auto`, `paper`, `vjp`, `diagonal`).
+        memory_budget: bytes that recorded activations may take (`auto`, `paper`, `vjp`,
+            `diagonal`).
         progress: show a progress bar on standard error.
 
     Raises:
@@ -136,7 +137,7 @@ class Engine:
                 part = slice(start, min(start + size, len(seeds)))
                 begun = time.perf_counter()
                 own = None if noise is None else noise[part]
-                batch = self._batch(take(rows, part), seeds[part], own, stats, bar)
+                batch = self._batch(plain(take(rows, part)), seeds[part], own, stats, bar)
                 stats.finish_batch(part.stop - part.start, time.perf_counter() - begun, self.device)
                 yield part, batch
 
@@ -148,7 +149,8 @@ class Engine:
         shape = torch.empty((len(seeds), *self.denoiser.sample_shape), dtype=self.dtype)
         shape = shape.to(self.device)
         x = self.table.init_scale * (noise.normal(shape) if unit is None else unit)
-        counter, watch, memory = Counter(), Watch(len(self.table.rows), x.device), {}
+        counter, watch = Counter(), Watch(x.device)
+        memory: dict[str, Any] = {}
         history: deque[Tensor] = deque(maxlen=max(self.table.history - 1, 0))
         for index, (row, mode, w) in enumerate(
             zip(self.table.rows, self.modes, self.weights, strict=True)
@@ -182,9 +184,7 @@ class Engine:
         planned = self.plan.modes_for(self.table)
         if self.guidance.rectify is None:
             planned = tuple("cfg" if mode == "reg" else mode for mode in planned)
-        return tuple(
-            mode if w else "cond" for mode, w in zip(planned, self.weights, strict=True)
-        )
+        return tuple(mode if w else "cond" for mode, w in zip(planned, self.weights, strict=True))
 
     def _chosen(self) -> tuple[Rectifier | None, str]:
         rectify = self.guidance.rectify
@@ -213,7 +213,8 @@ class Engine:
             torch.empty(0, device=place)
         except (RuntimeError, AssertionError) as error:
             raise InputError(
-                "device", f"{device!r} cannot be used ({str(error).splitlines()[0]})",
+                "device",
+                f"{device!r} cannot be used ({str(error).splitlines()[0]})",
                 "Give 'cpu', or 'cuda' where torch.cuda.is_available()",
             ) from error
         for module in (*self.denoiser.modules, *self.guidance.reference.modules):
@@ -232,12 +233,15 @@ def sample(
     """Sample from `model` under guidance: `Engine(model, **choices).sample(cond, seeds, noise)`.
 
     Raises:
-        InputError: a bad argument (unknown ones are named); NumericalError: NaN or Inf in a prediction.
+        InputError: a bad argument (unknown ones are named); NumericalError: NaN or Inf in a
+            prediction.
     """
     known = set(Engine.__init__.__kwdefaults__ or {})
     for name in choices:
         if name not in known:
-            raise InputError(name, "is not an argument of sample", f"Known: {', '.join(sorted(known))}")
+            raise InputError(
+                name, "is not an argument of sample", f"Known: {', '.join(sorted(known))}"
+            )
     return Engine(model, **choices).sample(cond, seeds, noise)
 
 
@@ -252,8 +256,10 @@ def as_denoiser(model: Any) -> Denoiser:
     if hasattr(model, "denoiser") and callable(model.denoiser):
         return as_denoiser(model.denoiser())
     raise InputError(
-        "model", f"a {type(model).__name__} does not say what it predicts, nor its schedule and shape",
-        "Wrap it: reg_engine.Denoiser(net, prediction=..., schedule=..., sample_shape=..., null_cond=...)",
+        "model",
+        f"a {type(model).__name__} does not say what it predicts, nor its schedule and shape",
+        "Wrap it: reg_engine.Denoiser(net, prediction=..., schedule=..., sample_shape=..., "
+        "null_cond=...)",
     )
 
 
@@ -263,7 +269,9 @@ def _guidance(
     if guidance is None:
         return Guidance(weight=Constant(2.0 if scale is None else scale), rectify=rectify)
     if not isinstance(guidance, Guidance):
-        raise InputError("guidance", f"is a {type(guidance).__name__}", "Give a reg_engine.Guidance")
+        raise InputError(
+            "guidance", f"is a {type(guidance).__name__}", "Give a reg_engine.Guidance"
+        )
     if scale is not None:
         raise InputError("scale", "is given beside guidance", "Put it into Guidance(weight=scale)")
     if rectify != "auto":

@@ -1,4 +1,5 @@
-"""Networks during a call: parameters frozen, evaluation mode, gradients only where they are asked for."""
+"""Networks during a call: parameters frozen, evaluation mode, gradients only where they are asked
+for."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ __all__ = ["SavedBytes", "checkpointed", "frozen", "recording"]
 
 @contextmanager
 def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Parameters without gradients and modules in evaluation mode; both restored, also on an exception.
+    """Parameters without gradients and modules in evaluation mode; both restored, also on an
+    exception.
 
     Frozen parameters let autograd drop the inputs of linear layers: about half of what it saves.
     """
@@ -44,7 +46,8 @@ def recording(x: Tensor) -> Iterator[Tensor]:
 
 @contextmanager
 def checkpointed(modules: Iterable[nn.Module]) -> Iterator[int]:
-    """Recompute every block (member of an outermost nn.ModuleList) in the backward pass; yields how many.
+    """Recompute every block (member of an outermost nn.ModuleList) in the backward pass; yields
+    how many.
 
     Memory falls to one block's activations plus one state a block, for one more forward pass.
     """

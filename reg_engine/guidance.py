@@ -1,4 +1,5 @@
-"""Guidance = weight x direction x rectifier: three values that compose, and the reference they need."""
+"""Guidance = weight x direction x rectifier: three values that compose, and the reference they
+need."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Guidance:
         adjust: corrections of the guided estimate, in order: Rescale(), ZeroInit().
 
     Raises:
-        InputError: an unknown name, or something that is no weight, reference, direction or rectifier.
+        InputError: an unknown name, or something that is no weight, reference, direction or
+            rectifier.
     """
 
     weight: Weight | float = field(default_factory=lambda: Constant(2.0))
@@ -44,12 +46,15 @@ class Guidance:
             object.__setattr__(self, "weight", Constant(self.weight))
         if not hasattr(self.reference, "denoised"):
             raise InputError(
-                "reference", f"is a {type(self.reference).__name__}",
+                "reference",
+                f"is a {type(self.reference).__name__}",
                 "Give Unconditional(), BadModel(denoiser) or Classifier(net)",
             )
         if not callable(self.direction) or isinstance(self.direction, type):
             raise InputError(
-                "direction", f"is {self.direction!r}", "Give Delta(), APG(), CFGZeroStar() or TCFG()"
+                "direction",
+                f"is {self.direction!r}",
+                "Give Delta(), APG(), CFGZeroStar() or TCFG()",
             )
         if callable(self.adjust):
             object.__setattr__(self, "adjust", (self.adjust,))

@@ -18,7 +18,8 @@ def to_uint8(samples: Tensor) -> Tensor:
     """
     if samples.dim() != 4 or samples.shape[1] not in (1, 3):
         raise InputError(
-            "samples", f"shape {tuple(samples.shape)} is no batch of images",
+            "samples",
+            f"shape {tuple(samples.shape)} is no batch of images",
             "Use .samples; images need (N, 1 or 3, H, W)",
         )
     scaled = ((samples.float() + 1) * 127.5).round().clamp(0, 255)
@@ -30,7 +31,8 @@ def grid(images: Tensor, columns: int, gap: int = 2, shade: int = 48) -> Tensor:
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     out = torch.full(
-        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), shade,
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels),
+        shade,
         dtype=torch.uint8,
     )
     for index, image in enumerate(images):

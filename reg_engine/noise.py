@@ -1,6 +1,7 @@
 """Random numbers that belong to a sample, not to a batch: one CPU generator a seed.
 
-Sample k is the same whatever the batch size, the device, the state's dtype or the number of processes.
+Sample k is the same whatever the batch size, the device, the state's dtype or the number of
+processes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class SampleNoise:
 
     Args:
         seeds: one integer a sample, in [0, 2^63).
-        stream: "noise" (the initial state and the solver's noise) or "probes" (Hutchinson), which never
-            touch each other: the choice of a rectifier does not change a sample's noise.
+        stream: "noise" (the initial state and the solver's noise) or "probes" (Hutchinson), which
+            never touch each other: the choice of a rectifier does not change a sample's noise.
     """
 
     def __init__(self, seeds: Sequence[int], stream: str = "noise") -> None:
@@ -38,6 +39,7 @@ class SampleNoise:
         return torch.stack(rows).to(like.device, like.dtype)
 
     def signs(self, like: Tensor) -> Tensor:
-        """Rademacher numbers (+1 or -1 with equal chance) in the shape, dtype and device of `like`."""
+        """Rademacher numbers (+1 or -1 with equal chance) in the shape, dtype and device of
+        `like`."""
         rows = [torch.randint(0, 2, like.shape[1:], generator=g) for g in self._generators]
         return torch.stack(rows).mul_(2).sub_(1).to(like.device, like.dtype)

@@ -1,4 +1,5 @@
-"""The one door to the engine's arithmetic. Today there is one backend: plain torch (reference.py)."""
+"""The one door to the engine's arithmetic. Today there is one backend: plain torch
+(reference.py)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,9 @@ def save_panels(path: Path, panels: dict[str, Tensor], zoom: int = 2, gap: int =
     images = [_image(panel, zoom) for panel in panels.values()]
     titles = [_fit(title, image.width, font) for title, image in zip(panels, images, strict=True)]
     width = sum(image.width for image in images) + gap * (len(images) + 1)
-    height = max(image.height for image in images) + head * max(t.count("\n") + 1 for t in titles) + gap
+    height = (
+        max(image.height for image in images) + head * max(t.count("\n") + 1 for t in titles) + gap
+    )
     page = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(page)
     left = gap

@@ -1,8 +1,8 @@
 """Plans: which work each evaluation does. `cond` 1F, `cfg` 2F, `reg` what the estimator needs (3F).
 
-K -> 0 at high noise, where REG switches guidance off and the reference is wasted; K -> I at low noise, where
-REG is CFG and the rectifier is wasted. A plan is stated in noise levels sigma/alpha, so that one plan serves
-every solver, schedule and number of steps.
+K -> 0 at high noise, where REG switches guidance off and the reference is wasted; K -> I at low
+noise, where REG is CFG and the rectifier is wasted. A plan is stated in noise levels sigma/alpha,
+so that one plan serves every solver, schedule and number of steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Plan:
     Args:
         edges: strictly increasing noise levels > 0.
         modes: one more than edges, each "cond", "cfg" or "reg", from clean to noisy.
-        report: what a calibration measured (read back from JSON); free of meaning for the plan itself.
+        report: what a calibration measured (read back from JSON); free of meaning for the plan
+            itself.
 
     Raises:
         InputError: edges not increasing, wrong number of modes, unknown mode.
@@ -49,7 +50,9 @@ class Plan:
             raise InputError("edges", f"are {self.edges}", "Give increasing noise levels > 0")
         if len(self.modes) != len(self.edges) + 1:
             raise InputError(
-                "modes", f"{len(self.modes)} for {len(self.edges)} edges", "Give one mode more than edges"
+                "modes",
+                f"{len(self.modes)} for {len(self.edges)} edges",
+                "Give one mode more than edges",
             )
         for mode in self.modes:
             choice("modes", mode, MODES)
@@ -63,7 +66,9 @@ class Plan:
     def interval(cls, lo: float, hi: float) -> Plan:
         """`cfg` below noise level lo, `reg` from lo to hi, `cond` above hi; 0 <= lo < hi <= inf."""
         if not 0 <= lo < hi:
-            raise InputError("lo, hi", f"are {lo}, {hi}", "Give 0 <= lo < hi (noise levels sigma/alpha)")
+            raise InputError(
+                "lo, hi", f"are {lo}, {hi}", "Give 0 <= lo < hi (noise levels sigma/alpha)"
+            )
         edges, modes = [], ["reg"]
         if lo > 0:
             edges, modes = [lo], ["cfg", "reg"]
@@ -73,7 +78,8 @@ class Plan:
 
     @classmethod
     def of_rows(cls, table: Table, modes: list[str], report: Mapping[str, Any]) -> Plan:
-        """The plan with the given mode at every row's noise level; edges lie halfway (log) between."""
+        """The plan with the given mode at every row's noise level; edges lie halfway (log)
+        between."""
         levels: dict[float, str] = {}
         for row, mode in zip(table.rows, modes, strict=True):
             level = row.sigma / row.alpha
@@ -88,7 +94,8 @@ class Plan:
 
     @classmethod
     def calibrate(cls, model: Any, cond: Any, tolerance: float = 0.02, **choices: Any) -> Plan:
-        """The cheapest plan found whose samples stay within `tolerance` of full REG; see calibrate.py."""
+        """The cheapest plan found whose samples stay within `tolerance` of full REG; see
+        calibrate.py."""
         from .calibrate import calibrate
 
         return calibrate(model, cond, tolerance=tolerance, **choices)
@@ -104,7 +111,9 @@ class Plan:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan as JSON, whole or not at all."""
         data = {
-            "format": _FORMAT, "edges": list(self.edges), "modes": list(self.modes),
+            "format": _FORMAT,
+            "edges": list(self.edges),
+            "modes": list(self.modes),
             "report": dict(self.report),
         }
         target = Path(path)

@@ -37,17 +37,28 @@ def save_evaluation(points: list[dict[str, Any]], path: Path) -> None:
         scales = [r["scale"] for r in rows]
         share = [100 * r["label_agreement"] for r in rows]
         fid_axes.plot(scales, [r["fid"] for r in rows], **style)
-        errors = [[100 * (r["label_agreement"] - r["low"]) for r in rows],
-                  [100 * (r["high"] - r["label_agreement"]) for r in rows]]
+        errors = [
+            [100 * (r["label_agreement"] - r["low"]) for r in rows],
+            [100 * (r["high"] - r["label_agreement"]) for r in rows],
+        ]
         share_axes.errorbar(scales, share, yerr=errors, capsize=3, **style)
         front.plot(share, [r["fid"] for r in rows], **style)
         for row, x in zip(rows, share, strict=True):
-            front.annotate(f"{row['scale']:g}", (x, row["fid"]), textcoords="offset points",
-                           xytext=(5, 4), fontsize=8, color=colour)
+            front.annotate(
+                f"{row['scale']:g}",
+                (x, row["fid"]),
+                textcoords="offset points",
+                xytext=(5, 4),
+                fontsize=8,
+                color=colour,
+            )
     fid_axes.set(xlabel="guidance scale", ylabel="FID (classifier features), lower is better")
     share_axes.set(xlabel="guidance scale", ylabel="label agreement, % (95 % interval)")
-    front.set(xlabel="label agreement, %", ylabel="FID (classifier features)",
-              title="at matched agreement (numbers: scale)")
+    front.set(
+        xlabel="label agreement, %",
+        ylabel="FID (classifier features)",
+        title="at matched agreement (numbers: scale)",
+    )
     for axes in (fid_axes, share_axes, front):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

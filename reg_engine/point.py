@@ -1,4 +1,5 @@
-"""One network evaluation of the loop: the state, where it stands, and how to ask the networks there."""
+"""One network evaluation of the loop: the state, where it stands, and how to ask the networks
+there."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Point:
         row, index: the table's row and its number.
         denoiser, reference: the networks.
         cond: conditioning of the B samples.
-        memory: kept from row to row of one batch (the previous delta, momentum); owned by its writers.
+        memory: kept from row to row of one batch (the previous delta, momentum); owned by its
+            writers.
         counter: work is added here.
         probes: random probes, one generator a sample (`diagonal`).
     """
@@ -71,11 +73,13 @@ class Point:
         return self.evaluate(self.denoiser, x, self.cond, cost)
 
     def ref(self, cond: Tensor) -> Tensor:
-        """The reference's denoised at x_t; `cond` is the conditional one (a classifier needs it)."""
+        """The reference's denoised at x_t; `cond` is the conditional one (a classifier needs
+        it)."""
         return self.reference.denoised(self, cond)
 
     def stack(self, *states: Tensor) -> tuple[Tensor, ...]:
-        """[ref(x_t); cond(x) for x in states], in one batch where the reference is the same network."""
+        """[ref(x_t); cond(x) for x in states], in one batch where the reference is the same
+        network."""
         null = self.reference.null(self)
         if null is None:
             conds = self.evaluate(

@@ -1,24 +1,28 @@
-"""Network output -> denoised, for every prediction type: `denoised = c_skip x_t + c_out net(c_in x_t)`.
+"""Network output -> denoised, for every prediction type: c_skip x_t + c_out net(c_in x_t).
 
-With x_t = alpha x_0 + sigma eps every prediction is affine in x_0 at fixed x_t, so three scalars a step
-are all there is to convert (K in terms of the network's Jacobian follows: K = alpha (c_skip I + c_out J)).
+With x_t = alpha x_0 + sigma eps every prediction is affine in x_0 at fixed x_t, so three scalars
+a step are all there is to convert (K in terms of the network's Jacobian follows: K = alpha
+(c_skip I + c_out J)).
 
-| prediction     | network returns            | c_in                      | c_skip                  | c_out |
-|----------------|----------------------------|---------------------------|-------------------------|-------|
-| `epsilon`      | eps                        | 1                         | 1/alpha                 | -sigma/alpha |
-| `sample`       | x_0                        | 1                         | 0                       | 1 |
-| `v_prediction` | alpha eps - sigma x_0      | 1                         | alpha/(alpha^2+sigma^2) | -sigma/(alpha^2+sigma^2) |
-| `flow`         | eps - x_0                  | 1                         | 1/(alpha+sigma)         | -sigma/(alpha+sigma) |
-| `edm`          | Karras et al. 2022, Tab. 1 | 1/sqrt(alpha^2 s^2+sigma^2) | see below             | see below |
+| prediction     | network returns | c_in | c_skip                  | c_out                    |
+|----------------|-----------------|------|-------------------------|--------------------------|
+| `epsilon`      | eps             | 1    | 1/alpha                 | -sigma/alpha             |
+| `sample`       | x_0             | 1    | 0                       | 1                        |
+| `v_prediction` | v, below        | 1    | alpha/(alpha^2+sigma^2) | -sigma/(alpha^2+sigma^2) |
+| `flow`         | eps - x_0       | 1    | 1/(alpha+sigma)         | -sigma/(alpha+sigma)     |
 
-`edm` is stated for x_t / alpha with data deviation s: with n = sigma/alpha, c_skip = s^2/(n^2+s^2)/alpha and
-c_out = n s/sqrt(n^2+s^2). `input_scaling="variance"` replaces c_in by 1/sqrt(alpha^2+sigma^2): networks trained
-on variance-preserving inputs but sampled in sigma space (Euler latents in diffusers).
+v = alpha eps - sigma x_0 (Salimans & Ho 2022).
+`edm` (Karras et al. 2022, Tab. 1) is stated for x_t / alpha with data deviation s: with n =
+sigma/alpha, c_in = 1/sqrt(n^2+s^2)/alpha, c_skip = s^2/(n^2+s^2)/alpha and c_out = n
+s/sqrt(n^2+s^2). `input_scaling="variance"` replaces c_in by 1/sqrt(alpha^2+sigma^2): networks
+trained on variance-preserving inputs but sampled in sigma space (Euler latents in diffusers).
 """
 
 from __future__ import annotations
 
 from typing import TypeVar
+
+from torch import Tensor
 
 from .errors import choice
 
@@ -27,7 +31,7 @@ __all__ = ["INPUT_SCALINGS", "PREDICTIONS", "preconditioning"]
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow", "edm")
 INPUT_SCALINGS = ("none", "variance", "edm")
 
-Number = TypeVar("Number")  # float or torch.Tensor: plain arithmetic serves both
+Number = TypeVar("Number", float, Tensor)  # plain arithmetic serves both
 
 
 def preconditioning(
@@ -48,12 +52,12 @@ def preconditioning(
     choice("prediction", prediction, PREDICTIONS)
     scaling = input_scaling or ("edm" if prediction == "edm" else "none")
     choice("input_scaling", scaling, INPUT_SCALINGS)
-    a, s, one = alpha, sigma, alpha / alpha  # type: ignore[operator]
-    c_in = {
-        "none": lambda: one,
-        "variance": lambda: (a * a + s * s) ** -0.5,
-        "edm": lambda: (a * a * sigma_data**2 + s * s) ** -0.5,
-    }[scaling]()
+    a, s, one = alpha, sigma, alpha / alpha
+    if scaling == "none":
+        c_in = one
+    else:
+        deviation = 1.0 if scaling == "variance" else sigma_data
+        c_in = (a * a * deviation**2 + s * s) ** -0.5
     if prediction == "epsilon":
         return c_in, one / a, -s / a
     if prediction == "sample":

@@ -34,8 +34,14 @@ class Progress:
         self._bar: Bar | None = None
         if shown and console.is_terminal:
             self._bar = Bar(
-                TextColumn(label), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(),
-                TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True,
+                TextColumn(label),
+                BarColumn(),
+                TaskProgressColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
             )
             self._task = self._bar.add_task(label, total=total)
 

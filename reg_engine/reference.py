@@ -1,6 +1,7 @@
 """The engine's arithmetic in plain torch: the CPU path, and the oracle of every kernel.
 
-Every function takes primal tensors of one shape (B, *sample_shape) and host scalars, and returns new ones.
+Every function takes primal tensors of one shape (B, *sample_shape) and host scalars, and returns
+new ones.
 """
 
 from __future__ import annotations
@@ -72,11 +73,14 @@ def guided_step(
 
 
 def lagged_product(delta: Tensor, lag: Tensor, k_lag: Tensor) -> Tensor:
-    """K delta from the product with an earlier direction: a K p + r (delta - a p), sample by sample.
+    """K delta from the product with an earlier direction: a K p + r (delta - a p), sample by
+    sample.
 
-    With p = lag, a = <delta,p>/<p,p>, r = <Kp,p>/<p,p>: exact along p, and the mean stretch of K along p for
-    what is orthogonal to it. Samples with p = 0 give 0: the caller must give those an exact product.
+    With p = lag, a = <delta,p>/<p,p>, r = <Kp,p>/<p,p>: exact along p, and the mean stretch of K
+    along p for what is orthogonal to it. Samples with p = 0 give 0: the caller must give those an
+    exact product.
     """
+
     def dot(u: Tensor, v: Tensor) -> Tensor:
         return per_sample((u * v).flatten(1).sum(1), u)
 

@@ -1,4 +1,5 @@
-"""What guidance moves away from: the unconditional model, a worse model, or (by Bayes) a classifier."""
+"""What guidance moves away from: the unconditional model, a worse model, or (by Bayes) a
+classifier."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Reference(Protocol):
     def modules(self) -> tuple[nn.Module, ...]: ...
 
     def null(self, point: Point) -> Cond | None:
-        """The reference's conditioning, if it is the guided network itself (one batch serves both)."""
+        """The reference's conditioning, if it is the guided network itself (one batch serves
+        both)."""
         ...
 
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
@@ -59,7 +61,8 @@ class Unconditional:
 
 @dataclass(frozen=True)
 class BadModel:
-    """Autoguidance (Karras et al. 2024, arXiv 2406.02507): a worse model with the same conditioning.
+    """Autoguidance (Karras et al. 2024, arXiv 2406.02507): a worse model with the same
+    conditioning.
 
     Args:
         net: a Denoiser; its schedule may differ, x_t is rescaled to the same noise level.
@@ -90,14 +93,16 @@ class BadModel:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Classifier guidance (Dhariwal & Nichol 2021): grad log p(c | x_t) of a noise-aware classifier.
+    """Classifier guidance (Dhariwal & Nichol 2021): grad log p(c | x_t) of a noise-aware
+    classifier.
 
-    By Bayes the reference that belongs to it is cond - (sigma_t^2 / alpha_t) grad log p(c | x_t), so
+    By Bayes the reference that belongs to it is cond - (sigma_t^2 / alpha_t) grad log p(c | x_t),
+    so
     `delta` is the classifier's term and everything else (weights, rectifiers) applies unchanged.
 
     Args:
-        net: called as net(x, t) with x (B, *sample_shape) and t (B,) in the schedule's time; returns
-            logits or log-probabilities (B, classes). Must be differentiable in x.
+        net: called as net(x, t) with x (B, *sample_shape) and t (B,) in the schedule's time;
+            returns logits or log-probabilities (B, classes). Must be differentiable in x.
         labels: class to steer to, an int or LongTensor (B,); None = the conditioning itself.
         on_clean_scale: the classifier was trained on x_t / alpha_t and sigma_t / alpha_t.
     """
@@ -124,27 +129,33 @@ class Classifier:
         """grad_{x_t} log p(labels | x_t), (B, *sample_shape).
 
         Raises:
-            InputError: the net returned something else than (B, classes), or a label is not a class.
+            InputError: the net returned something else than (B, classes), or a label is not a
+                class.
             EstimatorError: the net is not differentiable in x.
         """
-        labels = self._labels(point)
         point.counter.forward += point.x.shape[0]
         point.counter.backward += point.x.shape[0]
         with recording(point.x) as x:
-            scale, time = (1 / point.alpha, point.sigma / point.alpha) if self.on_clean_scale else (
-                1.0, point.row.t)
+            labels = self._labels(point)
+            scale, time = (
+                (1 / point.alpha, point.sigma / point.alpha)
+                if self.on_clean_scale
+                else (1.0, point.row.t)
+            )
             t = torch.full((x.shape[0],), time, dtype=x.dtype, device=x.device)
             logits = self.net(scale * x, t)
             if logits.dim() != 2 or logits.shape[0] != x.shape[0]:
                 raise InputError(
-                    "net", f"the classifier returned {tuple(logits.shape)}",
+                    "net",
+                    f"the classifier returned {tuple(logits.shape)}",
                     "It must return logits (B, classes)",
                 )
             if not logits.requires_grad:
                 raise EstimatorError("the classifier cuts the autograd graph: it cannot guide")
             if int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0:
                 raise InputError(
-                    "labels", f"the classifier knows {logits.shape[1]} classes",
+                    "labels",
+                    f"the classifier knows {logits.shape[1]} classes",
                     "Give Classifier(labels=...) or conditions that are its classes",
                 )
             chosen = logits.log_softmax(-1).gather(1, labels[:, None])
@@ -156,6 +167,8 @@ class Classifier:
             return torch.full((point.x.shape[0],), int(self.labels), device=point.x.device)
         if isinstance(point.cond, dict) or point.cond.dim() != 1 or point.cond.is_floating_point():
             raise InputError(
-                "labels", "the conditioning is not a class label", "Give Classifier(net, labels=...)"
+                "labels",
+                "the conditioning is not a class label",
+                "Give Classifier(net, labels=...)",
             )
         return point.cond.clone()

@@ -1,7 +1,8 @@
 """Finished batches on disk, so that a long run that was stopped goes on where it was.
 
-`OUT.parts/` holds one .npz a batch and the settings that made them. A run with the same settings takes what is
-there; a run with others refuses to mix. The folder goes when the whole result is written.
+`OUT.parts/` holds one .npz a batch and the settings that made them. A run with the same settings
+takes what is there; a run with others refuses to mix. The folder goes when the whole result is
+written.
 """
 
 from __future__ import annotations
@@ -65,11 +66,15 @@ class Shards:
             found = _read_key(note)
             if found != self._key:
                 raise InputError(
-                    "out", f"{folder} holds unfinished work made with other settings",
+                    "out",
+                    f"{folder} holds unfinished work made with other settings",
                     "Finish it with the same command, delete that folder, or give another --out",
                 )
         else:
-            _write(note, json.dumps({"key": self._key, "settings": json.loads(text)}, indent=1).encode())
+            _write(
+                note,
+                json.dumps({"key": self._key, "settings": json.loads(text)}, indent=1).encode(),
+            )
 
     def load(self, name: str) -> tuple[Tensor, dict[str, Any]] | None:
         """(samples, note) stored under `name`, or None; a damaged file counts as missing."""

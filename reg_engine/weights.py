@@ -1,15 +1,18 @@
 """Guidance weights: `w` at every row of a solver's table; guided = cond + w * rectified delta.
 
-A weight is a value: `weight(row, table) -> w`, with w = scale - 1 and 0 = no guidance. The same curve is
-used with and without a rectifier. (The released REG code weighs its CFG baseline as `ref + c delta` and its
-REG runs as `cond + c delta`: with a time-varying c the two are then not comparable.)
+A weight is a value: `weight(row, table) -> w`, with w = scale - 1 and 0 = no guidance. The same
+curve is used with and without a rectifier. (The released REG code weighs its CFG baseline as `ref
++ c delta` and its REG runs as `cond + c delta`: with a time-varying c the two are then not
+comparable.)
 
-`Linear` and `Cosine` were published in three conventions, which differ in the variable that they follow:
+`Linear` and `Cosine` were published in three conventions, which differ in the variable that they
+follow:
 
-* `"diffusers"` (the default, usable with every schedule): progress p = (t - t_first) / (t_last - t_first).
+* `"diffusers"` (the default, usable with every schedule): progress p = (t - t_first) / (t_last -
+  t_first).
 * `"edm"`: the noise level n = sigma/alpha, linear in n from n_max to n_min.
-* `"dit"`: the integer step t of 1000 training steps. Linear is reproduced as released, with its offset:
-  w(t) = start + (start - end) t / 1000, so w(0) = start and w(1000) = 2 start - end.
+* `"dit"`: the integer step t of 1000 training steps. Linear is reproduced as released, with its
+  offset: w(t) = start + (start - end) t / 1000, so w(0) = start and w(1000) = 2 start - end.
 """
 
 from __future__ import annotations
@@ -22,7 +25,14 @@ from .errors import InputError, choice
 from .solvers import Row, Table
 
 __all__ = [
-    "CONVENTIONS", "WEIGHTS", "CFGPlusPlus", "Constant", "Cosine", "Interval", "Linear", "Weight",
+    "CONVENTIONS",
+    "WEIGHTS",
+    "CFGPlusPlus",
+    "Constant",
+    "Cosine",
+    "Interval",
+    "Linear",
+    "Weight",
     "weights_of",
 ]
 
@@ -43,7 +53,9 @@ def check_scale(name: str, value: float) -> None:
         raise InputError(name, f"is a {type(value).__name__}", "Give a number, 1 = no guidance")
     if not math.isfinite(value) or value < 0:
         raise InputError(
-            name, f"is {value}", "Give a finite number >= 0; 1 = no guidance, 0 = the reference alone"
+            name,
+            f"is {value}",
+            "Give a finite number >= 0; 1 = no guidance, 0 = the reference alone",
         )
 
 
@@ -71,7 +83,9 @@ class Interval:
     def __post_init__(self) -> None:
         check_scale("scale", self.scale)
         if not 0 <= self.lo < self.hi:
-            raise InputError("lo, hi", f"are {self.lo}, {self.hi}", "Give 0 <= lo < hi (noise levels)")
+            raise InputError(
+                "lo, hi", f"are {self.lo}, {self.hi}", "Give 0 <= lo < hi (noise levels)"
+            )
 
     def __call__(self, row: Row, table: Table) -> float:
         return self.scale - 1 if self.lo <= row.sigma / row.alpha <= self.hi else 0.0
@@ -79,7 +93,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Linear:
-    """From scale `start` at the noisiest row to `end` at the last one (module docstring: conventions)."""
+    """From scale `start` at the noisiest row to `end` at the last one (module docstring:
+    conventions)."""
 
     start: float
     end: float = 1.0
@@ -101,8 +116,8 @@ class Linear:
 class Cosine:
     """w = (scale - 1) (1 - cos(pi p^power)) / 2: none at the noisiest row, `scale` at the last one.
 
-    p is the progress of the convention: diffusers (t - t_first)/(t_last - t_first), edm 1 - n/n_max, dit
-    1 - t/1000.
+    p is the progress of the convention: diffusers (t - t_first)/(t_last - t_first), edm 1 -
+    n/n_max, dit 1 - t/1000.
     """
 
     scale: float
@@ -125,7 +140,8 @@ class Cosine:
 
 @dataclass(frozen=True)
 class CFGPlusPlus:
-    """CFG++ (Chung et al., arXiv 2406.08070): clean part from ref + strength * delta, noise from ref.
+    """CFG++ (Chung et al., arXiv 2406.08070): clean part from ref + strength * delta, noise from
+    ref.
 
     At fixed x_t the two parts are affine in denoised, so the method is CFG with the scale
     strength * (b + a alpha_t) / b, where x_s = a x_t + b denoised is the row of a one-stage solver.
@@ -143,7 +159,8 @@ class CFGPlusPlus:
     def __call__(self, row: Row, table: Table) -> float:
         if table.history > 1:
             raise InputError(
-                "solver", f"CFG++ is defined for one-stage steps, not for {table.solver!r}",
+                "solver",
+                f"CFG++ is defined for one-stage steps, not for {table.solver!r}",
                 "Use ddim, ddpm, euler, euler_ancestral or flow_euler",
             )
         a = row.a + row.b[0] * row.p
@@ -159,13 +176,16 @@ def weights_of(weight: Weight, table: Table) -> tuple[float, ...]:
     """
     if not callable(weight):
         raise InputError(
-            "weight", f"is a {type(weight).__name__}",
+            "weight",
+            f"is a {type(weight).__name__}",
             f"Give one of {', '.join(WEIGHTS)} or a function (row, table) -> w",
         )
     values = tuple(float(weight(row, table)) for row in table.rows)
     for index, value in enumerate(values):
         if not math.isfinite(value):
-            raise InputError("weight", f"is {value} at row {index}", "Give a weight finite everywhere")
+            raise InputError(
+                "weight", f"is {value} at row {index}", "Give a weight finite everywhere"
+            )
     return values
 
 
@@ -178,7 +198,8 @@ def _progress(row: Row, table: Table, convention: str) -> float:
     if convention == "dit":
         if not row.t == row.t or max(r.t for r in table.rows) <= 1.0:
             raise InputError(
-                "convention", "'dit' follows the integer step of 1000 training steps",
+                "convention",
+                "'dit' follows the integer step of 1000 training steps",
                 "Use 'diffusers' with this schedule",
             )
         return 1 - row.t / 1000
@@ -189,6 +210,9 @@ def _progress(row: Row, table: Table, convention: str) -> float:
 
 
 WEIGHTS = {
-    "constant": Constant, "linear": Linear, "cosine": Cosine, "interval": Interval,
+    "constant": Constant,
+    "linear": Linear,
+    "cosine": Cosine,
+    "interval": Interval,
     "cfg++": CFGPlusPlus,
 }

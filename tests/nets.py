@@ -36,6 +36,10 @@ def tiny(
 ) -> Denoiser:
     """A denoiser around TinyNet (EDM schedule)."""
     return Denoiser(
-        net or TinyNet(), prediction, schedule or schedules.EDM(), SHAPE, null_cond,
+        net or TinyNet(),
+        prediction,
+        schedule or schedules.EDM(),
+        SHAPE,
+        null_cond,
         num_classes=CLASSES,
     )

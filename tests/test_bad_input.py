@@ -15,7 +15,13 @@ from reg_engine import Guidance, InputError, NumericalError, Plan
 from reg_engine.references import BadModel, Classifier
 from reg_engine.weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
 
-GOOD: dict[str, Any] = {"cond": [0, 1], "scale": 2.0, "rectify": None, "steps": 3, "progress": False}
+GOOD: dict[str, Any] = {
+    "cond": [0, 1],
+    "scale": 2.0,
+    "rectify": None,
+    "steps": 3,
+    "progress": False,
+}
 
 
 def sample(**changes: Any) -> object:
@@ -69,7 +75,9 @@ def nan_noise() -> Tensor:
         ({"model": tiny(null_cond=None)}, "null_cond", "BadModel"),
     ],
 )
-def test_argument_is_named_with_the_remedy(changes: dict[str, Any], argument: str, says: str) -> None:
+def test_argument_is_named_with_the_remedy(
+    changes: dict[str, Any], argument: str, says: str
+) -> None:
     with pytest.raises(InputError) as caught:
         sample(**changes)
     assert argument in caught.value.argument
@@ -80,12 +88,21 @@ def test_argument_is_named_with_the_remedy(changes: dict[str, Any], argument: st
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: Guidance(weight=-1.0), lambda: Guidance(reference="null"),
-        lambda: Guidance(direction="apg"), lambda: Guidance(rectify="vjpp"),
-        lambda: Constant(-2.0), lambda: Interval(2.0, 3.0, 1.0), lambda: Linear(2.0, convention="sd"),
-        lambda: Cosine(2.0, power=0.0), lambda: CFGPlusPlus(1.5), lambda: BadModel(TinyNet()),
-        lambda: Classifier("net"), lambda: Plan((2.0, 1.0), ("cfg", "reg", "cond")),
-        lambda: Plan((), ("all",)), lambda: Plan.interval(2.0, 1.0), lambda: Plan((1.0,), ("reg",)),
+        lambda: Guidance(weight=-1.0),
+        lambda: Guidance(reference="null"),
+        lambda: Guidance(direction="apg"),
+        lambda: Guidance(rectify="vjpp"),
+        lambda: Constant(-2.0),
+        lambda: Interval(2.0, 3.0, 1.0),
+        lambda: Linear(2.0, convention="sd"),
+        lambda: Cosine(2.0, power=0.0),
+        lambda: CFGPlusPlus(1.5),
+        lambda: BadModel(TinyNet()),
+        lambda: Classifier("net"),
+        lambda: Plan((2.0, 1.0), ("cfg", "reg", "cond")),
+        lambda: Plan((), ("all",)),
+        lambda: Plan.interval(2.0, 1.0),
+        lambda: Plan((1.0,), ("reg",)),
         lambda: reg_engine.Denoiser(TinyNet(), "noise", tiny().schedule, SHAPE),
         lambda: reg_engine.Denoiser("net", "edm", tiny().schedule, SHAPE),
         lambda: reg_engine.Denoiser(TinyNet(), "edm", tiny().schedule, (0, 4)),
@@ -112,8 +129,10 @@ class Broken(TinyNet):
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda out: out[:, :, :2], "shape"), (lambda out: torch.cat([out, out], 1), "variance"),
-        (lambda out: (out,), "tuple"), (lambda out: out.long(), "floating"),
+        (lambda out: out[:, :, :2], "shape"),
+        (lambda out: torch.cat([out, out], 1), "variance"),
+        (lambda out: (out,), "tuple"),
+        (lambda out: out.long(), "floating"),
         (lambda out: out[:1], "shape"),
     ],
 )
@@ -144,7 +163,9 @@ def test_classifier_of_the_wrong_shape_or_classes() -> None:
         (lambda x, t: x.flatten(1)[:, :1], "1 classes"),
     ):
         with pytest.raises(InputError, match=says):
-            sample(scale=None, rectify="auto", guidance=Guidance(2.0, Classifier(net), rectify=None))
+            sample(
+                scale=None, rectify="auto", guidance=Guidance(2.0, Classifier(net), rectify=None)
+            )
 
 
 def test_multistage_solver_refuses_cfg_plus_plus() -> None:

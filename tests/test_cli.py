@@ -25,8 +25,13 @@ FAST = ["--steps", "3", "--labels", "0-3", "--no-progress"]
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The installed command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "reg_engine.cli", *arguments], cwd=cwd, text=True, capture_output=True,
-        timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "reg_engine.cli", *arguments],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -40,13 +45,19 @@ def test_help_shows_an_example_and_json(command: str) -> None:
 def test_sample_to_archive_equals_the_library(tmp_path: Path) -> None:
     target = tmp_path / "s.npz"
     result = CliRunner().invoke(
-        cli, ["sample", *FAST, "--scale", "3", "--rectify", "fd", "--out", str(target), "--json"],
+        cli,
+        ["sample", *FAST, "--scale", "3", "--rectify", "fd", "--out", str(target), "--json"],
         catch_exceptions=False,
     )
     report = json.loads(result.output)
     data = np.load(target)
     wanted = reg_engine.sample(
-        reg_engine.load_model("mnist"), [0, 1, 2, 3], scale=3.0, rectify="fd", steps=3, progress=False
+        reg_engine.load_model("mnist"),
+        [0, 1, 2, 3],
+        scale=3.0,
+        rectify="fd",
+        steps=3,
+        progress=False,
     )
     assert np.array_equal(data["samples"], wanted.samples.numpy())
     assert data["labels"].tolist() == data["seeds"].tolist() == [0, 1, 2, 3]
@@ -69,12 +80,21 @@ def test_compare_draws_both_and_says_what_they_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--labels", "0-12"], "out of range"), (["--labels", "a"], "--labels"),
-        (["--scale", "-1"], "scale"), (["--scale", "nan"], "scale"), (["--steps", "0"], "steps"),
-        (["--solver", "huen"], "heun"), (["--rectify", "vpj"], "vjp"), (["--model", "nope"], "mnist"),
-        (["--plan", "missing.json"], "plan"), (["--out", "/proc/no/x.png"], "--out"),
-        (["--out", "x.gif"], ".png"), (["--seeds", "0-1"], "seeds"), (["--per-label", "0"], "per-label"),
-        (["--device", "cuda:99"], "device"), (["--batch-size", "0"], "batch_size"),
+        (["--labels", "0-12"], "out of range"),
+        (["--labels", "a"], "--labels"),
+        (["--scale", "-1"], "scale"),
+        (["--scale", "nan"], "scale"),
+        (["--steps", "0"], "steps"),
+        (["--solver", "huen"], "heun"),
+        (["--rectify", "vpj"], "vjp"),
+        (["--model", "nope"], "mnist"),
+        (["--plan", "missing.json"], "plan"),
+        (["--out", "/proc/no/x.png"], "--out"),
+        (["--out", "x.gif"], ".png"),
+        (["--seeds", "0-1"], "seeds"),
+        (["--per-label", "0"], "per-label"),
+        (["--device", "cuda:99"], "device"),
+        (["--batch-size", "0"], "batch_size"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(
@@ -98,11 +118,26 @@ def test_errors_reach_the_shell_without_a_traceback(tmp_path: Path) -> None:
 def test_killed_sample_goes_on_where_it_was(tmp_path: Path) -> None:
     target = tmp_path / "k.npz"
     arguments = [
-        "sample", "--steps", "6", "--labels", "0-9", "--per-label", "6", "--batch-size", "4", "--scale",
-        "2", "--rectify", "vjp", "--no-progress", "--out", str(target),
+        "sample",
+        "--steps",
+        "6",
+        "--labels",
+        "0-9",
+        "--per-label",
+        "6",
+        "--batch-size",
+        "4",
+        "--scale",
+        "2",
+        "--rectify",
+        "vjp",
+        "--no-progress",
+        "--out",
+        str(target),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "reg_engine.cli", *arguments], stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "reg_engine.cli", *arguments],
+        stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     parts = tmp_path / "k.npz.parts"
@@ -128,13 +163,15 @@ def test_killed_sample_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_calibrate_writes_a_plan_that_sample_takes(tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     result = CliRunner().invoke(
-        cli, ["calibrate", *FAST, "--tolerance", "0.1", "--out", str(plan), "--json"],
+        cli,
+        ["calibrate", *FAST, "--tolerance", "0.1", "--out", str(plan), "--json"],
         catch_exceptions=False,
     )
     report = json.loads(result.output)
     assert report["measured_deviation"] <= 0.1 and report["cost"] <= report["cost_full"] == 15
     again = CliRunner().invoke(
-        cli, ["sample", *FAST, "--plan", str(plan), "--out", str(tmp_path / "s.npz"), "--json"],
+        cli,
+        ["sample", *FAST, "--plan", str(plan), "--out", str(tmp_path / "s.npz"), "--json"],
         catch_exceptions=False,
     )
     modes = json.loads(again.output)["methods"]["REG"]["modes"]
@@ -142,8 +179,12 @@ def test_calibrate_writes_a_plan_that_sample_takes(tmp_path: Path) -> None:
 
 
 def test_doctor_tries_every_estimator() -> None:
-    report = json.loads(CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False).output)
+    report = json.loads(
+        CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False).output
+    )
     assert report["estimators"]["cpu"] == {
-        **dict.fromkeys(reg_engine.RECTIFIERS, "works"), "auto": report["estimators"]["cpu"]["auto"]}
+        **dict.fromkeys(reg_engine.RECTIFIERS, "works"),
+        "auto": report["estimators"]["cpu"]["auto"],
+    }
     assert report["estimators"]["cpu"]["auto"].startswith("works (vjp")
     assert report["packages"]["torch"]

@@ -1,4 +1,5 @@
-"""Denoisers: every prediction is the same view, precision and time reach the network as promised."""
+"""Denoisers: every prediction is the same view, precision and time reach the network as
+promised."""
 
 from __future__ import annotations
 
@@ -17,14 +18,19 @@ SCHEDULES = [schedules.VPLinear(), schedules.EDM(), schedules.Flow()]
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_prediction_of_known_data_gives_it_back(prediction: str, schedule: schedules.Schedule) -> None:
+def test_prediction_of_known_data_gives_it_back(
+    prediction: str, schedule: schedules.Schedule
+) -> None:
     """From x_0 and eps, each prediction by its definition; the view must return x_0."""
     t = float(schedule.time_of(1.3))
     alpha, sigma = schedule(t)
     x_0, eps = torch.randn(2, 5, *SHAPE, dtype=torch.float64)
     x = alpha * x_0 + sigma * eps
     by_definition = {
-        "epsilon": eps, "sample": x_0, "v_prediction": alpha * eps - sigma * x_0, "flow": eps - x_0,
+        "epsilon": eps,
+        "sample": x_0,
+        "v_prediction": alpha * eps - sigma * x_0,
+        "flow": eps - x_0,
     }
     if prediction == "edm":
         n, s = sigma / alpha, 0.5  # F = (D - c_skip x/alpha) / c_out, Karras et al. 2022, Eq. 7
@@ -48,7 +54,8 @@ def test_prediction_of_known_data_gives_it_back(prediction: str, schedule: sched
 
 
 def test_jacobian_is_with_respect_to_the_unscaled_state() -> None:
-    """A VP epsilon network in sigma space: 1 - sigma J with J through c_in = 1/sqrt(1 + sigma^2)."""
+    """A VP epsilon network in sigma space: 1 - sigma J with J through c_in = 1/sqrt(1 +
+    sigma^2)."""
     weight = torch.randn(3, 3, dtype=torch.float64)
     view = Denoiser(
         lambda x, t, c: x @ weight.T, "epsilon", schedules.EDM(), (3,), input_scaling="variance"
@@ -97,5 +104,8 @@ def test_view_through_another_schedule_is_the_same_point() -> None:
     a, b = own(x, t, labels), other(x / alpha, sigma / alpha, labels)
     assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
     assert torch.allclose(
-        other.to_prediction(b, x / alpha, sigma / alpha), own.to_prediction(a, x, t), rtol=1e-3, atol=1e-4
+        other.to_prediction(b, x / alpha, sigma / alpha),
+        own.to_prediction(a, x, t),
+        rtol=1e-3,
+        atol=1e-4,
     )

@@ -61,9 +61,9 @@ def test_cfg_zero_star_fits_the_reference() -> None:
     cond, ref = pair(p)
     got = p.delta_to_prediction(CFGZeroStar()(p, cond, ref))
     c, u = p.to_prediction(cond).flatten(1), p.to_prediction(ref).flatten(1)
-    fit = torch.stack([
-        torch.linalg.lstsq(b[:, None], a[:, None]).solution[0] for a, b in zip(c, u, strict=True)
-    ])
+    fit = torch.stack(
+        [torch.linalg.lstsq(b[:, None], a[:, None]).solution[0] for a, b in zip(c, u, strict=True)]
+    )
     assert torch.allclose(got.flatten(1), c - fit * u, rtol=1e-9)
     # What is left is orthogonal to the reference: the least-squares optimum.
     assert (got.flatten(1) * u).sum(1).abs().max() < 1e-10
@@ -101,7 +101,9 @@ def test_equal_diffusers_guiders(scale: float) -> None:
         wanted = out.pred if hasattr(out, "pred") else out[0]
         got = p.to_prediction(cond + (scale - 1) * direction(p, cond, ref))
         # The TCFG guider takes its singular vectors in float32, whatever it is given.
-        assert (got - wanted).abs().max() <= 1e-6 * scale * wanted.abs().max(), type(guider).__name__
+        assert (got - wanted).abs().max() <= 1e-6 * scale * wanted.abs().max(), type(
+            guider
+        ).__name__
 
 
 def test_zero_init_stands_still() -> None:

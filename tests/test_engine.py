@@ -1,4 +1,5 @@
-"""The engine's promises: neutral scale, batch independence, what is evaluated, numbers and seeds."""
+"""The engine's promises: neutral scale, batch independence, what is evaluated, numbers and
+seeds."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def by_hand(solver: str, steps: int, labels: torch.Tensor, seeds: list[int]) -> 
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if not s.startswith("flow")])
 def test_scale_one_is_the_conditional_result_bitwise(solver: str) -> None:
     model = tiny()
-    out = reg_engine.sample(model, LABELS, scale=1.0, solver=solver, steps=6, seeds=range(5), **QUIET)
+    out = reg_engine.sample(
+        model, LABELS, scale=1.0, solver=solver, steps=6, seeds=range(5), **QUIET
+    )
     assert torch.equal(out.samples, by_hand(solver, 6, LABELS, list(range(5))))
     assert all(labels == LABELS.tolist() for labels in model.net.calls), "the reference was called"
     assert out.stats.nfe == len(model.net.calls)
@@ -56,17 +59,31 @@ def test_sample_k_does_not_depend_on_the_batch(rectify: str | None, solver: str)
     seeds, labels = list(range(100, 116)), torch.arange(16) % CLASSES
     runs = [
         reg_engine.sample(
-            tiny(), labels, scale=3.0, rectify=rectify, solver=solver, steps=5, seeds=seeds,
-            batch_size=size, **QUIET,
+            tiny(),
+            labels,
+            scale=3.0,
+            rectify=rectify,
+            solver=solver,
+            steps=5,
+            seeds=seeds,
+            batch_size=size,
+            **QUIET,
         ).samples
         for size in (1, 3, 16)
     ]
-    # One network's rounding, carried through 5 steps and divided by the finite difference's step (1e-2).
+    # One network's rounding, carried through 5 steps and divided by the finite difference's step
+    # (1e-2).
     tolerance = 2e-3 if rectify in ("fd", "fd_batched") else 2e-5
     for other in runs[1:]:
         assert (other - runs[0]).abs().max() <= tolerance * runs[0].abs().max()
     alone = reg_engine.sample(
-        tiny(), labels[7:8], scale=3.0, rectify=rectify, solver=solver, steps=5, seeds=seeds[7:8],
+        tiny(),
+        labels[7:8],
+        scale=3.0,
+        rectify=rectify,
+        solver=solver,
+        steps=5,
+        seeds=seeds[7:8],
         **QUIET,
     ).samples
     assert (alone - runs[0][7:8]).abs().max() <= tolerance * runs[0].abs().max()
@@ -74,7 +91,9 @@ def test_sample_k_does_not_depend_on_the_batch(rectify: str | None, solver: str)
 
 def test_modes_skip_the_evaluations_they_say() -> None:
     model, steps = tiny(), 8
-    engine = Engine(model, scale=2.0, rectify="fd", steps=steps, plan=Plan.interval(0.1, 2.0), **QUIET)
+    engine = Engine(
+        model, scale=2.0, rectify="fd", steps=steps, plan=Plan.interval(0.1, 2.0), **QUIET
+    )
     levels = [row.sigma for row in engine.table.rows]
     modes = ["cond" if s >= 2 else "cfg" if s < 0.1 else "reg" for s in levels]
     assert set(modes) == {"cond", "cfg", "reg"}, "the test must see every mode"
@@ -103,8 +122,12 @@ def test_autoguidance_equals_cfg_when_the_bad_model_is_the_null_label() -> None:
     for rectify in (None, "vjp", "fd_batched", "jvp"):
         runs = [
             reg_engine.sample(
-                tiny(), LABELS, guidance=Guidance(2.5, reference=r, rectify=rectify), steps=5,
-                dtype=torch.float64, **QUIET,
+                tiny(),
+                LABELS,
+                guidance=Guidance(2.5, reference=r, rectify=rectify),
+                steps=5,
+                dtype=torch.float64,
+                **QUIET,
             ).samples
             for r in (bad, reg_engine.Unconditional())
         ]
@@ -120,7 +143,9 @@ def test_rescale_one_keeps_the_deviation_of_cond() -> None:
 
     guidance = Guidance(6.0, rectify=None, adjust=(Rescale(1.0), spy))
     net = TinyNet().double()
-    reg_engine.sample(tiny(net=net), LABELS, guidance=guidance, steps=4, dtype=torch.float64, **QUIET)
+    reg_engine.sample(
+        tiny(net=net), LABELS, guidance=guidance, steps=4, dtype=torch.float64, **QUIET
+    )
     assert len(seen) == 7
     for guided, cond in seen:
         wanted, found = cond.flatten(1).std(1), guided.flatten(1).std(1)
@@ -164,7 +189,9 @@ def test_parameters_and_mode_are_restored_also_after_an_error() -> None:
 def test_noise_argument_replaces_the_seeds_own_start() -> None:
     own = SampleNoise([7, 8]).normal(torch.empty(2, *SHAPE))
     runs = [
-        reg_engine.sample(tiny(), [0, 1], scale=2.0, rectify=None, steps=4, seeds=s, noise=n, **QUIET)
+        reg_engine.sample(
+            tiny(), [0, 1], scale=2.0, rectify=None, steps=4, seeds=s, noise=n, **QUIET
+        )
         for s, n in (([7, 8], None), ([1, 2], own))
     ]
     assert torch.equal(runs[0].samples, runs[1].samples)

@@ -29,7 +29,10 @@ def test_frozen_restores_each_parameter_and_module_as_it_was() -> None:
         assert not any(p.requires_grad for p in net.parameters())
         assert not any(m.training for m in net.modules())
         raise KeyError
-    assert ([p.requires_grad for p in net.parameters()], [m.training for m in net.modules()]) == before
+    assert (
+        [p.requires_grad for p in net.parameters()],
+        [m.training for m in net.modules()],
+    ) == before
 
 
 def test_freezing_saves_less() -> None:

@@ -46,7 +46,8 @@ def test_evaluation_plot_draws_every_method(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="plots need the eval extra")
     points = [
         {"method": m, "scale": s, "fid": f, "label_agreement": 0.9, "low": 0.88, "high": 0.92}
-        for m, f in (("CFG", 3.0), ("REG (vjp)", 2.0)) for s in (1.0, 2.0)
+        for m, f in (("CFG", 3.0), ("REG (vjp)", 2.0))
+        for s in (1.0, 2.0)
     ]
     save_evaluation(points, tmp_path / "e.png")
     page = np.array(Image.open(tmp_path / "e.png").convert("RGB")).reshape(-1, 3)

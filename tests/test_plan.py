@@ -16,7 +16,13 @@ from reg_engine.solvers import table
 
 def test_bands() -> None:
     plan = Plan.interval(0.1, 2.0)
-    assert [plan.mode_at(v) for v in (0.05, 0.1, 1.0, 2.0, 9.0)] == ["cfg", "reg", "reg", "cond", "cond"]
+    assert [plan.mode_at(v) for v in (0.05, 0.1, 1.0, 2.0, 9.0)] == [
+        "cfg",
+        "reg",
+        "reg",
+        "cond",
+        "cond",
+    ]
     assert Plan.interval(0.0, float("inf")) == Plan.full()
     rows = table("heun", schedules.EDM(), 10)
     assert len(plan.modes_for(rows)) == len(rows.rows) == 19
@@ -33,9 +39,17 @@ def test_rows_round_trip_through_bands_and_json(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other"}',
-                                  '{"format": "reg_engine.plan/1", "edges": ["x"], "modes": []}',
-                                  '{"format": "reg_engine.plan/1"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": "other"}',
+        '{"format": "reg_engine.plan/1", "edges": ["x"], "modes": []}',
+        '{"format": "reg_engine.plan/1"}',
+    ],
+)
 def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plan.json"
     path.write_text(text)
@@ -60,24 +74,40 @@ def test_calibrated_plan_stays_within_the_tolerance_on_new_seeds(tolerance: floa
     deviation = (planned.samples - full.samples).norm() / full.samples.norm()
     # Other samples than those it was measured on: the same size, not the same number.
     assert deviation <= 2 * tolerance
-    assert sum({"cond": 1, "cfg": 2, "reg": 3}[m] * n for m, n in planned.stats.modes.items()) == (
-        report["cost"])
+    assert (
+        sum({"cond": 1, "cfg": 2, "reg": 3}[m] * n for m, n in planned.stats.modes.items())
+        == (report["cost"])
+    )
     json.dumps(dict(report))
 
 
 def test_looser_tolerance_never_costs_more() -> None:
     model = oracles.two_class_2d().denoiser(schedule=schedules.EDM(sigma_min=0.01, sigma_max=20.0))
     costs = [
-        Plan.calibrate(model, torch.arange(16) % 2, tolerance=v, seeds=range(16), scale=3.0,
-                       rectify="vjp", steps=12, progress=False).report["cost"]
+        Plan.calibrate(
+            model,
+            torch.arange(16) % 2,
+            tolerance=v,
+            seeds=range(16),
+            scale=3.0,
+            rectify="vjp",
+            steps=12,
+            progress=False,
+        ).report["cost"]
         for v in (0.001, 0.01, 0.1)
     ]
     assert costs[0] >= costs[1] >= costs[2] and costs[0] > costs[2]
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tolerance": 0.0}, {"tolerance": 2.0}, {"plan": Plan.full()}, {"rectify": None},
-                {"scale": 1.0}],
+    "changes",
+    [
+        {"tolerance": 0.0},
+        {"tolerance": 2.0},
+        {"plan": Plan.full()},
+        {"rectify": None},
+        {"scale": 1.0},
+    ],
 )
 def test_calibrate_refuses(changes: dict[str, object]) -> None:
     choices = {"scale": 2.0, "steps": 3, "progress": False, **changes}

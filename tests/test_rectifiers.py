@@ -11,7 +11,17 @@ from reg_engine.conditioning import take
 from reg_engine.directions import Delta
 from reg_engine.noise import SampleNoise
 from reg_engine.point import Counter, Point
-from reg_engine.rectifiers import FD, JVP, RECTIFIERS, VJP, Diagonal, FDBatched, Paper, make, resolve
+from reg_engine.rectifiers import (
+    FD,
+    JVP,
+    RECTIFIERS,
+    VJP,
+    Diagonal,
+    FDBatched,
+    Paper,
+    make,
+    resolve,
+)
 from reg_engine.rectifiers.auto import choose
 from reg_engine.rectifiers.reverse import saved_bytes_per_sample
 from reg_engine.references import Unconditional
@@ -55,7 +65,14 @@ def point(prediction: str = "epsilon", batch: int = 3, net: nn.Module | None = N
     for p in net.parameters():
         p.requires_grad_(False)
     return Point(
-        x, row, 4, denoiser, Unconditional(), torch.arange(batch) % 3, {}, Counter(),
+        x,
+        row,
+        4,
+        denoiser,
+        Unconditional(),
+        torch.arange(batch) % 3,
+        {},
+        Counter(),
         SampleNoise(seeds, "probes"),
     )
 
@@ -149,8 +166,12 @@ def test_vanished_lag_takes_the_exact_product_for_that_sample_alone(rectifier: o
 @pytest.mark.parametrize(
     ("rectifier", "forward", "backward", "calls"),
     [
-        (Paper(), 2, 1, [3, 3]), (VJP(), 2, 1, [3, 3]), (Diagonal(probes=4), 2, 4, [3, 3]),
-        (FD(), 3, 0, [6, 3]), (FDBatched(), 3, 0, [9]), (JVP(), 3, 0, [3, 3]),
+        (Paper(), 2, 1, [3, 3]),
+        (VJP(), 2, 1, [3, 3]),
+        (Diagonal(probes=4), 2, 4, [3, 3]),
+        (FD(), 3, 0, [6, 3]),
+        (FDBatched(), 3, 0, [9]),
+        (JVP(), 3, 0, [3, 3]),
         (JVP(lagged=False), 4, 0, [6, 3]),
     ],
 )
@@ -241,7 +262,11 @@ def test_names_and_options_are_checked() -> None:
         resolve("papr")
     with pytest.raises(InputError, match="rectify"):
         resolve(VJP)  # the class, not a value
-    for bad in (lambda: FD(0.0), lambda: FD(float("nan")), lambda: Diagonal(probes=0),
-                lambda: Paper(memory_budget=0)):
+    for bad in (
+        lambda: FD(0.0),
+        lambda: FD(float("nan")),
+        lambda: Diagonal(probes=0),
+        lambda: Paper(memory_budget=0),
+    ):
         with pytest.raises(InputError):
             bad()

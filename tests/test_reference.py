@@ -21,7 +21,9 @@ def test_combine_and_neutral_weight() -> None:
 
 def test_guided_step_is_the_formula() -> None:
     x, cond, term, h1, h2, noise = tensors(6)
-    x_s, d = ops.guided_step(x, cond, term, 1.5, (h1, h2), noise, 0.3, -0.7, 0.9, (0.2, 0.0, -0.4), 0.1)
+    x_s, d = ops.guided_step(
+        x, cond, term, 1.5, (h1, h2), noise, 0.3, -0.7, 0.9, (0.2, 0.0, -0.4), 0.1
+    )
     wanted_d = 0.3 * x - 0.7 * (cond + 1.5 * term)
     assert torch.allclose(d, wanted_d, rtol=1e-14)
     assert torch.allclose(x_s, 0.9 * x + 0.2 * wanted_d - 0.4 * h2 + 0.1 * noise, rtol=1e-13)

@@ -15,7 +15,8 @@ CHOICES = {"steps": 6, "dtype": torch.float64, "progress": False}
 
 @pytest.mark.parametrize("rectify", [None, "paper", "vjp", "fd", "fd_batched", "jvp", "diagonal"])
 def test_exact_classifier_is_cfg_by_bayes(rectify: str | None) -> None:
-    """grad log p(c|x_t) = (alpha/sigma^2) (D_cond - D_uncond) on the mixture, so both guide alike."""
+    """grad log p(c|x_t) = (alpha/sigma^2) (D_cond - D_uncond) on the mixture, so both guide
+    alike."""
     mixture = oracles.two_class_2d()
     schedule = schedules.EDM(sigma_min=0.05, sigma_max=5.0)
     model = mixture.denoiser(schedule=schedule)
@@ -40,9 +41,11 @@ def test_classifier_on_the_clean_scale_and_fixed_labels() -> None:
         (lambda x, t: mixture.class_posterior(x, 1.0, float(t[0])), True),
     ):
         reference = Classifier(net, labels=1, on_clean_scale=clean)
-        runs.append(reg_engine.sample(
-            model, [0, 1], solver="ddim", guidance=Guidance(2.0, reference, None), **CHOICES
-        ).samples)
+        runs.append(
+            reg_engine.sample(
+                model, [0, 1], solver="ddim", guidance=Guidance(2.0, reference, None), **CHOICES
+            ).samples
+        )
     assert torch.allclose(runs[0], runs[1], rtol=1e-9, atol=1e-9)
 
 
@@ -58,8 +61,13 @@ def test_bad_model_on_another_schedule_is_rescaled() -> None:
 
 def test_negative_conditioning_replaces_the_null() -> None:
     model = tiny(net=TinyNet())
-    reg_engine.sample(model, [0, 1], guidance=Guidance(2.0, Unconditional(null_cond=2), None),
-                      steps=2, progress=False)
+    reg_engine.sample(
+        model,
+        [0, 1],
+        guidance=Guidance(2.0, Unconditional(null_cond=2), None),
+        steps=2,
+        progress=False,
+    )
     assert [2, 2, 0, 1] in model.net.calls
     assert not any(CLASSES in labels for labels in model.net.calls)
 

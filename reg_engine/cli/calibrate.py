@@ -20,21 +20,44 @@ __all__ = ["calibrate"]
 @click.option("--labels", default="0-9", show_default=True, help="Class labels: 0-9 or 3,5,7.")
 @click.option("--scale", default=4.0, show_default=True, type=float, help="Guidance scale.")
 @click.option("--rectify", default="auto", show_default=True, help="An estimator or auto.")
-@click.option("--tolerance", default=0.02, show_default=True, type=float,
-              help="Largest relative root-mean-square distance from full REG.")
+@click.option(
+    "--tolerance",
+    default=0.02,
+    show_default=True,
+    type=float,
+    help="Largest relative root-mean-square distance from full REG.",
+)
 @click.option("--out", default="plan.json", show_default=True, help="The plan's file.")
 @json_option
 def calibrate(
-    model: str, solver: str, steps: int, batch_size: int, device: str | None, progress: bool,
-    labels: str, scale: float, rectify: str, tolerance: float, out: str, as_json: bool,
+    model: str,
+    solver: str,
+    steps: int,
+    batch_size: int,
+    device: str | None,
+    progress: bool,
+    labels: str,
+    scale: float,
+    rectify: str,
+    tolerance: float,
+    out: str,
+    as_json: bool,
 ) -> None:
     """Measure where the rectifier and the reference matter, and plan to skip them elsewhere."""
     target = check_writable(Path(out), "--out")
     chosen = whole_numbers("labels", labels)
     plan = Plan.calibrate(
-        load_model(model), torch.tensor(chosen), tolerance=tolerance, seeds=range(len(chosen)),
-        scale=scale, rectify=rectify, solver=solver, steps=steps, batch_size=batch_size,
-        device=device, progress=progress,
+        load_model(model),
+        torch.tensor(chosen),
+        tolerance=tolerance,
+        seeds=range(len(chosen)),
+        scale=scale,
+        rectify=rectify,
+        solver=solver,
+        steps=steps,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
     )
     plan.save(target)
     report = {**plan.report, "edges": list(plan.edges), "modes": list(plan.modes), "out": out}
@@ -42,9 +65,14 @@ def calibrate(
         f"{mode} {'' if i == len(plan.edges) else f'below {plan.edges[i]:.3g}'}".strip()
         for i, mode in enumerate(plan.modes)
     )
-    emit(report, as_json, (
-        f"plan by noise level: {bands}\n"
-        f"cost {report['cost']} F a sample (full REG {report['cost_full']}, CFG {report['cost_cfg']})\n"
-        f"measured deviation from full REG {report['measured_deviation']:.4f} "
-        f"(tolerance {tolerance:g})\nwritten to {out}"
-    ))
+    emit(
+        report,
+        as_json,
+        (
+            f"plan by noise level: {bands}\n"
+            f"cost {report['cost']} F a sample (full REG {report['cost_full']}, CFG "
+            f"{report['cost_cfg']})\n"
+            f"measured deviation from full REG {report['measured_deviation']:.4f} "
+            f"(tolerance {tolerance:g})\nwritten to {out}"
+        ),
+    )

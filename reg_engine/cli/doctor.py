@@ -20,11 +20,18 @@ from .options import emit, json_option
 __all__ = ["doctor"]
 
 _PACKAGES = {
-    "torch": "needed", "numpy": "needed", "safetensors": "needed", "rich": "needed", "click": "needed",
-    "pillow": "needed", "torchmetrics": "evaluate (pip install reg-engine[eval])",
+    "torch": "needed",
+    "numpy": "needed",
+    "safetensors": "needed",
+    "rich": "needed",
+    "click": "needed",
+    "pillow": "needed",
+    "torchmetrics": "evaluate (pip install reg-engine[eval])",
     "matplotlib": "evaluate (pip install reg-engine[eval])",
     "scikit-learn": "train without --data (pip install reg-engine[eval])",
-    "diffusers": "tests only", "triton": "not used yet", "xformers": "not used yet",
+    "diffusers": "tests only",
+    "triton": "not used yet",
+    "xformers": "not used yet",
     "nvtx": "not used yet",
 }
 
@@ -56,7 +63,9 @@ def _version(name: str) -> str | None:
 
 
 def _devices() -> dict[str, str]:
-    devices = {"cpu": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"}
+    devices = {
+        "cpu": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    }
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)
@@ -81,7 +90,8 @@ def _try(name: str, device: str) -> str:
 
 def _text(report: dict[str, Any]) -> str:
     lines = [
-        f"reg_engine {report['reg_engine']}, Python {report['python']}, {report['platform']}", "",
+        f"reg_engine {report['reg_engine']}, Python {report['python']}, {report['platform']}",
+        "",
         "packages",
     ]
     for name, version in report["packages"].items():

@@ -22,23 +22,44 @@ from .sample import run_resumable
 __all__ = ["evaluate"]
 
 
-@click.command(epilog="Example: reg-engine evaluate --scales 1,1.5,2,3,4,6 --samples 1000 "
-               "--data mnist.npz --out out/evaluation")
+@click.command(
+    epilog="Example: reg-engine evaluate --scales 1,1.5,2,3,4,6 --samples 1000 "
+    "--data mnist.npz --out out/evaluation"
+)
 @apply(run_options)
 @click.option("--scales", default="1,1.5,2,3,4,6", show_default=True, help="Guidance scales.")
-@click.option("--rectify", default="none,auto", show_default=True,
-              help="Estimators to compare; none = CFG.")
-@click.option("--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file.")
+@click.option(
+    "--rectify", default="none,auto", show_default=True, help="Estimators to compare; none = CFG."
+)
+@click.option(
+    "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
+)
 @click.option("--samples", default=1000, show_default=True, type=int, help="Samples a point.")
 @click.option("--data", default=None, help="mnist.npz; default: REG_ENGINE_DATA, or a download.")
-@click.option("--out", default="out/evaluation", show_default=True,
-              help="Writes OUT.json and OUT.png; unfinished work lies in OUT.parts/.")
+@click.option(
+    "--out",
+    default="out/evaluation",
+    show_default=True,
+    help="Writes OUT.json and OUT.png; unfinished work lies in OUT.parts/.",
+)
 @json_option
 def evaluate(
-    model: str, solver: str, steps: int, batch_size: int, device: str | None, progress: bool,
-    scales: str, rectify: str, plan: str, samples: int, data: str | None, out: str, as_json: bool,
+    model: str,
+    solver: str,
+    steps: int,
+    batch_size: int,
+    device: str | None,
+    progress: bool,
+    scales: str,
+    rectify: str,
+    plan: str,
+    samples: int,
+    data: str | None,
+    out: str,
+    as_json: bool,
 ) -> None:
-    """Label agreement and FID (in the packaged classifier's features, against the MNIST test set)."""
+    """Label agreement and FID (in the packaged classifier's features, against the MNIST test
+    set)."""
     from ..metrics import fid, label_agreement
 
     if samples < 10:
@@ -48,9 +69,12 @@ def evaluate(
     if classifier is None:
         raise InputError("--model", f"{model} has no classifier to judge it", "Use --model mnist")
     real = load_mnist(data).test_images
-    labels = torch.arange(samples) % denoiser.num_classes  # type: ignore[operator]
+    labels = torch.arange(samples) % denoiser.num_classes
     shared: dict[str, Any] = {
-        "solver": solver, "steps": steps, "batch_size": batch_size, "device": device,
+        "solver": solver,
+        "steps": steps,
+        "batch_size": batch_size,
+        "device": device,
     }
     settings = {**shared, "model": model, "plan": plan, "samples": samples}
     shards = Shards(Path(f"{out}.parts"), settings)
@@ -58,8 +82,12 @@ def evaluate(
     for name in (part.strip() for part in rectify.split(",")):
         for scale in numbers("scales", scales):
             engine = Engine(
-                denoiser, scale=scale, rectify=None if name == "none" else name, plan=plan_of(plan),
-                progress=progress, **shared,
+                denoiser,
+                scale=scale,
+                rectify=None if name == "none" else name,
+                plan=plan_of(plan),
+                progress=progress,
+                **shared,
             )
             found, stats = run_resumable(
                 engine, labels, list(range(samples)), shards, f"{name}-{scale:g}"
@@ -83,8 +111,10 @@ def evaluate(
 def _point(name: str, scale: float, samples: Tensor, stats: dict[str, Any]) -> dict[str, Any]:
     keep = ("nfe", "backward", "seconds", "estimator", "reason")
     return {
-        "method": "CFG" if name == "none" else f"REG ({name})", "scale": scale,
-        "samples": int(samples.shape[0]), **{key: stats[key] for key in keep},
+        "method": "CFG" if name == "none" else f"REG ({name})",
+        "scale": scale,
+        "samples": int(samples.shape[0]),
+        **{key: stats[key] for key in keep},
     }
 
 

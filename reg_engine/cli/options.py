@@ -17,7 +17,9 @@ __all__ = ["apply", "emit", "json_option", "numbers", "plan_of", "run_options", 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 run_options = [
-    click.option("--model", default="mnist", show_default=True, help="A packaged model or a .safetensors."),
+    click.option(
+        "--model", default="mnist", show_default=True, help="A packaged model or a .safetensors."
+    ),
     click.option("--solver", default="heun", show_default=True, help="A solver's name."),
     click.option("--steps", default=18, show_default=True, type=int, help="Solver steps."),
     click.option("--batch-size", default=50, show_default=True, type=int, help="Samples a batch."),
@@ -45,7 +47,9 @@ def whole_numbers(name: str, text: str) -> list[int]:
             low, dash, high = part.strip().partition("-")
             values += range(int(low), int(high) + 1) if dash else [int(low)]
     except ValueError as error:
-        raise InputError(f"--{name}", f"{text!r} is no list of numbers", "Write 0-9 or 3,5,7") from error
+        raise InputError(
+            f"--{name}", f"{text!r} is no list of numbers", "Write 0-9 or 3,5,7"
+        ) from error
     if not values:
         raise InputError(f"--{name}", f"{text!r} is empty", "Write 0-9 or 3,5,7")
     return values
@@ -71,7 +75,9 @@ def plan_of(text: str) -> Plan:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                "--plan", f"{text!r} is neither 'full', LO:HI nor a file", "Write 0.1:2, for example"
+                "--plan",
+                f"{text!r} is neither 'full', LO:HI nor a file",
+                "Write 0.1:2, for example",
             ) from error
     return Plan.load(text)
 

@@ -1,4 +1,5 @@
-"""`reg-engine sample`: guided samples to a picture or an archive, CFG and REG side by side on request."""
+"""`reg-engine sample`: guided samples to a picture or an archive, CFG and REG side by side on
+request."""
 
 from __future__ import annotations
 
@@ -23,26 +24,47 @@ from .options import apply, emit, json_option, plan_of, run_options, whole_numbe
 __all__ = ["run_resumable", "sample"]
 
 
-@click.command(epilog="Example: reg-engine sample --labels 0-9 --per-label 10 --scale 4 --compare "
-               "--out out/demo.png")
+@click.command(
+    epilog="Example: reg-engine sample --labels 0-9 --per-label 10 --scale 4 --compare "
+    "--out out/demo.png"
+)
 @apply(run_options)
 @click.option("--labels", default="0-9", show_default=True, help="Class labels: 0-9 or 3,5,7.")
 @click.option("--per-label", default=1, show_default=True, type=int, help="Samples of each label.")
-@click.option("--scale", default=4.0, show_default=True, type=float, help="Guidance scale, 1 = none.")
+@click.option(
+    "--scale", default=4.0, show_default=True, type=float, help="Guidance scale, 1 = none."
+)
 @click.option("--rectify", default="auto", show_default=True, help="An estimator, auto or none.")
-@click.option("--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file.")
+@click.option(
+    "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
+)
 @click.option("--seeds", default=None, help="One a sample: 0-99. Default: 0, 1, 2, ...")
-@click.option("--out", default="samples.png", show_default=True, help="A .png grid or a .npz archive.")
+@click.option(
+    "--out", default="samples.png", show_default=True, help="A .png grid or a .npz archive."
+)
 @click.option("--compare", is_flag=True, help="CFG and REG side by side (PNG only).")
 @json_option
 def sample(
-    model: str, solver: str, steps: int, batch_size: int, device: str | None, progress: bool,
-    labels: str, per_label: int, scale: float, rectify: str, plan: str, seeds: str | None, out: str,
-    compare: bool, as_json: bool,
+    model: str,
+    solver: str,
+    steps: int,
+    batch_size: int,
+    device: str | None,
+    progress: bool,
+    labels: str,
+    per_label: int,
+    scale: float,
+    rectify: str,
+    plan: str,
+    seeds: str | None,
+    out: str,
+    compare: bool,
+    as_json: bool,
 ) -> None:
     """Sample class-conditional images under guidance.
 
-    A run that is stopped leaves its finished batches in OUT.parts/; the same command goes on from there.
+    A run that is stopped leaves its finished batches in OUT.parts/; the same command goes on from
+    there.
     """
     target = Path(out)
     if target.suffix not in (".png", ".npz"):
@@ -56,14 +78,26 @@ def sample(
     check_writable(target, "--out")
     denoiser = load_model(model)
     shared: dict[str, Any] = {
-        "scale": scale, "solver": solver, "steps": steps, "batch_size": batch_size, "device": device,
-        "progress": progress, "plan": plan_of(plan),
+        "scale": scale,
+        "solver": solver,
+        "steps": steps,
+        "batch_size": batch_size,
+        "device": device,
+        "progress": progress,
+        "plan": plan_of(plan),
     }
-    methods = {"CFG": None, "REG": rectify} if compare else {
-        "CFG" if rectify == "none" else "REG": None if rectify == "none" else rectify}
+    methods = (
+        {"CFG": None, "REG": rectify}
+        if compare
+        else {"CFG" if rectify == "none" else "REG": None if rectify == "none" else rectify}
+    )
     engines = {name: Engine(denoiser, rectify=r, **shared) for name, r in methods.items()}
     settings = {
-        "model": model, "labels": chosen, "seeds": seed_list, "rectify": rectify, "compare": compare,
+        "model": model,
+        "labels": chosen,
+        "seeds": seed_list,
+        "rectify": rectify,
+        "compare": compare,
         **{k: v for k, v in shared.items() if k != "progress"},
     }
     shards = Shards(target.with_name(target.name + ".parts"), settings)
@@ -84,7 +118,8 @@ def sample(
 def run_resumable(
     engine: Engine, labels: Tensor, seeds: list[int], shards: Shards, name: str
 ) -> tuple[Tensor, Stats]:
-    """As Engine.sample, but batches that are on disk are read, and new ones written as they finish."""
+    """As Engine.sample, but batches that are on disk are read, and new ones written as they
+    finish."""
     size = engine.batch_size or len(seeds)
     samples = torch.empty((len(seeds), *engine.denoiser.sample_shape))
     stats = Stats()
@@ -118,7 +153,10 @@ def _report(
 
 
 def _draw(
-    target: Path, results: dict[str, tuple[Tensor, Stats]], report: dict[str, Any], scale: float,
+    target: Path,
+    results: dict[str, tuple[Tensor, Stats]],
+    report: dict[str, Any],
+    scale: float,
     columns: int,
 ) -> None:
     panels = {}
@@ -143,7 +181,9 @@ def _archive(
 
 
 def _text(report: dict[str, Any]) -> str:
-    lines = [f"{'method':8}{'seconds':>9}{'nfe':>8}{'backward':>10}{'estimator':>12}{'agreement':>11}"]
+    lines = [
+        f"{'method':8}{'seconds':>9}{'nfe':>8}{'backward':>10}{'estimator':>12}{'agreement':>11}"
+    ]
     for name, row in report["methods"].items():
         share = row.get("label_agreement")
         lines.append(

@@ -1,0 +1,93 @@
+"""The packaged models, and any that `reg-engine train` made: `load_model`, `load_classifier`."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .checkpoint import build, read
+from .classifier import NoisyClassifier
+from .unet import UNet
+
+if TYPE_CHECKING:
+    from ..denoisers import Denoiser
+
+__all__ = ["PACKAGED", "NoisyClassifier", "UNet", "classifier_for", "load_classifier", "load_model"]
+
+PACKAGED = ("mnist",)
+
+
+def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
+    """A trained diffusion model as a Denoiser, float32, on the CPU.
+
+    Args:
+        name_or_path: "mnist" (28x28 digits in [-1, 1], labels 0-9, null label 10) or a .safetensors
+            file of `reg-engine train mnist`.
+
+    Raises:
+        InputError: an unknown name; no such file; a pickle; a damaged file; another network's.
+    """
+    # Here, because denoisers imports much that a classifier does not need.
+    from ..denoisers import Denoiser
+    from ..schedules import EDM
+
+    path = _path(name_or_path, "{}.safetensors")
+    net, description = build(path, "unet")
+    try:
+        schedule: dict[str, Any] = description["schedule"]
+        return Denoiser(
+            net, prediction=description["prediction"],
+            schedule=EDM(sigma_min=schedule["sigma_min"], sigma_max=schedule["sigma_max"]),
+            sample_shape=description["sample_shape"], null_cond=description["null_cond"],
+            sigma_data=description["sigma_data"], num_classes=description["num_classes"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            "name_or_path", f"the description in {str(path)!r} is incomplete ({error!r})",
+            "Give a .safetensors file that `reg-engine train mnist` wrote",
+        ) from error
+
+
+def load_classifier(name_or_path: str | os.PathLike[str] = "mnist") -> NoisyClassifier:
+    """A trained noise-aware classifier, float32, on the CPU.
+
+    Args:
+        name_or_path: "mnist" or a .safetensors file of `reg-engine train mnist-classifier`.
+
+    Raises:
+        InputError: as load_model.
+    """
+    net, _ = build(_path(name_or_path, "{}_classifier.safetensors"), "classifier")
+    assert isinstance(net, NoisyClassifier)
+    return net
+
+
+def classifier_for(name_or_path: str | os.PathLike[str]) -> NoisyClassifier | None:
+    """The packaged classifier that can judge a model's samples; None if there is none.
+
+    Raises:
+        InputError: as load_model.
+    """
+    path = _path(name_or_path, "{}.safetensors")
+    trained_on = os.fspath(name_or_path) if _packaged(name_or_path) else read(path)[1].get("data")
+    return load_classifier(trained_on) if trained_on in PACKAGED else None
+
+
+def _packaged(name_or_path: str | os.PathLike[str]) -> bool:
+    return isinstance(name_or_path, str) and name_or_path in PACKAGED
+
+
+def _path(name_or_path: str | os.PathLike[str], pattern: str) -> Path:
+    if _packaged(name_or_path):
+        folder = resources.files(__package__) / "weights"
+        return Path(str(folder / pattern.format(name_or_path)))
+    path = Path(name_or_path)
+    if not path.suffix and not path.exists():
+        raise InputError(
+            "name_or_path", f"unknown model {str(name_or_path)!r}",
+            f"Packaged: {', '.join(PACKAGED)}; or give the path of a .safetensors file",
+        )
+    return path

@@ -1,9 +1,9 @@
 """A small class-conditional U-Net for 28x28 digits: real guidance on a laptop's CPU.
 
-Called as `net(x, t, cond)`. Half of the work is done at 14x14 (a pixel-unshuffle makes four channels of each
-2x2 block) and half at 7x7, with one attention layer there. Every layer treats the rows of a batch on
-their own, so a batch of conditional and unconditional rows equals two calls; every op has a reverse and a
-forward derivative (forward mode needs the math attention backend, as everywhere in PyTorch).
+Called as `net(x, t, cond)`. The work is done at 14x14 (a pixel-unshuffle makes four channels of
+each 2x2 block) and at 7x7, with one attention layer there. Every layer treats the rows of a batch
+on their own, so a batch of conditional and unconditional rows equals two calls; every op has a
+reverse and a forward derivative (forward mode needs the math attention backend, as everywhere).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class UNet(nn.Module):
     Args:
         image_channels: channels of the image, 1 for grey.
         channels: width at half and at quarter resolution, multiples of 16.
-        blocks: residual blocks in a row at each of: half resolution going down, quarter resolution going down,
-            quarter resolution after the attention, half resolution going up.
+        blocks: residual blocks in a row: at half resolution going down, at quarter resolution
+            before and after the attention, at half resolution going up.
         heads: attention heads; divides channels[1].
         embedding: width of the time-and-label embedding.
         num_labels: rows of the label table: the classes and, last, the null label.
@@ -41,7 +41,7 @@ class UNet(nn.Module):
     def __init__(
         self,
         image_channels: int = 1,
-        channels: tuple[int, int] = (64, 128),
+        channels: tuple[int, int] = (48, 96),
         blocks: tuple[int, int, int, int] = (1, 1, 1, 1),
         heads: int = 2,
         embedding: int = 128,
@@ -55,8 +55,8 @@ class UNet(nn.Module):
                 f"Give multiples of {GROUP_CHANNELS}, the second also of the number of heads",
             )
         self.arguments: dict[str, Any] = {
-            "image_channels": image_channels, "channels": [half, quarter],
-            "blocks": list(blocks), "heads": heads, "embedding": embedding, "num_labels": num_labels,
+            "image_channels": image_channels, "channels": [half, quarter], "blocks": list(blocks),
+            "heads": heads, "embedding": embedding, "num_labels": num_labels,
         }
         self.embed = Embedding(embedding, num_labels)
         self.stem = nn.Conv2d(4 * image_channels, half, 3, padding=1)
@@ -107,7 +107,7 @@ class Embedding(nn.Module):
 
     def __init__(self, width: int, num_labels: int, sines: int = 32) -> None:
         super().__init__()
-        # c_noise spans about [-1.6, 1.1]: periods from 8 (the whole range) to 1/8 resolve it smoothly.
+        # c_noise spans about [-1.6, 1.1]: periods from 8 (the whole range) down to 1/8.
         periods = torch.logspace(3, -3, sines, base=2.0)
         self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
         self.hidden = nn.Linear(2 * sines, width)
@@ -121,7 +121,7 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: norm, SiLU, conv, FiLM norm, SiLU, conv; the last convolution starts at zero."""
+    """Residual block: norm, SiLU, conv, FiLM norm, SiLU, conv; the last conv starts at zero."""
 
     def __init__(self, channels_in: int, channels: int, embedding: int) -> None:
         super().__init__()

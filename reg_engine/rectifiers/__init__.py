@@ -1,4 +1,5 @@
-"""Rectifiers: K applied to the guidance direction, K = alpha_t d denoised_cond / d x_t, by six estimators."""
+"""Rectifiers: K applied to the guidance direction, K = alpha_t d denoised_cond / d x_t, by six
+estimators."""
 
 from __future__ import annotations
 
@@ -9,11 +10,25 @@ from .forward import JVP
 from .reverse import VJP, Diagonal, Paper
 
 __all__ = [
-    "FD", "JVP", "RECTIFIERS", "VJP", "Diagonal", "FDBatched", "Paper", "Rectifier", "make", "resolve",
+    "FD",
+    "JVP",
+    "RECTIFIERS",
+    "VJP",
+    "Diagonal",
+    "FDBatched",
+    "Paper",
+    "Rectifier",
+    "make",
+    "resolve",
 ]
 
 RECTIFIERS: dict[str, type] = {
-    "paper": Paper, "vjp": VJP, "jvp": JVP, "fd": FD, "fd_batched": FDBatched, "diagonal": Diagonal,
+    "paper": Paper,
+    "vjp": VJP,
+    "jvp": JVP,
+    "fd": FD,
+    "fd_batched": FDBatched,
+    "diagonal": Diagonal,
 }
 
 
@@ -26,7 +41,9 @@ def resolve(rectify: str | Rectifier | None) -> str | Rectifier | None:
     if callable(rectify) and not isinstance(rectify, type):
         return rectify
     raise InputError(
-        "rectify", f"is {rectify!r}", f"Give None, 'auto', one of {', '.join(RECTIFIERS)}, or a Rectifier"
+        "rectify",
+        f"is {rectify!r}",
+        f"Give None, 'auto', one of {', '.join(RECTIFIERS)}, or a Rectifier",
     )
 
 
@@ -34,5 +51,5 @@ def make(name: str, memory_budget: int | None = None) -> Rectifier:
     """The estimator `name` with its defaults; `memory_budget` (bytes) goes to those that record."""
     kind = RECTIFIERS[choice("rectify", name, RECTIFIERS)]
     if memory_budget is not None and name in ("paper", "vjp", "diagonal"):
-        return kind(memory_budget=memory_budget)  # type: ignore[no-any-return]
-    return kind()  # type: ignore[no-any-return]
+        return kind(memory_budget=memory_budget)
+    return kind()

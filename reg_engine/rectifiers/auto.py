@@ -21,8 +21,8 @@ __all__ = ["choose", "free_bytes"]
 def choose(point: Point, batch_size: int, memory_budget: int | None) -> tuple[Rectifier, str]:
     """Pick `vjp` where its memory fits, else `jvp` where the ops have rules, else `fd_batched`.
 
-    Tries on one sample (not counted as nfe): what autograd saves for it, times `batch_size`, is compared
-    with `memory_budget` bytes (None = half of what is free on the device now).
+    Tries on one sample (not counted as nfe): what autograd saves for it, times `batch_size`, is
+    compared with `memory_budget` bytes (None = half of what is free on the device now).
 
     Returns:
         (rectifier, reason), the reason in one sentence for `out.stats`.

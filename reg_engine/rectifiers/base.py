@@ -1,4 +1,5 @@
-"""What a rectifier is: it evaluates the networks at a point and returns K applied to the direction."""
+"""What a rectifier is: it evaluates the networks at a point and returns K applied to the
+direction."""
 
 from __future__ import annotations
 
@@ -15,11 +16,14 @@ __all__ = ["Rectifier"]
 class Rectifier(Protocol):
     """An estimator of the rectified direction, K = alpha_t d denoised_cond / d x_t.
 
-    It owns the order of the evaluations: reverse mode records the conditional one alone, `fd_batched` puts
-    all three into one batch.
+    It owns the order of the evaluations: reverse mode records the conditional one alone,
+    `fd_batched` puts all three into one batch.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The estimator's name, for `out.stats`."""
+        ...
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         """Return (cond, rectified, delta), each (B, *sample_shape), in denoised space."""

@@ -1,7 +1,7 @@
 """Forward differences: a third evaluation at x_t + h d. Serves every network, also black boxes.
 
-The step is relative: |h d| = rho |x_t| (root mean square, sample by sample). Too small a step drowns in the
-network's rounding, so rho follows the network's dtype.
+The step is relative: |h d| = rho |x_t| (root mean square, sample by sample). Too small a
+step drowns in the network's rounding, so rho follows the network's dtype.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class _Difference:
             raise InputError("rho", f"is {self.rho}", "Give a positive relative step, or None")
 
     def moved(self, point: Point, d: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t + h d, and alpha_t / h per sample (0 where d vanishes): K d = that * (moved cond - cond)."""
+        """x_t + h d, and alpha_t / h per sample (0 where d vanishes): K d = that * (moved cond -
+        cond)."""
         rho = self.rho or RHO.get(point.denoiser.dtype or point.x.dtype, RHO[torch.bfloat16])
         size = _rms(d)
         length = rho * _rms(point.x).clamp_min(torch.finfo(d.dtype).tiny)
@@ -63,7 +64,8 @@ class FD(_Difference):
 
 @dataclass(frozen=True)
 class FDBatched(_Difference):
-    """`fd_batched`: [ref(x); cond(x); cond(x + h p)] in one batch, p the previous delta (rectifiers/lag.py)."""
+    """`fd_batched`: [ref(x); cond(x); cond(x + h p)] in one batch, p the previous delta
+    (rectifiers/lag.py)."""
 
     name = "fd_batched"
 

@@ -1,4 +1,5 @@
-"""Forward mode through PyTorch's forward AD, with math attention (the fused ones have no tangent rule)."""
+"""Forward mode through PyTorch's forward AD, with math attention (the fused ones have no tangent
+rule)."""
 
 from __future__ import annotations
 
@@ -22,9 +23,9 @@ class JVP:
     """`jvp`: K delta by one dual pass.
 
     Args:
-        lagged: True takes the product along the previous delta together with cond in one dual pass (2
-            evaluations) and corrects it (rectifiers/lag.py); False takes it along delta itself, after cond
-            and ref are known (a second pass).
+        lagged: True takes the product along the previous delta together with cond in one dual
+            pass (2 evaluations) and corrects it (rectifiers/lag.py); False takes it along delta
+            itself, after cond and ref are known (a second pass).
     """
 
     lagged: bool = True
@@ -49,8 +50,12 @@ def product(point: Point, tangent: Tensor) -> tuple[Tensor, Tensor]:
         EstimatorError: an op of the network has no forward-mode rule, or drops the tangent.
     """
     try:
-        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), \
-                fwAD.dual_level():
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            fwAD.dual_level(),
+        ):
             x = fwAD.make_dual(point.x.clone(), tangent.clone())
             cond = fwAD.unpack_dual(point.cond_at(x, cost=2))
     except (NotImplementedError, RuntimeError) as error:

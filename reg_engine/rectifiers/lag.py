@@ -1,9 +1,9 @@
 """The lagged direction: K delta from K applied to the previous evaluation's delta, in one pass.
 
-The tangent direction of a one-pass estimator must be known before cond is. The previous delta p is; with
-a = <delta,p>/<p,p> and r = <Kp,p>/<p,p>, K delta ~ a K p + r (delta - a p) (design of this engine; on the
-exact mixture it scores as the exact product does). Where there is no previous delta, or it vanished, the
-exact product is taken in a second pass.
+The tangent direction of a one-pass estimator must be known before cond is. The previous delta p
+is; with a = <delta,p>/<p,p> and r = <Kp,p>/<p,p>, K delta ~ a K p + r (delta - a p) (design of
+this engine; on the exact mixture it scores as the exact product does). Where there is no previous
+delta, or it vanished, the exact product is taken in a second pass.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def lag_of(point: Point) -> Tensor | None:
 def rectified_from_lag(
     delta: Tensor, lag: Tensor, k_lag: Tensor, exact: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The lagged product, with `exact(delta)` for the samples whose lag vanished (and only for those)."""
+    """The lagged product, with `exact(delta)` for the samples whose lag vanished (and only for
+    those)."""
     rectified = ops.lagged_product(delta, lag, k_lag)
     vanished = (lag.flatten(1).abs().amax(1) == 0) & (delta.flatten(1).abs().amax(1) > 0)
     if bool(vanished.any()):

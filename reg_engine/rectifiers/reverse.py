@@ -1,9 +1,10 @@
-"""Reverse mode: one recorded conditional pass, one backward pass (or n, for the probes of `diagonal`)."""
+"""Reverse mode: one recorded conditional pass, one backward pass (or n, for the probes of
+`diagonal`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -24,8 +25,9 @@ class _Reverse:
     """Options that every reverse-mode estimator shares.
 
     Args:
-        memory_budget: bytes that the recorded activations may take; above it every block of the network is
-            recomputed in the backward pass (one more forward pass). None = never recompute.
+        memory_budget: bytes that the recorded activations may take; above it every block of the
+            network is recomputed in the backward pass (one more forward pass). None = never
+            recompute.
     """
 
     memory_budget: int | None = None
@@ -37,10 +39,12 @@ class _Reverse:
 
     @contextmanager
     def recorded(self, point: Point) -> Iterator[tuple[Tensor, Pullback]]:
-        """Yield cond (detached) and cotangent -> K^T cotangent. Only the conditional rows are recorded."""
+        """Yield cond (detached) and cotangent -> K^T cotangent. Only the conditional rows are
+        recorded."""
         if any(p.is_inference() for m in point.denoiser.modules for p in m.parameters()):
             raise EstimatorError(
-                "the network's weights were made inside torch.inference_mode, so autograd cannot record "
+                "the network's weights were made inside torch.inference_mode, so autograd "
+                "cannot record "
                 "it. Load the model outside, or use rectify='jvp', 'fd_batched' or 'fd'."
             )
         with self._blocks(point), recording(point.x) as x:
@@ -56,7 +60,7 @@ class _Reverse:
 
             yield cond.detach(), pullback
 
-    def _blocks(self, point: Point) -> object:
+    def _blocks(self, point: Point) -> AbstractContextManager[None]:
         if self.memory_budget is None:
             return nullcontext()
         if "bytes" not in self._measured:
@@ -71,14 +75,16 @@ def _checkpointed(modules: tuple[nn.Module, ...]) -> Iterator[None]:
     with checkpointed(modules) as blocks:
         if not blocks:
             raise EstimatorError(
-                "memory_budget is too small for a recorded pass, and the network has no nn.ModuleList "
+                "memory_budget is too small for a recorded pass, and the network has no "
+                "nn.ModuleList "
                 "of blocks to recompute. Use rectify='fd' or 'jvp', or a smaller batch_size."
             )
         yield
 
 
 def saved_bytes_per_sample(point: Point) -> float:
-    """Bytes that a recorded conditional pass keeps for one sample, measured on one (not counted as nfe)."""
+    """Bytes that a recorded conditional pass keeps for one sample, measured on one (not counted
+    as nfe)."""
     from ..conditioning import take
 
     one = slice(0, 1)

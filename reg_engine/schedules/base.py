@@ -24,7 +24,8 @@ def karras(first: float, last: float, count: int, rho: float = 7.0) -> Array:
     """`count` noise levels from `first` down to `last`, (count,) (Karras et al. 2022, Eq. 5)."""
     ramp = np.arange(count) / max(count - 1, 1)
     levels = (first ** (1 / rho) + ramp * (last ** (1 / rho) - first ** (1 / rho))) ** rho
-    levels[0] = first  # exactly, so that it never leaves the schedule's range by rounding
+    # Exact ends: rounding must not carry them out of the schedule's range.
+    levels[[-1, 0]] = (last, first) if count > 1 else (first, first)
     return levels
 
 
@@ -139,7 +140,12 @@ class Schedule(ABC):
             InputError: another number of times, a time out of range, or an order that is not
                 strict.
         """
-        array = np.array(times, dtype=np.float64)
+        try:
+            array = np.array(times, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "times", f"are not numbers ({error})", f"Give steps + 1 = {steps + 1} times"
+            ) from error
         if array.shape != (positive_int("steps", steps) + 1,):
             raise InputError(
                 "times", f"has shape {array.shape}", f"Give steps + 1 = {steps + 1} times"

@@ -5,9 +5,13 @@ no effect on times and steps. Settings of other scheduler classes, which diffuse
 a config, are skipped as diffusers skips them; a setting that no known class has is an error.
 `prediction_type` and `sigma_data` belong to the Denoiser.
 
-Where it differs, on purpose: a step always goes to the next time of the grid, while DDIMScheduler
-and PNDMScheduler go to t - T // steps. Those agree for "leading", and for "trailing" where steps
-divides T. Times of DPMSolverMultistepScheduler with use_karras_sigmas are not rounded to integers.
+Where results differ from diffusers, on purpose:
+- A step goes to the next time of the grid; in DDIMScheduler and PNDMScheduler to t - T // steps,
+  which is the same for "leading", and for "trailing" where steps divides T.
+- PNDMScheduler with prediction_type "v_prediction" averages v of several times, here it is epsilon;
+  it rounds Runge-Kutta midpoints where T // steps is odd, here they are exact.
+- Times of DPMSolverMultistepScheduler with use_karras_sigmas are not rounded to integers.
+- DDPMScheduler with "fixed_large" adds noise in a last step from t > 0; here x_0 is left clean.
 """
 
 from __future__ import annotations
@@ -47,11 +51,11 @@ class Reader:
         return {*self.read, *self.fixed, *self.unused}
 
 
-def from_diffusers(config: Mapping[str, Any]) -> Schedule:
+def from_diffusers(config: Any) -> Schedule:
     """The schedule of a diffusers scheduler's config, with its own grid of times.
 
     Args:
-        config: `scheduler.config`, or the dict of a scheduler_config.json.
+        config: a scheduler, or the dict of a scheduler_config.json (with its `_class_name`).
 
     Raises:
         InputError: an unknown class, or a setting that this engine does not reproduce.
@@ -60,16 +64,20 @@ def from_diffusers(config: Mapping[str, Any]) -> Schedule:
     return reader.schedule(settings)
 
 
-def solver_from_diffusers(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def solver_from_diffusers(config: Any) -> tuple[str, dict[str, Any]]:
     """(name, options) for `solvers.table` of a scheduler's config; errors as from_diffusers."""
     reader, settings = _settings(config)
     return reader.solver(settings)
 
 
-def _settings(config: Mapping[str, Any]) -> tuple[Reader, Settings]:
-    """The reader of the config's class, and its settings with diffusers' defaults filled in."""
+def _settings(config: Any) -> tuple[Reader, Settings]:
+    """The reader of the config's class, and its settings, diffusers' defaults filled in."""
+    if isinstance(getattr(config, "config", None), Mapping):  # a scheduler: its class counts
+        config = {**config.config, "_class_name": type(config).__name__}
     if not isinstance(config, Mapping) or "_class_name" not in config:
-        raise InputError("config", "has no '_class_name'", "Give scheduler.config as a dict")
+        raise InputError(
+            "config", "has no '_class_name'", "Give the scheduler, or its scheduler_config.json"
+        )
     name = choice("_class_name", config["_class_name"], READERS)
     reader = READERS[name]
     known = set().union(*(other.known() for other in READERS.values()))

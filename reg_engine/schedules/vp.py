@@ -54,9 +54,7 @@ class VP(Schedule):
             raise InputError("steps_offset", f"is {self.steps_offset!r}", "Give an integer >= 0")
         if self.steps_offset < 0:
             raise InputError("steps_offset", f"is {self.steps_offset}", "Give an integer >= 0")
-        betas = self.betas()
-        if not np.all((betas > 0) & (betas < 1)):
-            raise InputError("beta", "a beta is not in (0, 1)", "Give 0 < beta_start, beta_end < 1")
+        self.betas()  # checks the fields that it is made of
 
     @abstractmethod
     def betas(self) -> Array:
@@ -105,9 +103,10 @@ class VP(Schedule):
             times = self._spaced(self.spacing, steps)
         if times[0] <= 0 or times[0] > self.prior_time:
             raise InputError(
-                "steps", f"{steps} of spacing {self.spacing!r} with offset {self.steps_offset} would "
-                f"start at t = {times[0]:g}, not in (0, {self.prior_time:g}]",
-                "Take more or fewer steps, another offset, or spacing='trailing'",
+                "steps",
+                f"{steps} with spacing {self.spacing!r} and steps_offset {self.steps_offset} "
+                f"would start at t = {times[0]:g}, not in (0, {self.prior_time:g}]",
+                "Take other steps, another offset, or spacing='trailing'",
             )
         return np.append(times, self.clean_time if self.final == "zero" else 0.0)
 
@@ -117,12 +116,13 @@ class VP(Schedule):
         if count > total:
             raise InputError("steps", f"is {steps}", f"{self} has {total} times: take fewer steps")
         if spacing == "trailing":
-            return np.asarray(np.round(total - np.arange(steps) * (total / steps)) - 1)
-        if spacing == "leading":
-            return (np.arange(count) * (total // count) + float(self.steps_offset))[::-1][:steps]
-        # From the noisy end, so that a single step starts there.
-        times = total - 1 - np.linspace(0, total - 1, count)[:steps]
-        return np.asarray(np.round(times) if self.rounded else times)
+            times = np.round(total - np.arange(steps) * (total / steps)) - 1
+        elif spacing == "leading":
+            times = (np.arange(count) * (total // count) + self.steps_offset)[::-1]
+        else:
+            times = np.linspace(0 if count > 1 else total - 1, total - 1, count)[::-1]
+            times = np.round(times) if self.rounded else times
+        return times[:steps].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ class VPLinear(VP):
     train_steps: int = 1000
 
     def betas(self) -> Array:
+        check_number("beta_start", self.beta_start, 0, 1)
+        check_number("beta_end", self.beta_end, 0, 1)
         count = positive_int("train_steps", self.train_steps)
         return np.linspace(self.beta_start, self.beta_end, count)
 

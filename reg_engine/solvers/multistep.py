@@ -22,6 +22,7 @@ ADAMS = (
     (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 )
 RUNGE_KUTTA_STEPS = 3
+MOST_GROWTH = 1e5  # times 6e-8, float32's rounding, is 0.6 % of the state
 FEW_STEPS = 15  # below this, diffusers' lower_order_final takes a first-order last step
 
 
@@ -59,7 +60,8 @@ def pndm(schedule: Schedule, times: Sequence[float], skip_prk: bool) -> list[Row
     not in sigma/alpha.
 
     Raises:
-        InputError: fewer than four steps without skip_prk, or a first time with alpha = 0.
+        InputError: fewer than four steps without skip_prk, a first time with alpha = 0, or a first
+            step over so many noise levels that rounding would swamp it.
     """
     places = places_at(schedule, times)
     if places[0].alpha == 0:
@@ -101,19 +103,37 @@ def _epsilon_row(t: Place, s: Place, b: tuple[float, ...], a: float | None = Non
     return Row(t.t, t.alpha, t.sigma, s.t, s.alpha, s.sigma, p, q, a, b)
 
 
+def _check_growth(first: float, second: float, t: Place, s: Place) -> None:
+    """A stage of weight `second` on the slope at a state reached with weight `first`.
+
+    Both weights, in units of sigma_s, are how much an error of epsilon grows in that stage.
+    """
+    growth = abs(first * second) / s.sigma**2
+    if growth > MOST_GROWTH:
+        raise InputError(
+            "solver", f"the start of 'pndm' would amplify rounding by {growth:.0e} on its way from "
+            f"sigma/alpha = {t.level:.3g} to {s.level:.3g}",
+            "Use another solver, more steps, or a grid that starts later (spacing='leading')",
+        )
+
+
 def _trapezoid(t: Place, s: Place) -> list[Row]:
     """Euler to s, then the mean of both slopes; the second is not needed where sigma_s = 0."""
     _, psi = _transfer(t, s)
     rows = [_epsilon_row(t, s, (psi,))]
-    return rows if s.sigma == 0 else [*rows, _epsilon_row(s, s, (psi / 2, -psi / 2))]
+    if s.sigma == 0:
+        return rows
+    _check_growth(psi, psi / 2, t, s)
+    return [*rows, _epsilon_row(s, s, (psi / 2, -psi / 2))]
 
 
 def _runge_kutta(schedule: Schedule, t: Place, s: Place) -> list[Row]:
-    """Stages k1..k4 at t, m, m, s, m midway in time; each row undoes what the one before assumed."""
+    """Stages k1..k4 at t, m, m, s (m midway in time); a row undoes what the one before assumed."""
     m = places_at(schedule, [(t.t + s.t) / 2])[0]
     _, half = _transfer(t, m)
     _, full = _transfer(t, s)
     on, _ = _transfer(m, s)
+    _check_growth(half, full, t, s)
     return [
         _epsilon_row(t, m, (half,)),
         _epsilon_row(m, m, (half, -half)),

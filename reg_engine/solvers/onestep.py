@@ -88,10 +88,10 @@ def heun(
 ) -> list[Row]:
     """Karras et al. 2022, Alg. 1, and with s_churn > 0 Alg. 2; the noise level is n = sigma/alpha.
 
-    The slope of x/alpha over n is (x/alpha - denoised)/n. The first row is Euler to s; there the slopes of both
-    evaluations differ by (denoised_1 - denoised_2)/n_s, so the second row needs no earlier state.
-    Churn raises the noise of the row before. A step from n = infinity (flow at t = 1) or to n = 0
-    is the single Euler row.
+    The slope of x/alpha over n is (x/alpha - denoised)/n. The first row is Euler to s; there the
+    slopes of both evaluations differ by (denoised_1 - denoised_2)/n_s, so the second row needs no
+    earlier state. Churn raises the noise of the row before. A step from n = infinity (flow at
+    t = 1) or to n = 0 is the single Euler row.
     """
     rows: list[Row] = []
     gamma = min(s_churn / (len(times) - 1), math.sqrt(2) - 1)

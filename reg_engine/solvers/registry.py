@@ -63,7 +63,7 @@ class Solver:
     flow_only: bool = False
 
     def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """All options with their defaults; InputError for an unknown name or a value out of range."""
+        """All options, defaults filled in; InputError for an unknown name or a bad value."""
         for name in options:
             if name not in self.options:
                 known = ", ".join(sorted(self.options)) or "none"
@@ -155,7 +155,7 @@ def table(
 
 
 def _init_scale(schedule: Schedule, start: float, first: Row, s_noise: float) -> float:
-    """Deviation of the first state: the prior's, and the churn of the first step where there is any."""
+    """Deviation of the first state: the prior's, and that of the first step's churn if any."""
     scale = schedule.prior_scale(start)
     if first.t == start:
         return scale

@@ -106,7 +106,7 @@ class Table:
         return any(row.c for row in self.rows)
 
     def _check_marginals(self) -> None:
-        """Propagate (x_0; epsilon, noise of row 0, noise of row 1, ...), (rows + 2,), through the rows."""
+        """Run the rows on the vector (x_0, epsilon, noise of row 0, of row 1, ...), (rows + 2,)."""
         state = np.zeros(len(self.rows) + 2)
         state[:2] = self.rows[0].alpha, self.rows[0].sigma
         history: list[NDArray[np.float64]] = []
@@ -147,4 +147,4 @@ def _check_values(index: int, row: Row) -> None:
 
 
 def _bad(index: int, problem: str) -> InputError:
-    return InputError(f"rows[{index}]", problem, "Correct a coefficient of this row or of one before it")
+    return InputError(f"rows[{index}]", problem, "Correct this row or one before it")

@@ -1,0 +1,9 @@
+"""Training of the packaged models: one loop, two tasks."""
+
+from __future__ import annotations
+
+from .config import TrainConfig
+from .tasks import TASKS, Result, export, train_task
+from .trainer import Task, Trainer
+
+__all__ = ["TASKS", "Result", "Task", "TrainConfig", "Trainer", "export", "train_task"]

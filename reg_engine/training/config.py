@@ -1,0 +1,72 @@
+"""The numbers of one training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import InputError, choice
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings that fix a run: the same config, task and data give the same weights.
+
+    Args:
+        steps: optimizer steps, >= 1.
+        batch_size: images a step, >= 1.
+        lr: peak learning rate; linear warm-up over `warmup` steps, then a cosine down to zero.
+        warmup: steps of the warm-up.
+        betas, weight_decay: of AdamW (decay acts on weight matrices, not on biases and norms).
+        clip: largest gradient norm.
+        ema_half_life: images after which an old weight counts half in the average; at the start it
+            is at most `ema_ramp` of the images seen so far: the first weights are forgotten.
+        ema_ramp: see ema_half_life.
+        seed: of initial weights, data order, noise and label dropout.
+        dtype: "float32" or "bfloat16" (autocast; weights, loss and average stay float32).
+
+    Raises:
+        InputError: a number out of its range.
+    """
+
+    steps: int
+    batch_size: int = 128
+    lr: float = 2e-3
+    warmup: int = 400
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema_half_life: float = 100_000.0
+    ema_ramp: float = 0.05
+    seed: int = 0
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        choice("dtype", self.dtype, ("float32", "bfloat16"))
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(name, f"is {getattr(self, name)}", "Give a whole number >= 1")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(name, f"is {value}", "Give a positive number")
+        for name in ("warmup", "weight_decay", "ema_half_life", "ema_ramp", "seed"):
+            if not getattr(self, name) >= 0:
+                raise InputError(name, f"is {getattr(self, name)}", "Give a number >= 0")
+
+    def learning_rate(self, step: int) -> float:
+        """Rate of step 0 <= step < steps: linear warm-up times cosine to zero."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        return self.lr * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+    def ema_decay(self, step: int) -> float:
+        """Weight of the old average at `step` (0-based): 1/2 to the power batch / half-life."""
+        half_life = min(self.ema_half_life, self.ema_ramp * (step + 1) * self.batch_size)
+        return 0.5 ** (self.batch_size / half_life) if half_life > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for checkpoints and metadata."""
+        return {**asdict(self), "betas": list(self.betas)}

@@ -1,0 +1,175 @@
+"""The tasks that `reg-engine train` knows, from data to a file of weights."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data import MNIST
+from ..errors import InputError, choice
+from ..models.checkpoint import save_weights
+from .classification import ClassifierTask, accuracy
+from .config import TrainConfig
+from .diffusion import DiffusionTask
+from .state import load_state
+from .trainer import Trainer
+
+__all__ = ["TASKS", "Recipe", "Result", "export", "plan_steps", "train_task"]
+
+RATE_STEPS = 12  # steps that measure the speed for --minutes, after two to warm up
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A task and the settings that suit it.
+
+    Args:
+        task: made from images, labels and a device.
+        epochs: how long, unless said otherwise.
+        lr: peak learning rate.
+        file: name of the exported weights.
+    """
+
+    task: Callable[..., DiffusionTask | ClassifierTask]
+    epochs: float
+    lr: float
+    file: str
+
+
+TASKS = {
+    "mnist": Recipe(DiffusionTask, 32.0, 2e-3, "mnist.safetensors"),
+    "mnist-classifier": Recipe(ClassifierTask, 6.0, 2e-3, "mnist_classifier.safetensors"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to: `weights` is None while it is unfinished."""
+
+    task: str
+    finished: bool
+    step: int
+    steps: int
+    seconds: float
+    parameters: int
+    weights: str | None
+    scores: dict[str, float]
+
+
+def train_task(
+    name: str,
+    data: MNIST,
+    folder: Path | str,
+    *,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    device: str = "cpu",
+    show: bool = True,
+    export_now: bool = False,
+    **numbers: Any,
+) -> Result:
+    """Train a task, or go on with the run in `folder`; when done, export its averaged weights.
+
+    Args:
+        name: a key of TASKS.
+        data: images and labels.
+        folder: of this run; made if missing.
+        epochs: passes through the training set; default: the recipe's.
+        minutes: instead of epochs: as many steps as fit, by the speed measured on this machine. A
+            run that goes on keeps the number of steps it began with.
+        device: "cpu" or "cuda".
+        show: progress on standard error.
+        export_now: do not train; export the averaged weights of the checkpoint as they are.
+        numbers: fields of TrainConfig: batch_size, lr, seed, dtype, ...
+
+    Raises:
+        InputError: an unknown task; both epochs and minutes; a device that is missing; a folder
+            with another run; nothing to export.
+    """
+    recipe = TASKS[choice("task", name, TASKS)]
+    folder = Path(folder)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device", f"{device!r} is not usable here", "Use --device cpu")
+    task = recipe.task(data.train_images, data.train_labels, device=device)
+    config = TrainConfig(steps=1, **{"lr": recipe.lr, **numbers})
+    checkpoint = folder / "checkpoint.pt"
+    if export_now and not checkpoint.exists():
+        raise InputError("export", f"there is no {checkpoint}", "Train first")
+    if checkpoint.exists() and (export_now or minutes is not None):
+        theirs = load_state(checkpoint)["config"]
+        config = _from_dict(theirs) if export_now else replace(config, steps=theirs["steps"])
+    else:
+        config = replace(config, steps=plan_steps(
+            task, config, device, recipe.epochs if epochs is None else epochs, minutes, epochs
+        ))
+    trainer = Trainer(task, config, folder, device=device, show=show)
+    finished = trainer.step >= config.steps if export_now else trainer.run()
+    path = export(trainer, task, folder / recipe.file) if finished or export_now else None
+    return Result(
+        task=name, finished=finished, step=trainer.step, steps=config.steps,
+        seconds=round(trainer.seconds, 1),
+        parameters=sum(p.numel() for p in trainer.net.parameters()),
+        weights=None if path is None else str(path),
+        scores={} if path is None else _scores(trainer, task, data),
+    )
+
+
+def plan_steps(
+    task: DiffusionTask | ClassifierTask,
+    config: TrainConfig,
+    device: str,
+    epochs: float,
+    minutes: float | None,
+    asked: float | None = None,
+) -> int:
+    """Steps for a number of epochs, or for minutes by the speed of a few trial steps.
+
+    Raises:
+        InputError: neither positive, or both asked for.
+    """
+    if minutes is None:
+        if not (math.isfinite(epochs) and epochs > 0):
+            raise InputError("epochs", f"is {epochs}", "Give a positive number")
+        return math.ceil(epochs * task.size / config.batch_size)
+    if asked is not None:
+        raise InputError("minutes", "is given together with epochs", "Give one of them")
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise InputError("minutes", f"is {minutes}", "Give a positive number")
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trainer(task, replace(config, steps=10**6), folder, device=device, show=False)
+        trial.run(until=2)
+        before = trial.seconds
+        trial.run(until=2 + RATE_STEPS)
+    return max(1, int(minutes * 60 * RATE_STEPS / (trial.seconds - before)))
+
+
+def export(trainer: Trainer, task: DiffusionTask | ClassifierTask, path: Path) -> Path:
+    """Write the averaged weights as float16 safetensors with all a reader needs."""
+    description = {
+        **task.metadata(trainer.net), "training": trainer.config.as_dict(), "step": trainer.step,
+        "seconds": round(trainer.seconds, 1),
+    }
+    save_weights(path, trainer.average.state, description)
+    return path
+
+
+def _from_dict(values: dict[str, Any]) -> TrainConfig:
+    return TrainConfig(**{**values, "betas": tuple(values["betas"])})
+
+
+def _scores(
+    trainer: Trainer, task: DiffusionTask | ClassifierTask, data: MNIST
+) -> dict[str, float]:
+    """Accuracy of the averaged classifier on clean test images; nothing for a generator."""
+    if not isinstance(task, ClassifierTask):
+        return {}
+    net: nn.Module = task.build().to(trainer.device)
+    net.load_state_dict(trainer.average.state)
+    return {"test_accuracy": accuracy(net.eval(), data.test_images, data.test_labels)}

@@ -1,0 +1,156 @@
+"""What is installed: packages, versions, pins, the mapping of kernels/, and a light import."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import house
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+VERSION = PROJECT["project"]["version"]
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+
+
+def python(code: str, where: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python -c code` with `where` as its current folder, which `-c` puts on the path."""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_package_is_listed() -> None:
+    folders = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "reg_engine").rglob("__init__.py")
+    }
+    assert sorted(SETUPTOOLS["packages"]) == sorted(folders | {"reg_engine.kernels"})
+    assert SETUPTOOLS["package-dir"] == {"reg_engine.kernels": "kernels"}
+
+
+def test_one_version_everywhere() -> None:
+    import reg_engine
+
+    assert reg_engine.__version__ == VERSION
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.M)[1] == VERSION  # type: ignore[index]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## \[(.+?)\]", changelog, re.M)
+    assert headings[:2] == ["Unreleased", VERSION]
+
+
+def pins() -> list[Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_every_dependency_is_pinned_once(version: str) -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [
+        requirement
+        for text in (*PROJECT["project"]["dependencies"], *extras["eval"], *extras["dev"])
+        if (requirement := Requirement(text)).name != "reg-engine"
+    ]
+    environment = {"python_version": version}
+    pinned: dict[str, str] = {}
+    for pin in pins():
+        if pin.marker is None or pin.marker.evaluate(environment):
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            assert pin.name not in pinned
+            pinned[pin.name] = specifier.version
+    assert pinned["torch"] == "2.13.0"
+    for requirement in wanted:
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_a_heavy_import_is_left_to_who_needs_it() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules); import reg_engine; "
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = python(code, ROOT)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "reg_engine" in loaded
+    heavy = {"triton", "matplotlib", "diffusers", "torchmetrics", "sklearn", "scipy"}
+    assert loaded & heavy == set()
+
+
+def test_kernels_has_one_name() -> None:
+    done = python("import reg_engine.kernels as k; print(k.__name__)", ROOT)
+    assert done.stdout.strip() == "reg_engine.kernels", done.stderr
+    done = python("import kernels", ROOT)
+    assert done.returncode != 0
+    assert "ImportError: this folder is imported as reg_engine.kernels" in done.stderr
+
+
+def test_the_command_is_installed() -> None:
+    done = python(
+        "from importlib.metadata import entry_points;"
+        "(found,) = entry_points(group='console_scripts', name='reg-engine');"
+        "print(found.value, found.load())",
+        ROOT.parent,
+    )
+    assert done.stdout.startswith("reg_engine.cli:main <function main"), done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Names in a wheel, built from a copy so that nothing is left in the checkout."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("reg_engine", "kernels"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, copy / name)
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check", "-w", str(out), str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("reg_engine-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def test_the_wheel_holds_every_module(wheel: list[str]) -> None:
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for path in house.python_files(ROOT)
+        if path.is_relative_to(ROOT / "reg_engine")
+    }
+    assert modules <= set(wheel)
+    assert {"reg_engine/kernels/__init__.py", "reg_engine/py.typed"} <= set(wheel)
+
+
+def test_the_wheel_holds_the_weights(wheel: list[str]) -> None:
+    folder = ROOT / "reg_engine" / "models" / "weights"
+    weights = {path.relative_to(ROOT).as_posix() for path in folder.glob("*.safetensors")}
+    assert weights, "the packaged models are missing from reg_engine/models/weights"
+    assert weights <= set(wheel)
+
+
+def test_the_wheel_holds_nothing_else(wheel: list[str]) -> None:
+    assert {name.partition("/")[0] for name in wheel} == {
+        "reg_engine",
+        f"reg_engine-{VERSION}.dist-info",
+    }
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
