@@ -10,7 +10,7 @@ measured deviation is within the tolerance. So the tolerance is a measurement, n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,32 +106,27 @@ def calibrate(
         raise InputError("plan", "is what calibration finds", "Leave it out")
     seeds = None if seeds is None else list(seeds)
     plain = Engine(model, **choices)
-    if "reg" not in plain.modes:
+    rectify = plain.guidance.rectify
+    if rectify is None or "reg" not in plain.modes:
         raise InputError(
             "rectify", "no evaluation is rectified", "Calibrate with rectify and scale > 1"
         )
-    rectify = plain.guidance.rectify
-    assert rectify is not None
     recorder = _Recorder(rectify, plain.memory_budget)
     settings = {k: v for k, v in choices.items() if k not in ("scale", "rectify", "guidance")}
     full = Engine(model, **settings, guidance=replace(plain.guidance, rectify=recorder))
     wanted = full.sample(cond, seeds).samples
     settings["guidance"] = replace(plain.guidance, rectify=recorder.inner)
-    displacements = recorder.displacements(full)
-    size = float(wanted.flatten(1).square().sum(1).mean().sqrt())
-    modes, deviation, budget = list(full.modes), 0.0, tolerance
-    for _ in range(_ROUNDS):
-        candidate = _cheapest(displacements, full.modes, budget * size)
-        plan = Plan.of_rows(full.table, candidate, {})
+
+    def deviation(plan: Plan) -> float:
         found = Engine(model, **settings, plan=plan).sample(cond, seeds).samples
-        measured = float((found - wanted).norm() / wanted.norm())
-        if measured <= tolerance:
-            modes, deviation = list(plan.modes_for(full.table)), measured
-            break
-        budget *= _SHRINK
+        return float((found - wanted).norm() / wanted.norm())
+
+    size = float(wanted.flatten(1).square().sum(1).mean().sqrt())
+    plan, measured = _search(full, recorder.displacements(full), size, tolerance, deviation)
+    modes = plan.modes_for(full.table)
     report = {
         "tolerance": tolerance,
-        "measured_deviation": deviation,
+        "measured_deviation": measured,
         "cost": sum(COST[m] for m in modes),
         "cost_full": sum(COST[m] for m in full.modes),
         "cost_cfg": sum(min(COST[m], 2) for m in full.modes),
@@ -140,14 +135,32 @@ def calibrate(
         "samples": int(wanted.shape[0]),
         "estimator": recorder.name,
     }
-    return Plan.of_rows(full.table, modes, report)
+    return replace(plan, report=report)
+
+
+def _search(
+    full: Engine,
+    displacements: list[dict[str, float]],
+    size: float,
+    tolerance: float,
+    deviation: Callable[[Plan], float],
+) -> tuple[Plan, float]:
+    """The first candidate whose measured deviation is within the tolerance, from cheap to dear."""
+    budget = tolerance
+    for _ in range(_ROUNDS):
+        modes = _cheapest(displacements, full.modes, budget * size)
+        plan = Plan.of_rows(full.table, modes, {})
+        measured = deviation(plan)
+        if measured <= tolerance:
+            return plan, measured
+        budget *= _SHRINK
+    return Plan.of_rows(full.table, list(full.modes), {}), 0.0
 
 
 def _cheapest(
     displacements: list[dict[str, float]], modes: tuple[str, ...], budget: float
 ) -> list[str]:
-    """Greedy: take the changes that save most evaluations for the least displacement, within the
-    budget."""
+    """Greedy: the changes that save most for the least displacement, within the budget."""
     offers = []
     for index, (row, mode) in enumerate(zip(displacements, modes, strict=True)):
         for cheaper in MODES[: MODES.index(mode)]:

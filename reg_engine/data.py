@@ -86,8 +86,10 @@ def _checked(arrays: dict[str, NDArray[np.generic]], where: str) -> MNIST:
         if low < 0 or high > 9:
             raise InputError("data", f"y_{part} in {where!r} has labels {low} to {high}", REMEDY)
     return MNIST(
-        arrays["x_train"].astype(np.uint8, copy=False), arrays["y_train"].astype(np.int64),
-        arrays["x_test"].astype(np.uint8, copy=False), arrays["y_test"].astype(np.int64),
+        arrays["x_train"].astype(np.uint8, copy=False),
+        arrays["y_train"].astype(np.int64),
+        arrays["x_test"].astype(np.uint8, copy=False),
+        arrays["y_test"].astype(np.int64),
     )
 
 
@@ -97,7 +99,8 @@ def _download() -> MNIST:
         from sklearn.datasets import fetch_openml
     except ImportError as error:
         raise InputError(
-            "data", "no path was given and scikit-learn, which downloads MNIST, is not installed",
+            "data",
+            "no path was given and scikit-learn, which downloads MNIST, is not installed",
             f"Run `pip install scikit-learn`, {own}",
         ) from error
     try:
@@ -111,7 +114,9 @@ def _download() -> MNIST:
     images = images.astype(np.uint8).reshape(-1, 28, 28)
     labels = labels.astype(np.int64)
     arrays = {
-        "x_train": images[:60000], "y_train": labels[:60000],
-        "x_test": images[60000:], "y_test": labels[60000:],
+        "x_train": images[:60000],
+        "y_train": labels[:60000],
+        "x_test": images[60000:],
+        "y_test": labels[60000:],
     }
     return _checked(arrays, "mnist_784 of OpenML")

@@ -102,9 +102,13 @@ class Denoiser:
     def coefficients(self, t: float) -> tuple[float, float, float]:
         """(c_in, c_skip, c_out) at time t, in float64."""
         alpha, sigma = self.schedule(t)
-        return preconditioning(
-            self.prediction, float(alpha), float(sigma), self.sigma_data, self.input_scaling
-        )
+        if alpha == 0 and self.prediction in ("epsilon", "edm"):
+            raise InputError(
+                "prediction",
+                f"{self.prediction!r} says nothing about x_0 at t = {t:g}, where alpha = 0",
+                "Start at an earlier time: solver_options={'times': [...]}",
+            )
+        return preconditioning(self.prediction, alpha, sigma, self.sigma_data, self.input_scaling)
 
     def __call__(self, x: Tensor, t: float, cond: Cond) -> Tensor:
         """E[x_0 | x_t, cond], shape (B, *sample_shape), in the dtype of x.

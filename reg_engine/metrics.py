@@ -60,8 +60,10 @@ def wilson(successes: int, count: int, z: float = 1.959963984540054) -> tuple[fl
     """Wilson's score interval (1927) of a share; z = 1.96 gives 95 %."""
     share = successes / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(
-        share * (1 - share) / count + z * z / (4 * count * count)
+    half = (
+        z
+        / (1 + z * z / count)
+        * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     )
     # Exact at the ends, where rounding would leave 1 - 1e-16.
     return (

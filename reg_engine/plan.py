@@ -82,7 +82,7 @@ class Plan:
         between."""
         levels: dict[float, str] = {}
         for row, mode in zip(table.rows, modes, strict=True):
-            level = row.sigma / row.alpha
+            level = row.noise_level
             levels[level] = max(mode, levels.get(level, mode), key=MODES.index)
         ordered = sorted(levels)
         edges, kept = [], [levels[ordered[0]]]
@@ -106,7 +106,7 @@ class Plan:
 
     def modes_for(self, table: Table) -> tuple[str, ...]:
         """One mode for every row of a solver's table."""
-        return tuple(self.mode_at(row.sigma / row.alpha) for row in table.rows)
+        return tuple(self.mode_at(row.noise_level) for row in table.rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan as JSON, whole or not at all."""

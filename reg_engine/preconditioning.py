@@ -45,14 +45,15 @@ def preconditioning(
 
     Args:
         prediction: one of PREDICTIONS.
-        alpha, sigma: floats, or tensors of one shape; alpha > 0, sigma >= 0 (`edm`: sigma > 0).
+        alpha, sigma: floats, or tensors of one shape, >= 0 and not both 0; `epsilon` and `edm` need
+            alpha > 0 (at alpha = 0 they say nothing about x_0), `edm` also sigma > 0.
         sigma_data: standard deviation of the data, used by `edm` alone.
         input_scaling: one of INPUT_SCALINGS; None is "edm" for `edm` and "none" for the others.
     """
     choice("prediction", prediction, PREDICTIONS)
     scaling = input_scaling or ("edm" if prediction == "edm" else "none")
     choice("input_scaling", scaling, INPUT_SCALINGS)
-    a, s, one = alpha, sigma, alpha / alpha
+    a, s, one = alpha, sigma, (alpha + sigma) / (alpha + sigma)
     if scaling == "none":
         c_in = one
     else:

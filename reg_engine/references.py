@@ -123,6 +123,12 @@ class Classifier:
         return None
 
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
+        if point.alpha == 0:
+            raise InputError(
+                "reference",
+                f"a classifier says nothing at t = {point.row.t:g}, where alpha = 0",
+                "Start at an earlier time: solver_options={'times': [...]}",
+            )
         return cond - point.sigma**2 / point.alpha * self.gradient(point)
 
     def gradient(self, point: Point) -> Tensor:

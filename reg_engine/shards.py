@@ -60,20 +60,13 @@ class Shards:
         self.folder = folder
         text = json.dumps(settings, sort_keys=True, default=str)
         self._key = hashlib.sha256(text.encode()).hexdigest()
-        folder.mkdir(parents=True, exist_ok=True)
-        note = folder / "settings.json"
-        if note.exists():
-            found = _read_key(note)
-            if found != self._key:
-                raise InputError(
-                    "out",
-                    f"{folder} holds unfinished work made with other settings",
-                    "Finish it with the same command, delete that folder, or give another --out",
-                )
-        else:
-            _write(
-                note,
-                json.dumps({"key": self._key, "settings": json.loads(text)}, indent=1).encode(),
+        self._note = folder / "settings.json"
+        self._settings = json.loads(text)
+        if self._note.exists() and _read_key(self._note) != self._key:
+            raise InputError(
+                "out",
+                f"{folder} holds unfinished work made with other settings",
+                "Finish it with the same command, delete that folder, or give another --out",
             )
 
     def load(self, name: str) -> tuple[Tensor, dict[str, Any]] | None:
@@ -90,6 +83,10 @@ class Shards:
 
     def store(self, name: str, samples: Tensor, note: Mapping[str, Any]) -> None:
         """Write one batch and a JSON-able note, whole or not at all."""
+        if not self._note.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            content = {"key": self._key, "settings": self._settings}
+            _write(self._note, json.dumps(content, indent=1).encode())
         part = self.folder / f"{name}.npz.part"
         text = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
         with part.open("wb") as file:
@@ -98,7 +95,8 @@ class Shards:
 
     def remove(self) -> None:
         """Delete the folder: the run is finished."""
-        shutil.rmtree(self.folder)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
 
 def _read_key(note: Path) -> str | None:

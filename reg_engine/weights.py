@@ -88,7 +88,7 @@ class Interval:
             )
 
     def __call__(self, row: Row, table: Table) -> float:
-        return self.scale - 1 if self.lo <= row.sigma / row.alpha <= self.hi else 0.0
+        return self.scale - 1 if self.lo <= row.noise_level <= self.hi else 0.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Cosine:
 
     def __call__(self, row: Row, table: Table) -> float:
         if self.convention == "edm":
-            progress = 1 - _noise(row) / max(_noise(r) for r in table.rows)
+            progress = 1 - row.noise_level / max(r.noise_level for r in table.rows)
         else:
             progress = _progress(row, table, self.convention)
         return (self.scale - 1) * (1 - math.cos(math.pi * progress**self.power)) / 2
@@ -165,6 +165,8 @@ class CFGPlusPlus:
             )
         a = row.a + row.b[0] * row.p
         b = row.b[0] * row.q
+        if b == 0:
+            return 0.0  # a row that does not move: the estimate plays no part
         return self.strength * (b + a * row.alpha) / b - 1
 
 
@@ -189,10 +191,6 @@ def weights_of(weight: Weight, table: Table) -> tuple[float, ...]:
     return values
 
 
-def _noise(row: Row) -> float:
-    return row.sigma / row.alpha
-
-
 def _progress(row: Row, table: Table, convention: str) -> float:
     """0 at the noisiest row, 1 at the last one, linear in the convention's variable."""
     if convention == "dit":
@@ -203,8 +201,8 @@ def _progress(row: Row, table: Table, convention: str) -> float:
                 "Use 'diffusers' with this schedule",
             )
         return 1 - row.t / 1000
-    values = [r.t if convention == "diffusers" else _noise(r) for r in table.rows]
-    here = row.t if convention == "diffusers" else _noise(row)
+    values = [r.t if convention == "diffusers" else r.noise_level for r in table.rows]
+    here = row.t if convention == "diffusers" else row.noise_level
     first, last = max(values), min(values)
     return 1.0 if first == last else (here - first) / (last - first)
 

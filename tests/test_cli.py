@@ -98,13 +98,15 @@ def test_compare_draws_both_and_says_what_they_cost(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(
-    tmp_path: Path, arguments: list[str], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     base = ["sample", "--steps", "2", "--labels", "0-3", "--no-progress"]
     # In process: starting Python for every case would take a minute.
     result = CliRunner().invoke(cli, [*base, *arguments])
     assert isinstance(result.exception, reg_engine.RegEngineError), result.output
     assert says in str(result.exception) and "\n" not in str(result.exception)
+    assert os.listdir(tmp_path) == []
 
 
 def test_errors_reach_the_shell_without_a_traceback(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
     whole = tmp_path / "whole.npz"
     np.savez(whole, **arrays())
     contents = {
-        "text": b"not an archive", "empty": b"", "truncated": whole.read_bytes()[:3000],
+        "text": b"not an archive",
+        "empty": b"",
+        "truncated": whole.read_bytes()[:3000],
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)

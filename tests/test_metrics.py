@@ -90,7 +90,9 @@ def test_fid_without_torchmetrics_says_what_to_install(monkeypatch: pytest.Monke
     ("successes", "count", "low", "high"),
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
     [
-        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
         (1, 29, 0.0061, 0.1718),
     ],
 )

@@ -26,10 +26,15 @@ ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "reg_engine" / "models" / "weights"
 DATA = Path(os.environ.get("REG_ENGINE_DATA") or ROOT.parent / "shared" / "data" / "mnist.npz")
 DESCRIPTION: dict[str, Any] = {
-    "architecture": "unet", "data": "mnist", "prediction": "edm", "sigma_data": 0.6,
+    "architecture": "unet",
+    "data": "mnist",
+    "prediction": "edm",
+    "sigma_data": 0.6,
     "arguments": {"channels": [16, 32], "heads": 2, "embedding": 16},
     "schedule": {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
-    "sample_shape": [1, 28, 28], "num_classes": 10, "null_cond": 10,
+    "sample_shape": [1, 28, 28],
+    "num_classes": 10,
+    "null_cond": 10,
 }
 
 

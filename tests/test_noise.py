@@ -16,6 +16,12 @@ def test_rows_do_not_depend_on_the_batch_and_dtype_only_casts() -> None:
     assert torch.equal(alone.normal(like[:1].double())[0], second[2].double())
 
 
+def test_every_bit_of_a_seed_counts() -> None:
+    like = torch.empty(4, 3)
+    rows = SampleNoise([5, 5 + 2**32, 5 + 2**62, 6]).normal(like)
+    assert len({tuple(row.tolist()) for row in rows}) == 4
+
+
 def test_draws_are_standard_normal_and_seeds_differ() -> None:
     values = SampleNoise(range(64)).normal(torch.empty(64, 4096))
     assert abs(float(values.mean())) < 5 / 512 and abs(float(values.std()) - 1) < 5 / 512

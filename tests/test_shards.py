@@ -24,7 +24,9 @@ def test_round_trip_and_removal(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
-    Shards(tmp_path / "x.parts", {"scale": 2.0})
+    first = Shards(tmp_path / "x.parts", {"scale": 2.0})
+    assert not (tmp_path / "x.parts").exists(), "nothing is done yet"
+    first.store("a", torch.zeros(1), {})
     with pytest.raises(InputError, match="other settings"):
         Shards(tmp_path / "x.parts", {"scale": 3.0})
 

@@ -168,9 +168,7 @@ def test_first_order_solvers_are_one_family() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "schedule"), [case for case in TABLES if case[0] != "pndm"]
 )
-def test_last_step_returns_denoised(
-    name: str, options: dict[str, Any], schedule: Schedule
-) -> None:
+def test_last_step_returns_denoised(name: str, options: dict[str, Any], schedule: Schedule) -> None:
     built = table(name, schedule, 7, **options)
     row = built.rows[-1]
     if row.sigma_s == 0:
@@ -186,8 +184,13 @@ def test_evaluations_and_history() -> None:
     }
     one = (20, 1)
     assert counts == {
-        "ddpm": one, "ddim": one, "euler": one, "euler_ancestral": one,
-        "heun": (39, 2), "dpmpp_2m": (20, 2), "pndm": (29, 13),
+        "ddpm": one,
+        "ddim": one,
+        "euler": one,
+        "euler_ancestral": one,
+        "heun": (39, 2),
+        "dpmpp_2m": (20, 2),
+        "pndm": (29, 13),
     }
     short = table("pndm", VPLinear(), 20, skip_prk=True)
     assert (len(short.rows), short.history) == (21, 5)

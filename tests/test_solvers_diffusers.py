@@ -139,9 +139,7 @@ def test_equals_diffusers(
     kind: str, settings: Any, spacing: str, options: Any, betas: str, monkeypatch: Any
 ) -> None:
     for steps in STEPS:
-        scheduler = getattr(diffusers, kind)(
-            **BETAS[betas], **settings, timestep_spacing=spacing
-        )
+        scheduler = getattr(diffusers, kind)(**BETAS[betas], **settings, timestep_spacing=spacing)
         error = relative_error(scheduler, steps, monkeypatch, vp_denoised("epsilon"), **options)
         assert error <= TOLERANCE, steps
 
@@ -151,7 +149,8 @@ def test_equals_diffusers(
 def test_other_predictions_equal_diffusers(kind: str, prediction: str, monkeypatch: Any) -> None:
     for steps in STEPS:
         scheduler = getattr(diffusers, kind)(
-            **BETAS["scaled_linear"], prediction_type=prediction,
+            **BETAS["scaled_linear"],
+            prediction_type=prediction,
             **({} if kind.startswith("Euler") else PLAIN),
         )
         error = relative_error(scheduler, steps, monkeypatch, vp_denoised(prediction))

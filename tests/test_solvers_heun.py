@@ -19,9 +19,7 @@ from reg_engine.solvers import table
 def test_heun_is_algorithm_2_of_edm(schedule: Schedule, s_noise: float) -> None:
     """Karras et al. 2022, Alg. 2, written out with its own anchor state, on x/alpha."""
     steps, churn, low, high = 12, 6.0, 0.05, 20.0
-    built = table(
-        "heun", schedule, steps, s_churn=churn, s_tmin=low, s_tmax=high, s_noise=s_noise
-    )
+    built = table("heun", schedule, steps, s_churn=churn, s_tmin=low, s_tmax=high, s_noise=s_noise)
     assert built.preserves_marginals == (s_noise == 1.0)
     times = schedule.grid(steps)
     start = 1 if math.isinf(schedule.noise_level(float(times[0]))) else 0

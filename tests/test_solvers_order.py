@@ -71,9 +71,7 @@ def exact_flow(x: np.ndarray, first: float, last: float) -> np.ndarray:
         points = flat.reshape(-1, 2)
         return ((points - mixture_denoised(points, 1.0, n)) / n).ravel()
 
-    solved = solve_ivp(
-        slope, (first, last), x.ravel(), method="DOP853", rtol=1e-12, atol=1e-13
-    )
+    solved = solve_ivp(slope, (first, last), x.ravel(), method="DOP853", rtol=1e-12, atol=1e-13)
     return solved.y[:, -1].reshape(-1, 2)
 
 

@@ -188,11 +188,26 @@ def test_a_missing_device(data: MNIST, tmp_path: Path) -> None:
 
 
 def test_the_command(data: MNIST, tmp_path: Path) -> None:
-    np.savez(tmp_path / "mnist.npz", x_train=data.train_images, y_train=data.train_labels,
-             x_test=data.test_images, y_test=data.test_labels)
+    np.savez(
+        tmp_path / "mnist.npz",
+        x_train=data.train_images,
+        y_train=data.train_labels,
+        x_test=data.test_images,
+        y_test=data.test_labels,
+    )
     command = [
-        sys.executable, "-m", "reg_engine.cli", "train", "mnist-classifier", "--data",
-        str(tmp_path / "mnist.npz"), "--out", str(tmp_path / "run"), "--epochs", "0.05", "--json",
+        sys.executable,
+        "-m",
+        "reg_engine.cli",
+        "train",
+        "mnist-classifier",
+        "--data",
+        str(tmp_path / "mnist.npz"),
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "0.05",
+        "--json",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -30,18 +31,14 @@ __all__ = ["calibrate"]
 @click.option("--out", default="plan.json", show_default=True, help="The plan's file.")
 @json_option
 def calibrate(
-    model: str,
-    solver: str,
-    steps: int,
-    batch_size: int,
-    device: str | None,
-    progress: bool,
     labels: str,
     scale: float,
     rectify: str,
     tolerance: float,
     out: str,
     as_json: bool,
+    model: str,
+    **run: Any,
 ) -> None:
     """Measure where the rectifier and the reference matter, and plan to skip them elsewhere."""
     target = check_writable(Path(out), "--out")
@@ -53,11 +50,7 @@ def calibrate(
         seeds=range(len(chosen)),
         scale=scale,
         rectify=rectify,
-        solver=solver,
-        steps=steps,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
+        **run,
     )
     plan.save(target)
     report = {**plan.report, "edges": list(plan.edges), "modes": list(plan.modes), "out": out}

@@ -16,7 +16,7 @@ from ..engine import Engine
 from ..errors import InputError
 from ..models import classifier_for, load_model
 from ..shards import Shards, check_writable
-from .options import apply, emit, json_option, numbers, plan_of, run_options
+from .options import apply, emit, fingerprint, json_option, numbers, plan_of, run_options
 from .sample import run_resumable
 
 __all__ = ["evaluate"]
@@ -44,12 +44,6 @@ __all__ = ["evaluate"]
 )
 @json_option
 def evaluate(
-    model: str,
-    solver: str,
-    steps: int,
-    batch_size: int,
-    device: str | None,
-    progress: bool,
     scales: str,
     rectify: str,
     plan: str,
@@ -57,6 +51,8 @@ def evaluate(
     data: str | None,
     out: str,
     as_json: bool,
+    model: str,
+    **run: Any,
 ) -> None:
     """Label agreement and FID (in the packaged classifier's features, against the MNIST test
     set)."""
@@ -69,26 +65,16 @@ def evaluate(
     if classifier is None:
         raise InputError("--model", f"{model} has no classifier to judge it", "Use --model mnist")
     real = load_mnist(data).test_images
+    assert denoiser.num_classes is not None  # a packaged model has classes
     labels = torch.arange(samples) % denoiser.num_classes
-    shared: dict[str, Any] = {
-        "solver": solver,
-        "steps": steps,
-        "batch_size": batch_size,
-        "device": device,
-    }
-    settings = {**shared, "model": model, "plan": plan, "samples": samples}
-    shards = Shards(Path(f"{out}.parts"), settings)
+    settings = {"model": model, "plan": plan, "samples": samples, **run}
+    settings.pop("progress")
+    shards = Shards(Path(f"{out}.parts"), {**settings, "weights": fingerprint(denoiser)})
     points = []
     for name in (part.strip() for part in rectify.split(",")):
         for scale in numbers("scales", scales):
-            engine = Engine(
-                denoiser,
-                scale=scale,
-                rectify=None if name == "none" else name,
-                plan=plan_of(plan),
-                progress=progress,
-                **shared,
-            )
+            method = None if name == "none" else name
+            engine = Engine(denoiser, scale=scale, rectify=method, plan=plan_of(plan), **run)
             found, stats = run_resumable(
                 engine, labels, list(range(samples)), shards, f"{name}-{scale:g}"
             )

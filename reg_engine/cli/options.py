@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,20 @@ from typing import Any
 
 import click
 
+from ..denoisers import Denoiser
 from ..errors import InputError
 from ..plan import Plan
 
-__all__ = ["apply", "emit", "json_option", "numbers", "plan_of", "run_options", "whole_numbers"]
+__all__ = [
+    "apply",
+    "emit",
+    "fingerprint",
+    "json_option",
+    "numbers",
+    "plan_of",
+    "run_options",
+    "whole_numbers",
+]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -53,6 +64,16 @@ def whole_numbers(name: str, text: str) -> list[int]:
     if not values:
         raise InputError(f"--{name}", f"{text!r} is empty", "Write 0-9 or 3,5,7")
     return values
+
+
+def fingerprint(denoiser: Denoiser) -> str:
+    """A digest of the network's weights: samples of other weights are other samples."""
+    digest = hashlib.sha256()
+    for module in denoiser.modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def numbers(name: str, text: str) -> list[float]:

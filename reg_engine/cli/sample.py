@@ -19,7 +19,7 @@ from ..models import classifier_for, load_model
 from ..pictures import save_panels
 from ..shards import Shards, check_writable
 from ..stats import Stats
-from .options import apply, emit, json_option, plan_of, run_options, whole_numbers
+from .options import apply, emit, fingerprint, json_option, plan_of, run_options, whole_numbers
 
 __all__ = ["run_resumable", "sample"]
 
@@ -45,12 +45,6 @@ __all__ = ["run_resumable", "sample"]
 @click.option("--compare", is_flag=True, help="CFG and REG side by side (PNG only).")
 @json_option
 def sample(
-    model: str,
-    solver: str,
-    steps: int,
-    batch_size: int,
-    device: str | None,
-    progress: bool,
     labels: str,
     per_label: int,
     scale: float,
@@ -60,45 +54,35 @@ def sample(
     out: str,
     compare: bool,
     as_json: bool,
+    model: str,
+    **run: Any,
 ) -> None:
     """Sample class-conditional images under guidance.
 
     A run that is stopped leaves its finished batches in OUT.parts/; the same command goes on from
     there.
     """
-    target = Path(out)
-    if target.suffix not in (".png", ".npz"):
-        raise InputError("--out", f"{out!r} has no known ending", "End it in .png or .npz")
-    if compare and target.suffix != ".png":
-        raise InputError("--compare", "draws a picture", "End --out in .png")
+    target = _target(out, compare)
     if per_label < 1:
         raise InputError("--per-label", f"is {per_label}", "Give a number >= 1")
     chosen = [label for label in whole_numbers("labels", labels) for _ in range(per_label)]
     seed_list = list(range(len(chosen))) if seeds is None else whole_numbers("seeds", seeds)
-    check_writable(target, "--out")
     denoiser = load_model(model)
-    shared: dict[str, Any] = {
-        "scale": scale,
-        "solver": solver,
-        "steps": steps,
-        "batch_size": batch_size,
-        "device": device,
-        "progress": progress,
-        "plan": plan_of(plan),
+    methods: dict[str, str | None] = {"CFG": None} if compare or rectify == "none" else {}
+    methods |= {"REG": rectify} if rectify != "none" else {}
+    engines = {
+        name: Engine(denoiser, scale=scale, rectify=method, plan=plan_of(plan), **run)
+        for name, method in methods.items()
     }
-    methods = (
-        {"CFG": None, "REG": rectify}
-        if compare
-        else {"CFG" if rectify == "none" else "REG": None if rectify == "none" else rectify}
-    )
-    engines = {name: Engine(denoiser, rectify=r, **shared) for name, r in methods.items()}
     settings = {
-        "model": model,
+        "weights": fingerprint(denoiser),
         "labels": chosen,
         "seeds": seed_list,
-        "rectify": rectify,
-        "compare": compare,
-        **{k: v for k, v in shared.items() if k != "progress"},
+        "scale": scale,
+        "methods": methods,
+        "plan": plan_of(plan),
+        **run,
+        "progress": None,
     }
     shards = Shards(target.with_name(target.name + ".parts"), settings)
     results = {
@@ -113,6 +97,15 @@ def sample(
     shards.remove()
     report["out"] = str(target)
     emit(report, as_json, _text(report))
+
+
+def _target(out: str, compare: bool) -> Path:
+    target = Path(out)
+    if target.suffix not in (".png", ".npz"):
+        raise InputError("--out", f"{out!r} has no known ending", "End it in .png or .npz")
+    if compare and target.suffix != ".png":
+        raise InputError("--compare", "draws a picture", "End --out in .png")
+    return check_writable(target, "--out")
 
 
 def run_resumable(
@@ -163,7 +156,10 @@ def _draw(
     for name, (samples, stats) in results.items():
         agreement = report["methods"][name].get("label_agreement")
         share = "" if agreement is None else f", {agreement:.0%} label agreement"
-        title = f"{name}, scale {scale:g}{share}, nfe {stats.nfe:g}, {stats.seconds:.1f} s"
+        backward = f" + {stats.backward:g} backward" if stats.backward else ""
+        title = (
+            f"{name}, scale {scale:g}{share}, nfe {stats.nfe:g}{backward}, {stats.seconds:.1f} s"
+        )
         panels[title] = grid(to_uint8(samples), columns)
     save_panels(target, panels)
 

@@ -12,28 +12,49 @@ import click
 __all__ = ["train"]
 
 
-@click.command(epilog="Example: reg-engine train mnist --data mnist.npz --out out/mnist "
-               "--minutes 70 --dtype bfloat16")
+@click.command(
+    epilog="Example: reg-engine train mnist --data mnist.npz --out out/mnist "
+    "--minutes 70 --dtype bfloat16"
+)
 @click.argument("task", metavar="mnist|mnist-classifier")
 @click.option("--data", default=None, help="mnist.npz; default: REG_ENGINE_DATA, or a download.")
 @click.option("--out", default=None, help="Folder of the run; default: out/TASK.")
-@click.option("--epochs", default=None, type=float, help="Passes through the data [default: 32; "
-              "mnist-classifier: 6].")
-@click.option("--minutes", default=None, type=float,
-              help="Instead of --epochs: as many steps as fit.")
+@click.option(
+    "--epochs",
+    default=None,
+    type=float,
+    help="Passes through the data [default: 32; mnist-classifier: 6].",
+)
+@click.option(
+    "--minutes", default=None, type=float, help="Instead of --epochs: as many steps as fit."
+)
 @click.option("--batch-size", default=128, show_default=True, type=int, help="Images a step.")
 @click.option("--lr", default=None, type=float, help="Peak learning rate [default: 0.002].")
 @click.option("--seed", default=0, show_default=True, type=int, help="Of weights, order and noise.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
-@click.option("--export", "export_now", is_flag=True,
-              help="Do not train: write the averaged weights of the run's checkpoint as they are.")
+@click.option(
+    "--export",
+    "export_now",
+    is_flag=True,
+    help="Do not train: write the averaged weights of the run's checkpoint as they are.",
+)
 @click.option("--progress/--no-progress", default=True, help="Show progress on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
-    task: str, data: str | None, out: str | None, epochs: float | None, minutes: float | None,
-    batch_size: int, lr: float | None, seed: int, device: str, dtype: str, export_now: bool,
-    progress: bool, as_json: bool,
+    task: str,
+    data: str | None,
+    out: str | None,
+    epochs: float | None,
+    minutes: float | None,
+    batch_size: int,
+    lr: float | None,
+    seed: int,
+    device: str,
+    dtype: str,
+    export_now: bool,
+    progress: bool,
+    as_json: bool,
 ) -> None:
     """Train a model on MNIST and write its averaged weights to OUT.
 
@@ -50,14 +71,23 @@ def train(
     if lr is not None:
         numbers["lr"] = lr
     result = train_task(
-        task, load_mnist(data), out or f"out/{task}", epochs=epochs, minutes=minutes, device=device,
-        show=progress, export_now=export_now, **numbers,
+        task,
+        load_mnist(data),
+        out or f"out/{task}",
+        epochs=epochs,
+        minutes=minutes,
+        device=device,
+        show=progress,
+        export_now=export_now,
+        **numbers,
     )
     if as_json:
         click.echo(json.dumps(asdict(result), indent=1))
     else:
-        lines = [f"{task}: step {result.step} of {result.steps}, {result.seconds:.0f} s, "
-                 f"{result.parameters} parameters"]
+        lines = [
+            f"{task}: step {result.step} of {result.steps}, {result.seconds:.0f} s, "
+            f"{result.parameters} parameters"
+        ]
         lines += [f"{name.replace('_', ' ')}: {value:.2%}" for name, value in result.scores.items()]
         if result.weights:
             lines.append(f"weights: {result.weights}")

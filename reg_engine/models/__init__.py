@@ -39,14 +39,18 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
     try:
         schedule: dict[str, Any] = description["schedule"]
         return Denoiser(
-            net, prediction=description["prediction"],
+            net,
+            prediction=description["prediction"],
             schedule=EDM(sigma_min=schedule["sigma_min"], sigma_max=schedule["sigma_max"]),
-            sample_shape=description["sample_shape"], null_cond=description["null_cond"],
-            sigma_data=description["sigma_data"], num_classes=description["num_classes"],
+            sample_shape=description["sample_shape"],
+            null_cond=description["null_cond"],
+            sigma_data=description["sigma_data"],
+            num_classes=description["num_classes"],
         )
     except (KeyError, TypeError) as error:
         raise InputError(
-            "name_or_path", f"the description in {str(path)!r} is incomplete ({error!r})",
+            "name_or_path",
+            f"the description in {str(path)!r} is incomplete ({error!r})",
             "Give a .safetensors file that `reg-engine train mnist` wrote",
         ) from error
 
@@ -87,7 +91,8 @@ def _path(name_or_path: str | os.PathLike[str], pattern: str) -> Path:
     path = Path(name_or_path)
     if not path.suffix and not path.exists():
         raise InputError(
-            "name_or_path", f"unknown model {str(name_or_path)!r}",
+            "name_or_path",
+            f"unknown model {str(name_or_path)!r}",
             f"Packaged: {', '.join(PACKAGED)}; or give the path of a .safetensors file",
         )
     return path

@@ -105,7 +105,8 @@ def build(path: Path, architecture: str) -> tuple[nn.Module, dict[str, Any]]:
         net = ARCHITECTURES[architecture](**description["arguments"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            "name_or_path", f"the description in {str(path)!r} fits no {architecture}: {error}",
+            "name_or_path",
+            f"the description in {str(path)!r} fits no {architecture}: {error}",
             REMEDY,
         ) from error
     load_weights(net, weights, str(path))
@@ -123,7 +124,8 @@ def load_weights(net: nn.Module, weights: dict[str, Tensor], where: str) -> None
     if missing or foreign:
         text = "; ".join(
             f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-            for what, names in (("missing", missing), ("unknown", foreign)) if names
+            for what, names in (("missing", missing), ("unknown", foreign))
+            if names
         )
         raise InputError(
             "name_or_path", f"the weights in {where!r} do not fit the network: {text}", REMEDY

@@ -50,8 +50,11 @@ class NoisyClassifier(nn.Module):
             )
         half, quarter = channels
         self.arguments: dict[str, Any] = {
-            "channels": [half, quarter], "features": features, "embedding": embedding,
-            "num_classes": num_classes, "sigma_data": sigma_data,
+            "channels": [half, quarter],
+            "features": features,
+            "embedding": embedding,
+            "num_classes": num_classes,
+            "sigma_data": sigma_data,
         }
         self.num_classes, self.num_features, self.sigma_data = num_classes, features, sigma_data
         self.noise = nn.Linear(2 * len(PERIODS), embedding)

@@ -51,12 +51,17 @@ class UNet(nn.Module):
         half, quarter = channels
         if half % GROUP_CHANNELS or quarter % GROUP_CHANNELS or quarter % heads:
             raise InputError(
-                "channels", f"is {tuple(channels)} with {heads} heads",
+                "channels",
+                f"is {tuple(channels)} with {heads} heads",
                 f"Give multiples of {GROUP_CHANNELS}, the second also of the number of heads",
             )
         self.arguments: dict[str, Any] = {
-            "image_channels": image_channels, "channels": [half, quarter], "blocks": list(blocks),
-            "heads": heads, "embedding": embedding, "num_labels": num_labels,
+            "image_channels": image_channels,
+            "channels": [half, quarter],
+            "blocks": list(blocks),
+            "heads": heads,
+            "embedding": embedding,
+            "num_labels": num_labels,
         }
         self.embed = Embedding(embedding, num_labels)
         self.stem = nn.Conv2d(4 * image_channels, half, 3, padding=1)

@@ -8,9 +8,10 @@ against it.
 
 from __future__ import annotations
 
+from .closed import Posterior
 from .energy import energy_distance
 from .examples import one_d, two_class_2d
-from .mixture import GaussianMixture, Posterior
+from .mixture import GaussianMixture
 from .target import TargetSampler
 from .tilted import TiltedPosterior
 

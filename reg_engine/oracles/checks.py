@@ -56,7 +56,8 @@ def label_rows(y: Labels, count: int, num_classes: int, device: torch.device) ->
         raise InputError("y", f"has shape {tuple(rows.shape)}", f"Give one label, or ({count},)")
     if not bool(((rows >= 0) & (rows <= num_classes)).all()):
         raise InputError(
-            "y", f"{rows.unique().tolist()[:5]} are not all labels",
+            "y",
+            f"{rows.unique().tolist()[:5]} are not all labels",
             f"Use 0 to {num_classes - 1}, or {num_classes} for the unconditional reference",
         )
     return rows.to(device, torch.long).expand(count)
@@ -81,7 +82,8 @@ def component_labels(labels: Tensor | None, count: int) -> Tensor:
     labels = torch.as_tensor(labels)
     if labels.shape != (count,) or labels.dtype not in (torch.int32, torch.int64):
         raise InputError(
-            "labels", f"has shape {tuple(labels.shape)} and dtype {labels.dtype}",
+            "labels",
+            f"has shape {tuple(labels.shape)} and dtype {labels.dtype}",
             f"Give integers ({count},)",
         )
     found = labels.unique().tolist()
@@ -95,7 +97,8 @@ def eigen(covariance: float | Tensor, count: int, dim: int) -> tuple[Tensor, Ten
     value = torch.as_tensor(covariance, dtype=torch.float64)
     if value.shape not in ((), (count,), (count, dim, dim)):
         raise InputError(
-            "covariance", f"has shape {tuple(value.shape)}",
+            "covariance",
+            f"has shape {tuple(value.shape)}",
             f"Give one deviation, deviations ({count},), or covariances {(count, dim, dim)}",
         )
     if not bool(value.isfinite().all()):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,10 +39,10 @@ class ExactNet:
         rows = label_rows(y, x.shape[0], self.mixture.num_classes, x.device)
         if self.prediction == "edm":
             return self._edm(x, t, rows)
-        # The schedule is float64 arithmetic on the host.
+        # The schedule is float64 arithmetic on the host; `tolist` also reads torch.func's wrappers.
         alpha, sigma = (
             torch.from_numpy(level).to(x)[:, None]
-            for level in self.schedule(t.detach().to("cpu", torch.float64).numpy())
+            for level in self.schedule(np.array(t.tolist(), dtype=np.float64))
         )
         denoised, score = self.mixture._moments(x, alpha, sigma, rows)
         noise = -sigma * score
@@ -84,16 +85,17 @@ class GoldenNet:
         return out
 
 
-def exact(
-    mixture: GaussianMixture, y: int | None, prediction: str, schedule: Schedule
-) -> Denoiser:
+def exact(mixture: GaussianMixture, y: int | None, prediction: str, schedule: Schedule) -> Denoiser:
     choice("prediction", prediction, PREDICTIONS)
     label_rows(y, 1, mixture.num_classes, mixture.means.device)
     return _wrap(mixture, ExactNet(mixture, prediction, schedule, y), prediction, schedule)
 
 
 def golden(
-    mixture: GaussianMixture, w: float, y: int | None, schedule: Schedule,
+    mixture: GaussianMixture,
+    w: float,
+    y: int | None,
+    schedule: Schedule,
     accuracy: Mapping[str, Any],
 ) -> Denoiser:
     label_rows(y, 1, mixture.num_classes, mixture.means.device)

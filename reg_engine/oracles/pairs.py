@@ -11,15 +11,13 @@ so the tilted target can be integrated if every component k of the class has one
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from .mixture import GaussianMixture
+from .closed import ClosedForms
 
 __all__ = ["Pairs", "pairs"]
 
@@ -47,7 +45,7 @@ class Pairs(NamedTuple):
         return self.precision.where(self.valid[..., None, None], identity)
 
 
-def pairs(mixture: GaussianMixture, w: float, rows: Tensor, snr: float = 0.0) -> Pairs:
+def pairs(mixture: ClosedForms, w: float, rows: Tensor, snr: float = 0.0) -> Pairs:
     """All products of the mixture's components, times the kernel exp(-snr |x|^2 / 2).
 
     Args:
@@ -69,7 +67,8 @@ def pairs(mixture: GaussianMixture, w: float, rows: Tensor, snr: float = 0.0) ->
     for row in rows.unique().tolist():
         if not bool(valid[mixture.log_weights[row].isfinite()].any(-1).all()):
             raise InputError(
-                "w", f"p(x_0|y)^(1+w) / p_ref(x_0)^w has no finite integral at {w:g}, y = {row}",
+                "w",
+                f"p(x_0|y)^(1+w) / p_ref(x_0)^w has no finite integral at {w:g}, y = {row}",
                 "Lower w, or use a reference whose components are at least as wide as the class's",
             )
     return Pairs(tilted, _tilt(linear, w), _tilt(constant, w), valid)

@@ -7,19 +7,15 @@ pairs.py. Both are exact in any dimension: no grid, no cell, no weights.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericalError
 from .checks import check_weight
+from .closed import ClosedForms, draw
 from .pairs import pairs
 
-if TYPE_CHECKING:
-    from .mixture import GaussianMixture
-
-__all__ = ["TargetSampler", "draw"]
+__all__ = ["TargetSampler"]
 
 CHUNK = 1 << 16
 PATIENCE = 1 << 24  # proposals without enough acceptances after which a target is given up
@@ -28,7 +24,7 @@ PATIENCE = 1 << 24  # proposals without enough acceptances after which a target 
 class TargetSampler:
     """Callable (n, generator) -> samples (n, d), float64; `acceptance` is the share kept so far."""
 
-    def __init__(self, mixture: GaussianMixture, w: float, y: int) -> None:
+    def __init__(self, mixture: ClosedForms, w: float, y: int) -> None:
         self.mixture, self.w, self.y = mixture, check_weight(w), int(y)
         self.proposed = self.accepted = 0
         self._class = mixture.log_weights[self.y].isfinite().nonzero()[:, 0]
@@ -100,14 +96,3 @@ class TargetSampler:
         self._means = torch.linalg.solve(precision, products.linear[at][..., None])[..., 0]
         # precision = L L^T, so L^-T unit noise has the covariance precision^-1.
         self._factors = torch.linalg.inv(torch.linalg.cholesky(precision)).mT
-
-
-def draw(
-    log_weights: Tensor, means: Tensor, factors: Tensor, count: int,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """`count` draws (count, d) of a Gaussian mixture with covariances factor factor^T."""
-    weights = (log_weights - log_weights.max()).exp()
-    index = torch.multinomial(weights, count, replacement=True, generator=generator)
-    unit = torch.randn(count, means.shape[1], dtype=torch.float64, generator=generator)
-    return means[index] + (factors[index] @ unit[..., None])[..., 0]

@@ -105,7 +105,8 @@ class Schedule(ABC):
         # A level computed on another schedule may pass the end by rounding.
         if not np.all((level >= 0) & (level <= largest * (1 + 1e-12))):
             raise InputError(
-                "noise_level", f"{noise_level} is not in [0, {largest:.6g}] of {self}",
+                "noise_level",
+                f"{noise_level} is not in [0, {largest:.6g}] of {self}",
                 "Sample on a schedule whose largest sigma/alpha the model was trained for",
             )
         return _like(noise_level, self._time_of(level))
@@ -128,7 +129,8 @@ class Schedule(ABC):
         times = np.asarray(t, dtype=np.float64)
         if not np.all((times >= self.clean_time) & (times <= self.last_valid_time)):
             raise InputError(
-                "t", f"{t} is not in [{self.clean_time:g}, {self.last_valid_time:g}]",
+                "t",
+                f"{t} is not in [{self.clean_time:g}, {self.last_valid_time:g}]",
                 f"Give times of {type(self).__name__}",
             )
         return times

@@ -88,7 +88,8 @@ def _settings(config: Any) -> tuple[Reader, Settings]:
         value = config.get(key, default)
         if value != wanted:
             raise InputError(
-                key, f"is {value!r} in the {name}, which is not supported",
+                key,
+                f"is {value!r} in the {name}, which is not supported",
                 f"Set it to {wanted!r} in the config, or build a schedule of reg_engine.schedules",
             )
     return reader, {key: config.get(key, default) for key, default in reader.read.items()}
@@ -96,7 +97,10 @@ def _settings(config: Any) -> tuple[Reader, Settings]:
 
 _NO = (False, False)
 _BETAS = {
-    "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear",
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
     "steps_offset": 0,
 }
 _KINDS = {"linear": VPLinear, "scaled_linear": ScaledLinear, "squaredcos_cap_v2": Cosine}
@@ -161,17 +165,23 @@ def _variance(settings: Settings) -> tuple[str, Settings]:
 READERS: dict[str, Reader] = {
     "DDPMScheduler": Reader(
         {**_BETAS, "timestep_spacing": "leading", "variance_type": "fixed_small"},
-        {**_VP_FIXED, **_CLIPS}, _vp, _variance, _OUTPUT,
+        {**_VP_FIXED, **_CLIPS},
+        _vp,
+        _variance,
+        _OUTPUT,
     ),
     "DDIMScheduler": Reader(
         {**_BETAS, "timestep_spacing": "leading", "set_alpha_to_one": True},
         {**_VP_FIXED, **_CLIPS},
         lambda settings: _vp(settings, final=_one_to(settings)),
-        lambda settings: ("ddim", {}), _OUTPUT,
+        lambda settings: ("ddim", {}),
+        _OUTPUT,
     ),
     "PNDMScheduler": Reader(
         {
-            **_BETAS, "timestep_spacing": "leading", "set_alpha_to_one": False,
+            **_BETAS,
+            "timestep_spacing": "leading",
+            "set_alpha_to_one": False,
             "skip_prk_steps": False,
         },
         {"trained_betas": (None, None)},
@@ -181,39 +191,62 @@ READERS: dict[str, Reader] = {
     ),
     "EulerDiscreteScheduler": Reader(
         {
-            **_BETAS, "timestep_spacing": "linspace", "final_sigmas_type": "zero",
+            **_BETAS,
+            "timestep_spacing": "linspace",
+            "final_sigmas_type": "zero",
             "use_karras_sigmas": False,
         },
         {
-            **_VP_FIXED, **_SIGMAS, **_ENDS,
-            "interpolation_type": ("linear", "linear"), "timestep_type": ("discrete", "discrete"),
+            **_VP_FIXED,
+            **_SIGMAS,
+            **_ENDS,
+            "interpolation_type": ("linear", "linear"),
+            "timestep_type": ("discrete", "discrete"),
         },
-        _sigma_space, lambda settings: ("euler", {}), frozenset({"prediction_type"}),
+        _sigma_space,
+        lambda settings: ("euler", {}),
+        frozenset({"prediction_type"}),
     ),
     "EulerAncestralDiscreteScheduler": Reader(
         {**_BETAS, "timestep_spacing": "linspace"},
         dict(_VP_FIXED),
-        _sigma_space, lambda settings: ("euler_ancestral", {}), frozenset({"prediction_type"}),
+        _sigma_space,
+        lambda settings: ("euler_ancestral", {}),
+        frozenset({"prediction_type"}),
     ),
     "HeunDiscreteScheduler": Reader(
         {
-            **_BETAS, "beta_start": 0.00085, "beta_end": 0.012,
-            "timestep_spacing": "linspace", "use_karras_sigmas": False,
+            **_BETAS,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "timestep_spacing": "linspace",
+            "use_karras_sigmas": False,
         },
         {"trained_betas": (None, None), **_SIGMAS, "clip_sample": _NO},
-        _sigma_space, lambda settings: ("heun", {}),
+        _sigma_space,
+        lambda settings: ("heun", {}),
         frozenset({"prediction_type", "clip_sample_range"}),
     ),
     "DPMSolverMultistepScheduler": Reader(
         {
-            **_BETAS, "timestep_spacing": "linspace", "final_sigmas_type": "zero",
-            "use_karras_sigmas": False, "lower_order_final": True, "euler_at_final": False,
+            **_BETAS,
+            "timestep_spacing": "linspace",
+            "final_sigmas_type": "zero",
+            "use_karras_sigmas": False,
+            "lower_order_final": True,
+            "euler_at_final": False,
         },
         {
-            **_VP_FIXED, **_SIGMAS, "thresholding": _NO,
-            "solver_order": (2, 2), "algorithm_type": ("dpmsolver++", "dpmsolver++"),
-            "solver_type": ("midpoint", "midpoint"), "use_lu_lambdas": _NO, "use_flow_sigmas": _NO,
-            "lambda_min_clipped": (-float("inf"), -float("inf")), "variance_type": (None, None),
+            **_VP_FIXED,
+            **_SIGMAS,
+            "thresholding": _NO,
+            "solver_order": (2, 2),
+            "algorithm_type": ("dpmsolver++", "dpmsolver++"),
+            "solver_type": ("midpoint", "midpoint"),
+            "use_lu_lambdas": _NO,
+            "use_flow_sigmas": _NO,
+            "lambda_min_clipped": (-float("inf"), -float("inf")),
+            "variance_type": (None, None),
             "use_dynamic_shifting": _NO,
         },
         _multistep,
@@ -223,13 +256,24 @@ READERS: dict[str, Reader] = {
     "FlowMatchEulerDiscreteScheduler": Reader(
         {"num_train_timesteps": 1000, "shift": 1.0},
         {
-            "use_dynamic_shifting": _NO, "invert_sigmas": _NO, "shift_terminal": (None, None),
-            "use_karras_sigmas": _NO, **_SIGMAS, "stochastic_sampling": _NO,
+            "use_dynamic_shifting": _NO,
+            "invert_sigmas": _NO,
+            "shift_terminal": (None, None),
+            "use_karras_sigmas": _NO,
+            **_SIGMAS,
+            "stochastic_sampling": _NO,
         },
-        _flow, lambda settings: ("flow_euler", {}),
-        frozenset({
-            "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type",
-        }),
+        _flow,
+        lambda settings: ("flow_euler", {}),
+        frozenset(
+            {
+                "base_shift",
+                "max_shift",
+                "base_image_seq_len",
+                "max_image_seq_len",
+                "time_shift_type",
+            }
+        ),
     ),
     "EDMEulerScheduler": Reader(
         {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0},

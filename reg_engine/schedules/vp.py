@@ -38,7 +38,7 @@ class VP(Schedule):
     """
 
     prior: str = field(default="unit", kw_only=True)
-    spacing: str = field(default="leading", kw_only=True)
+    spacing: str = field(default="trailing", kw_only=True)
     steps_offset: int = field(default=0, kw_only=True)
     final: str = field(default="zero", kw_only=True)
     rounded: bool = field(default=True, kw_only=True)

@@ -66,12 +66,14 @@ def pndm(schedule: Schedule, times: Sequence[float], skip_prk: bool) -> list[Row
     places = places_at(schedule, times)
     if places[0].alpha == 0:
         raise InputError(
-            "solver", f"'pndm' cannot start at t = {places[0].t:g}, where alpha = 0",
+            "solver",
+            f"'pndm' cannot start at t = {places[0].t:g}, where alpha = 0",
             "Use 'flow_heun' or 'dpmpp_2m', or give times that start later",
         )
     if not skip_prk and len(places) - 1 <= RUNGE_KUTTA_STEPS:
         raise InputError(
-            "steps", f"{len(places) - 1} are too few for the Runge-Kutta start of 'pndm'",
+            "steps",
+            f"{len(places) - 1} are too few for the Runge-Kutta start of 'pndm'",
             f"Take at least {RUNGE_KUTTA_STEPS + 1} steps, or skip_prk=True",
         )
     rows: list[Row] = []
@@ -111,7 +113,8 @@ def _check_growth(first: float, second: float, t: Place, s: Place) -> None:
     growth = abs(first * second) / s.sigma**2
     if growth > MOST_GROWTH:
         raise InputError(
-            "solver", f"the start of 'pndm' would amplify rounding by {growth:.0e} on its way from "
+            "solver",
+            f"the start of 'pndm' would amplify rounding by {growth:.0e} on its way from "
             f"sigma/alpha = {t.level:.3g} to {s.level:.3g}",
             "Use another solver, more steps, or a grid that starts later (spacing='leading')",
         )

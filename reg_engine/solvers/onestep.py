@@ -135,6 +135,10 @@ def _churned(row: Row, hat: Place, s_noise: float) -> Row:
     added = math.sqrt(max(hat.sigma**2 - (growth * row.sigma_s) ** 2, 0.0))
     return replace(
         row,
-        s=hat.t, alpha_s=hat.alpha, sigma_s=hat.sigma,
-        a=growth * row.a, b=tuple(growth * b for b in row.b), c=s_noise * added,
+        s=hat.t,
+        alpha_s=hat.alpha,
+        sigma_s=hat.sigma,
+        a=growth * row.a,
+        b=tuple(growth * b for b in row.b),
+        c=s_noise * added,
     )

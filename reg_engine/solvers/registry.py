@@ -94,8 +94,12 @@ SOLVERS: dict[str, Solver] = {
     solver.name: solver
     for solver in (
         Solver(
-            "ddpm", 1.0, True, onestep.ddpm,
-            {"variance": Option("small", ("small", "large"))}, {"variance": "small"},
+            "ddpm",
+            1.0,
+            True,
+            onestep.ddpm,
+            {"variance": Option("small", ("small", "large"))},
+            {"variance": "small"},
         ),
         Solver("ddim", 1.0, False, onestep.ancestral, {"eta": Option(0.0, high=1.0)}),
         Solver("pndm", 2.0, False, multistep.pndm, {"skip_prk": Option(False)}),
@@ -141,7 +145,8 @@ def table(
     if solver.flow_only and not isinstance(schedule, Flow):
         other = solver.name.removeprefix("flow_")
         raise InputError(
-            "solver", f"{solver.name!r} needs a Flow schedule, this is {type(schedule).__name__}",
+            "solver",
+            f"{solver.name!r} needs a Flow schedule, this is {type(schedule).__name__}",
             f"Use {other!r}, which works on every schedule",
         )
     values = solver.checked(options)

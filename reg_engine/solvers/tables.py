@@ -50,6 +50,11 @@ class Row:
     b: tuple[float, ...]
     c: float = 0.0
 
+    @property
+    def noise_level(self) -> float:
+        """sigma_t / alpha_t; infinite where alpha_t = 0."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
 
 @dataclass(frozen=True)
 class Table:
@@ -90,7 +95,8 @@ class Table:
         high = math.hypot(first.alpha, first.sigma) * (1 + RTOL)
         if self.preserves_marginals and not first.sigma * (1 - RTOL) <= self.init_scale <= high:
             raise InputError(
-                "init_scale", f"{self.init_scale:g} is not in [sigma, sqrt(alpha^2 + sigma^2)]",
+                "init_scale",
+                f"{self.init_scale:g} is not in [sigma, sqrt(alpha^2 + sigma^2)]",
                 f"The first row starts at alpha = {first.alpha:g}, sigma = {first.sigma:g}",
             )
         self._check_marginals()

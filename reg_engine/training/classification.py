@@ -82,9 +82,12 @@ class ClassifierTask:
         """What a reader needs to build the classifier."""
         assert isinstance(net, NoisyClassifier)
         return {
-            "architecture": "classifier", "data": "mnist", "arguments": net.arguments,
+            "architecture": "classifier",
+            "data": "mnist",
+            "arguments": net.arguments,
             "sample_shape": [1, *self.images.shape[1:]],
-            "num_classes": self.settings.num_classes, "task": asdict(self.settings),
+            "num_classes": self.settings.num_classes,
+            "task": asdict(self.settings),
         }
 
 

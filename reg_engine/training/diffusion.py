@@ -76,9 +76,7 @@ class DiffusionTask:
     def build(self) -> nn.Module:
         """A new U-Net with a row for the null label."""
         s = self.settings
-        return UNet(
-            1, s.channels, s.blocks, s.heads, s.embedding, num_labels=s.num_classes + 1
-        )
+        return UNet(1, s.channels, s.blocks, s.heads, s.embedding, num_labels=s.num_classes + 1)
 
     def loss(self, net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Mean over the batch of lambda(sigma) |denoised - x_0|^2, lambda = 1 / c_out^2.
@@ -97,9 +95,7 @@ class DiffusionTask:
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
         sigma = log_sigma.exp().reshape(-1, 1, 1, 1)
         x = x0 + sigma * noise
-        c_in, c_skip, c_out = preconditioning(
-            "edm", torch.ones_like(sigma), sigma, self.sigma_data
-        )
+        c_in, c_skip, c_out = preconditioning("edm", torch.ones_like(sigma), sigma, self.sigma_data)
         output = net(c_in * x, log_sigma / 4, cond.to(self.device))
         return (output.float() - (x0 - c_skip * x) / c_out).square().mean()
 
@@ -108,9 +104,14 @@ class DiffusionTask:
         assert isinstance(net, UNet)
         s = self.settings
         return {
-            "architecture": "unet", "data": "mnist", "arguments": net.arguments,
+            "architecture": "unet",
+            "data": "mnist",
+            "arguments": net.arguments,
             "prediction": "edm",
             "schedule": {"name": "edm", "sigma_min": s.sigma_min, "sigma_max": s.sigma_max},
-            "sigma_data": self.sigma_data, "sample_shape": [1, *self.images.shape[1:]],
-            "num_classes": s.num_classes, "null_cond": s.num_classes, "task": asdict(s),
+            "sigma_data": self.sigma_data,
+            "sample_shape": [1, *self.images.shape[1:]],
+            "num_classes": s.num_classes,
+            "null_cond": s.num_classes,
+            "task": asdict(s),
         }

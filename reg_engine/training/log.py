@@ -42,10 +42,12 @@ class LossLog:
         now = time.monotonic()
         images = len(self._losses) * config.batch_size
         row = (
-            trainer.step, round(trainer.step * config.batch_size / trainer.task.size, 4),
+            trainer.step,
+            round(trainer.step * config.batch_size / trainer.task.size, 4),
             round(sum(self._losses) / len(self._losses), 6),
             float(f"{config.learning_rate(trainer.step - 1):.6g}"),
-            round(images / max(now - self._since, 1e-9), 1), round(trainer.seconds, 1),
+            round(images / max(now - self._since, 1e-9), 1),
+            round(trainer.seconds, 1),
         )
         self._rows.append(row)
         self._losses, self._since = [], now
@@ -77,9 +79,7 @@ class Reporter:
     def __init__(self, trainer: Trainer, shown: bool) -> None:
         self.trainer, self.shown = trainer, shown
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar = Progress(
-            trainer.config.steps, shown, label=f"training {trainer.task.name}"
-        )
+        self._bar = Progress(trainer.config.steps, shown, label=f"training {trainer.task.name}")
         self._rows = 0
 
     def update(self, row: tuple[float, ...] | None) -> None:

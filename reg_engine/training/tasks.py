@@ -106,14 +106,20 @@ def train_task(
         theirs = load_state(checkpoint)["config"]
         config = _from_dict(theirs) if export_now else replace(config, steps=theirs["steps"])
     else:
-        config = replace(config, steps=plan_steps(
-            task, config, device, recipe.epochs if epochs is None else epochs, minutes, epochs
-        ))
+        config = replace(
+            config,
+            steps=plan_steps(
+                task, config, device, recipe.epochs if epochs is None else epochs, minutes, epochs
+            ),
+        )
     trainer = Trainer(task, config, folder, device=device, show=show)
     finished = trainer.step >= config.steps if export_now else trainer.run()
     path = export(trainer, task, folder / recipe.file) if finished or export_now else None
     return Result(
-        task=name, finished=finished, step=trainer.step, steps=config.steps,
+        task=name,
+        finished=finished,
+        step=trainer.step,
+        steps=config.steps,
         seconds=round(trainer.seconds, 1),
         parameters=sum(p.numel() for p in trainer.net.parameters()),
         weights=None if path is None else str(path),
@@ -153,7 +159,9 @@ def plan_steps(
 def export(trainer: Trainer, task: DiffusionTask | ClassifierTask, path: Path) -> Path:
     """Write the averaged weights as float16 safetensors with all a reader needs."""
     description = {
-        **task.metadata(trainer.net), "training": trainer.config.as_dict(), "step": trainer.step,
+        **task.metadata(trainer.net),
+        "training": trainer.config.as_dict(),
+        "step": trainer.step,
         "seconds": round(trainer.seconds, 1),
     }
     save_weights(path, trainer.average.state, description)

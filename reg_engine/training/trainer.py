@@ -95,7 +95,8 @@ class Trainer:
         self.checkpoint = self.folder / "checkpoint.pt"
         torch.manual_seed(config.seed)
         # Channels last is what the CPU's and the GPU's bfloat16 convolutions want.
-        self.net = task.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net: Any = task.build().to(self.device)  # Any: nn.Module.to is not typed for memory formats
+        self.net: nn.Module = net.to(memory_format=torch.channels_last)
         self.average = Average(self.net)
         self.optimizer = torch.optim.AdamW(
             _groups(self.net, config.weight_decay), lr=config.lr, betas=config.betas
@@ -143,8 +144,9 @@ class Trainer:
         generator = torch.Generator().manual_seed(_mix(config.seed, 1, step))
         self.net.train()
         # Math attention: with 49 tokens it is faster in training on the CPU than the fused kernel.
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast(
-            self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"),
         ):
             loss = self.task.loss(self.net, indices, generator)
         self.optimizer.zero_grad(set_to_none=True)
@@ -164,11 +166,19 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint: to a temporary file first, then renamed over the old one."""
         self.log.flush()
-        save_state(self.checkpoint, {
-            "task": self.task.name, "config": self.config.as_dict(), "step": self.step,
-            "seconds": self.seconds, "net": self.net.state_dict(), "average": self.average.state,
-            "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state(),
-        })
+        save_state(
+            self.checkpoint,
+            {
+                "task": self.task.name,
+                "config": self.config.as_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "net": self.net.state_dict(),
+                "average": self.average.state,
+                "optimizer": self.optimizer.state_dict(),
+                "rng": torch.get_rng_state(),
+            },
+        )
 
     def _resume(self) -> None:
         state = load_state(self.checkpoint)
@@ -178,14 +188,16 @@ class Trainer:
         if different:
             text = ", ".join(f"{key} {theirs.get(key)!r} (now {ours[key]!r})" for key in different)
             raise InputError(
-                "config", f"{self.checkpoint} was trained with {text}",
+                "config",
+                f"{self.checkpoint} was trained with {text}",
                 "Give the same settings to go on with it, or another folder to start anew",
             )
         try:
             self.net.load_state_dict(state["net"])
         except RuntimeError as error:
             raise InputError(
-                "checkpoint", f"{self.checkpoint} holds another network ({error})",
+                "checkpoint",
+                f"{self.checkpoint} holds another network ({error})",
                 "Give another folder to start anew",
             ) from error
         self.average.load(state["average"])
