@@ -22,8 +22,8 @@ class SampleNoise:
 
     Args:
         seeds: one integer a sample, in [0, 2^63).
-        stream: "noise" (the initial state and the solver's noise) or "probes" (Hutchinson). They are
-            independent: the choice of a rectifier does not change a sample's noise.
+        stream: "noise" (the initial state and the solver's noise) or "probes" (Hutchinson). They
+            are independent: choosing a rectifier does not change a sample's noise.
     """
 
     def __init__(self, seeds: Sequence[int], stream: str = "noise") -> None:

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, schedules
+from reg_engine.point import Point
+from reg_engine.references import Unconditional
+from reg_engine.solvers import table
 
 SHAPE = (1, 4, 4)
 CLASSES = 3
@@ -43,3 +46,19 @@ def tiny(
         null_cond,
         num_classes=CLASSES,
     )
+
+
+def flow_point(batch: int = 4) -> Point:
+    """A point half way down a flow, with random states."""
+    schedule = schedules.Flow()
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, *SHAPE, dtype=torch.float64, generator=g)
+    row = table("flow_euler", schedule, 8).rows[3]
+    labels = torch.zeros(batch, dtype=torch.long)
+    return Point(x, row, 3, tiny("flow", schedule), Unconditional(), labels, {})
+
+
+def pair(point: Point, seed: int = 2) -> tuple[Tensor, Tensor]:
+    """Random cond and ref at the point."""
+    g = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(point.x.shape, dtype=torch.float64, generator=g) for _ in range(2))

@@ -11,7 +11,7 @@ from nets import CLASSES, SHAPE, tiny
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, schedules
-from reg_engine.preconditioning import PREDICTIONS, preconditioning
+from reg_engine.preconditioning import PREDICTIONS
 
 SCHEDULES = [schedules.VPLinear(), schedules.EDM(), schedules.Flow()]
 
@@ -84,13 +84,6 @@ def test_network_dtype_only_at_the_call(dtype: torch.dtype) -> None:
     out = view(torch.randn(2, *SHAPE), 998.0, torch.zeros(2, dtype=torch.long))
     assert out.dtype == torch.float32
     assert net.seen == [(dtype, torch.float32)]  # bfloat16 would turn step 998 into 1000
-
-
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_coefficients_agree_between_floats_and_tensors(prediction: str) -> None:
-    numbers = preconditioning(prediction, 0.8, 0.6, 0.7)
-    tensors = preconditioning(prediction, *torch.tensor([0.8, 0.6], dtype=torch.float64), 0.7)
-    assert [float(t) for t in tensors] == pytest.approx(numbers, rel=1e-14)
 
 
 def test_view_through_another_schedule_is_the_same_point() -> None:

@@ -6,29 +6,10 @@ import math
 
 import pytest
 import torch
-from nets import SHAPE, tiny
-from torch import Tensor
+from nets import flow_point, pair
 
-from reg_engine import InputError, schedules
-from reg_engine.adjustments import ZeroInit
+from reg_engine import InputError
 from reg_engine.directions import APG, TCFG, CFGZeroStar, Delta, dot
-from reg_engine.point import Point
-from reg_engine.references import Unconditional
-from reg_engine.solvers import table
-
-
-def flow_point(batch: int = 4) -> Point:
-    schedule = schedules.Flow()
-    g = torch.Generator().manual_seed(1)
-    x = torch.randn(batch, *SHAPE, dtype=torch.float64, generator=g)
-    row = table("flow_euler", schedule, 8).rows[3]
-    labels = torch.zeros(batch, dtype=torch.long)
-    return Point(x, row, 3, tiny("flow", schedule), Unconditional(), labels, {})
-
-
-def pair(point: Point, seed: int = 2) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(point.x.shape, dtype=torch.float64, generator=g) for _ in range(2))
 
 
 def test_neutral_settings_are_cfg() -> None:
@@ -104,14 +85,6 @@ def test_equal_diffusers_guiders(scale: float) -> None:
         assert (got - wanted).abs().max() <= 1e-6 * scale * wanted.abs().max(), type(
             guider
         ).__name__
-
-
-def test_zero_init_stands_still() -> None:
-    p = flow_point()
-    cond, _ = pair(p)
-    still = ZeroInit(4)(p, cond, cond)
-    assert p.to_prediction(still).abs().max() < 1e-12
-    assert ZeroInit(3)(p, cond, cond) is cond
 
 
 @pytest.mark.parametrize("bad", [{"momentum": 1.0}, {"radius": 0.0}, {"parallel": -0.1}])

@@ -9,7 +9,6 @@ from nets import CLASSES, SHAPE, TinyNet, tiny
 
 import reg_engine
 from reg_engine import Engine, Guidance, Plan, schedules
-from reg_engine.adjustments import Rescale
 from reg_engine.noise import SampleNoise
 from reg_engine.rectifiers import RECTIFIERS
 from reg_engine.references import BadModel
@@ -132,25 +131,6 @@ def test_autoguidance_equals_cfg_when_the_bad_model_is_the_null_label() -> None:
             for r in (bad, reg_engine.Unconditional())
         ]
         assert torch.allclose(runs[0], runs[1], rtol=1e-4, atol=1e-5)
-
-
-def test_rescale_one_keeps_the_deviation_of_cond() -> None:
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def spy(point: object, guided: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
-        seen.append((point.to_prediction(guided), point.to_prediction(cond)))
-        return guided
-
-    guidance = Guidance(6.0, rectify=None, adjust=(Rescale(1.0), spy))
-    net = TinyNet().double()
-    reg_engine.sample(
-        tiny(net=net), LABELS, guidance=guidance, steps=4, dtype=torch.float64, **QUIET
-    )
-    assert len(seen) == 7
-    for guided, cond in seen:
-        wanted, found = cond.flatten(1).std(1), guided.flatten(1).std(1)
-        assert torch.allclose(found, wanted, rtol=1e-12)
-        assert (guided - cond).abs().max() > 1e-3, "guidance did nothing"
 
 
 def test_stochastic_noise_is_the_same_for_every_rectifier() -> None:

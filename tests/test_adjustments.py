@@ -1,0 +1,59 @@
+"""Adjustments of the guided estimate: rescale against its formula, zero-init stands still."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nets import TinyNet, flow_point, pair, tiny
+
+import reg_engine
+from reg_engine import Guidance, InputError
+from reg_engine.adjustments import Rescale, ZeroInit
+
+LABELS = torch.tensor([0, 1, 2, 0, 1])
+QUIET = {"progress": False}
+
+
+def test_rescale_one_keeps_the_deviation_of_cond() -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def spy(point: object, guided: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        seen.append((point.to_prediction(guided), point.to_prediction(cond)))
+        return guided
+
+    guidance = Guidance(6.0, rectify=None, adjust=(Rescale(1.0), spy))
+    net = TinyNet().double()
+    reg_engine.sample(
+        tiny(net=net), LABELS, guidance=guidance, steps=4, dtype=torch.float64, **QUIET
+    )
+    assert len(seen) == 7
+    for guided, cond in seen:
+        wanted, found = cond.flatten(1).std(1), guided.flatten(1).std(1)
+        assert torch.allclose(found, wanted, rtol=1e-12)
+        assert (guided - cond).abs().max() > 1e-3, "guidance did nothing"
+
+
+def test_rescale_mixes_by_its_share() -> None:
+    """Eqs. 15-16 of arXiv 2305.08891, on predictions."""
+    p = flow_point()
+    cond, guided = pair(p)
+    c, g = p.to_prediction(cond), p.to_prediction(guided)
+    ratio = (c.flatten(1).std(1) / g.flatten(1).std(1))[:, None, None, None]
+    for share in (0.0, 0.7, 1.0):
+        got = p.to_prediction(Rescale(share)(p, guided, cond))
+        assert torch.allclose(got, share * g * ratio + (1 - share) * g, rtol=1e-10)
+
+
+def test_zero_init_stands_still() -> None:
+    p = flow_point()
+    cond, _ = pair(p)
+    still = ZeroInit(4)(p, cond, cond)
+    assert p.to_prediction(still).abs().max() < 1e-12
+    assert ZeroInit(3)(p, cond, cond) is cond
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(InputError, match="share"):
+        Rescale(1.5)
+    with pytest.raises(InputError, match="evaluations"):
+        ZeroInit(-1)

@@ -1,0 +1,120 @@
+"""Guidance composes: every prediction is one method, every direction and weight is rectifiable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nets import tiny
+from torch import Tensor
+
+import reg_engine
+from reg_engine import CFGPlusPlus, Cosine, Guidance, Interval, Linear, oracles, schedules
+from reg_engine.adjustments import Rescale, ZeroInit
+from reg_engine.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine.rectifiers import RECTIFIERS, Diagonal
+
+MIXTURE = oracles.two_class_2d()
+LABELS = torch.tensor([0, 1, 0, 1, 1, 0])
+
+
+def run(model: reg_engine.Denoiser, guidance: Guidance, solver: str, steps: int = 9) -> Tensor:
+    return reg_engine.sample(
+        model,
+        LABELS,
+        guidance=guidance,
+        solver=solver,
+        steps=steps,
+        seeds=range(6),
+        dtype=torch.float64,
+        progress=False,
+    ).samples
+
+
+@pytest.mark.parametrize("rectify", [None, *RECTIFIERS])
+@pytest.mark.parametrize(
+    ("schedule", "solver"),
+    [
+        (schedules.VPLinear(), "ddim"),
+        (schedules.EDM(sigma_min=0.01, sigma_max=20.0), "heun"),
+        (schedules.Flow(shift=2.0), "flow_heun"),
+        (schedules.Cosine(), "dpmpp_2m"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_every_prediction_type_gives_the_same_guided_sample(
+    rectify: str | None, schedule: schedules.Schedule, solver: str
+) -> None:
+    predictions = ["epsilon", "sample", "v_prediction", "flow", "edm"]
+    if isinstance(schedule, schedules.Flow):
+        predictions = ["sample", "v_prediction", "flow"]  # at t = 1 alpha = 0: no epsilon there
+    runs = [
+        run(
+            MIXTURE.denoiser(prediction=p, schedule=schedule),
+            Guidance(3.0, rectify=rectify),
+            solver,
+        )
+        for p in predictions
+    ]
+    tolerance = 1e-6 if rectify in ("fd", "fd_batched") else 1e-10
+    for prediction, other in zip(predictions[1:], runs[1:], strict=True):
+        assert (other - runs[0]).abs().max() <= tolerance * runs[0].abs().max(), prediction
+
+
+@pytest.mark.parametrize("rectify", list(RECTIFIERS))
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        {"direction": APG(radius=1.0)},
+        {"direction": CFGZeroStar(), "adjust": (ZeroInit(1),)},
+        {"direction": TCFG()},
+        {"weight": CFGPlusPlus(0.6)},
+        {"weight": Linear(1.0, 4.0)},
+        {"weight": Cosine(4.0)},
+        {"weight": Interval(4.0, 0.1, 5.0)},
+        {"adjust": Rescale(0.7)},
+    ],
+    ids=lambda g: "-".join(type(v).__name__ for v in g.values()),
+)
+def test_every_method_is_rectifiable(guidance: dict[str, object], rectify: str) -> None:
+    """The rectifier changes the result, stays finite, and K = I would leave it as it is."""
+    model = MIXTURE.denoiser(schedule=schedules.EDM(sigma_min=0.01, sigma_max=20.0))
+    options = {"weight": 3.0, **guidance}
+    plain, rectified = (run(model, Guidance(**options, rectify=r), "ddim") for r in (None, rectify))
+    assert rectified.isfinite().all()
+    assert (rectified - plain).abs().max() > 1e-3
+
+    def identity(point, direction):  # type: ignore[no-untyped-def]
+        ref, cond = point.stack(point.x)
+        delta = direction(point, cond, ref)
+        return cond, delta, delta
+
+    identity.name = "identity"
+    same = run(model, Guidance(**options, rectify=identity), "ddim")
+    assert torch.allclose(same, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_estimators_of_the_same_product_agree_on_an_exact_model() -> None:
+    """K is symmetric for an exact denoiser, so vjp, jvp and fd are one method."""
+    model = MIXTURE.denoiser(schedule=schedules.EDM(sigma_min=0.01, sigma_max=20.0))
+    from reg_engine.rectifiers import FD, JVP, VJP
+
+    runs = {
+        type(r).__name__: run(model, Guidance(3.0, rectify=r), "heun")
+        for r in (VJP(), JVP(lagged=False), FD())
+    }
+    assert torch.allclose(runs["JVP"], runs["VJP"], rtol=1e-9, atol=1e-9)
+    assert torch.allclose(runs["FD"], runs["VJP"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(
+        run(model, Guidance(3.0, rectify=Diagonal()), "heun"), runs["VJP"], atol=1e-3
+    )
+
+
+def test_a_number_is_a_constant_scale_and_an_adjustment_a_tuple() -> None:
+    guidance = Guidance(3.0, rectify=None, adjust=Rescale())
+    assert guidance.weight == reg_engine.Constant(3.0) and guidance.adjust == (Rescale(),)
+    assert isinstance(guidance.direction, Delta)
+    a = reg_engine.sample(tiny(), [0, 1], scale=3.0, rectify="vjp", steps=3, progress=False)
+    b = reg_engine.sample(
+        tiny(), [0, 1], guidance=Guidance(3.0, rectify="vjp"), steps=3, progress=False
+    )
+    assert torch.equal(a.samples, b.samples)

@@ -1,0 +1,44 @@
+"""A point asks the networks in as few batches as it can, and counts every row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from nets import CLASSES, flow_point, tiny
+
+from reg_engine.point import Counter
+from reg_engine.references import BadModel
+
+
+def test_stack_is_one_batch_for_the_same_network() -> None:
+    p = flow_point(batch=2)
+    moved = p.x + 0.1
+    ref, cond, again = p.stack(p.x, moved)
+    assert p.denoiser.net.calls == [[CLASSES, CLASSES, 0, 0, 0, 0]]
+    assert p.counter == Counter(forward=6)
+    null = torch.full((2,), CLASSES)
+    for got, (x, labels) in zip(
+        (ref, cond, again), ((p.x, null), (p.x, p.cond), (moved, p.cond)), strict=True
+    ):
+        assert torch.allclose(got, p.denoiser(x, p.row.t, labels), rtol=1e-5, atol=1e-6)
+
+
+def test_stack_asks_another_network_apart() -> None:
+    p = flow_point(batch=2)
+    bad = tiny("flow", p.denoiser.schedule)
+    p = replace(p, reference=BadModel(bad), counter=Counter())
+    ref, cond = p.stack(p.x)
+    assert p.denoiser.net.calls == [[0, 0]] and bad.net.calls == [[0, 0]]
+    assert p.counter.forward == 4
+    assert torch.equal(ref, cond)
+
+
+def test_predictions_and_back() -> None:
+    p = flow_point()
+    denoised = torch.randn_like(p.x)
+    assert torch.allclose(p.from_prediction(p.to_prediction(denoised)), denoised, rtol=1e-10)
+    delta = torch.randn_like(p.x)
+    wanted = p.to_prediction(denoised + delta) - p.to_prediction(denoised)
+    assert torch.allclose(p.delta_to_prediction(delta), wanted, rtol=1e-9)
+    assert torch.allclose(p.delta_from_prediction(wanted), delta, rtol=1e-9)
