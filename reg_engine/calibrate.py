@@ -98,12 +98,7 @@ def calibrate(
     Raises:
         InputError: a bad argument, or guidance that is never rectified.
     """
-    if not (isinstance(tolerance, float) and 0 < tolerance < 1):
-        raise InputError(
-            "tolerance", f"is {tolerance!r}", "Give a number between 0 and 1, such as 0.02"
-        )
-    if choices.get("plan") is not None:
-        raise InputError("plan", "is what calibration finds", "Leave it out")
+    _check(tolerance, choices)
     seeds = None if seeds is None else list(seeds)
     plain = Engine(model, **choices)
     rectify = plain.guidance.rectify
@@ -136,6 +131,15 @@ def calibrate(
         "estimator": recorder.name,
     }
     return replace(plan, report=report)
+
+
+def _check(tolerance: float, choices: dict[str, Any]) -> None:
+    if not (isinstance(tolerance, float) and 0 < tolerance < 1):
+        raise InputError(
+            "tolerance", f"is {tolerance!r}", "Give a number between 0 and 1, such as 0.02"
+        )
+    if choices.get("plan") is not None:
+        raise InputError("plan", "is what calibration finds", "Leave it out")
 
 
 def _search(

@@ -159,7 +159,8 @@ class Engine:
                 x, row, index, self.denoiser, self.guidance.reference, cond, memory, counter, probes
             )
             rectifier = self._ready(point) if mode == "reg" else None
-            cond_denoised, term = EVALUATIONS[mode](point, self.guidance.direction, rectifier)  # type: ignore[arg-type]
+            evaluate = EVALUATIONS[mode]
+            cond_denoised, term = evaluate(point, self.guidance.direction, rectifier)
             watch.observe(index, row.t, cond_denoised, term)
             if w and self.guidance.adjust:
                 cond_denoised, term = self._adjusted(point, cond_denoised, term, w), None

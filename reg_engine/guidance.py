@@ -62,21 +62,22 @@ class Guidance:
 
 
 Terms = tuple[Tensor, Tensor | None]  # cond, and what w multiplies (None: nothing)
-Evaluation = Callable[[Point, Direction, Rectifier], Terms]
+Evaluation = Callable[[Point, Direction, Rectifier | None], Terms]
 
 
-def _cond(point: Point, direction: Direction, rectifier: Rectifier) -> Terms:
+def _cond(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
     return point.cond_at(point.x), None
 
 
-def _cfg(point: Point, direction: Direction, rectifier: Rectifier) -> Terms:
+def _cfg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
     ref, cond = point.stack(point.x)
     delta = direction(point, cond, ref)
     point.memory["delta"] = delta
     return cond, delta
 
 
-def _reg(point: Point, direction: Direction, rectifier: Rectifier) -> Terms:
+def _reg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
+    assert rectifier is not None  # the engine chose one, or the mode would be cfg
     cond, rectified, delta = rectifier(point, direction)
     point.memory["delta"] = delta
     return cond, rectified

@@ -275,8 +275,7 @@ def test_the_packaged_classifier_reads_clean_digits() -> None:
     assert accuracy(load_classifier(), data.test_images, data.test_labels) >= 0.985
 
 
-def test_the_packaged_model_and_classifier_agree_without_guidance() -> None:
-    """100 digits by 18 Euler steps; needs no data."""
+def test_the_packaged_model_and_classifier_agree_without_guidance() -> None:  # by Euler
     model, classifier = load_model(), load_classifier()
     labels = torch.arange(100) % 10
     times = model.schedule.grid(18)

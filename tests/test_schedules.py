@@ -109,15 +109,15 @@ def test_between_integers_the_level_is_linear() -> None:
 @pytest.mark.parametrize(
     ("schedule", "steps", "expected"),
     [
-        (VPLinear(), 5, [800, 600, 400, 200, 0, -1]),
-        (VPLinear(steps_offset=1, final="first"), 4, [751, 501, 251, 1, 0]),
-        (VPLinear(spacing="trailing"), 5, [999, 799, 599, 399, 199, -1]),
+        (VPLinear(spacing="leading"), 5, [800, 600, 400, 200, 0, -1]),
+        (VPLinear(spacing="leading", steps_offset=1, final="first"), 4, [751, 501, 251, 1, 0]),
+        (VPLinear(), 5, [999, 799, 599, 399, 199, -1]),
         (VPLinear(spacing="trailing"), 3, [999, 666, 332, -1]),
         (VPLinear(spacing="linspace"), 4, [999, 666, 333, 0, -1]),
         (VPLinear(spacing="linspace"), 1, [999, -1]),
         (VPLinear(spacing="linspace", rounded=False), 5, [999, 749.25, 499.5, 249.75, 0, -1]),
         (VPLinear(spacing="linspace", extra_step=True), 4, [999, 749, 500, 250, -1]),
-        (VPLinear(extra_step=True), 4, [800, 600, 400, 200, -1]),
+        (VPLinear(spacing="leading", extra_step=True), 4, [800, 600, 400, 200, -1]),
         (Cosine(10, spacing="trailing"), 10, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, -1]),
         (EDM(1.0, 16.0, rho=2.0), 4, [16, 9, 4, 1, 0]),
         (EDM(), 1, [80, 0]),
@@ -161,7 +161,7 @@ def test_prior_scale() -> None:
 
 
 def test_schedules_are_values() -> None:
-    assert VPLinear() == VPLinear() and VPLinear() != VPLinear(spacing="trailing")
+    assert VPLinear() == VPLinear() and VPLinear() != VPLinear(spacing="leading")
     assert len({EDM(), EDM(), Flow(), Flow(2.0)}) == 3
     with pytest.raises(dataclasses.FrozenInstanceError):
         EDM().sigma_max = 3.0  # type: ignore[misc]
@@ -190,10 +190,14 @@ def test_steps_must_be_positive_integers(schedule: Schedule, steps: Any) -> None
 @pytest.mark.parametrize(
     ("schedule", "steps", "word"),
     [
-        (VPLinear(), 1, "trailing"),  # would start at t = 0, with no noise to speak of
+        (
+            VPLinear(spacing="leading"),
+            1,
+            "trailing",
+        ),  # would start at t = 0, with no noise to speak of
         (VPLinear(), 1001, "fewer steps"),
-        (VPLinear(extra_step=True), 1000, "fewer steps"),
-        (VPLinear(steps_offset=300), 4, "offset"),
+        (VPLinear(spacing="leading", extra_step=True), 1000, "fewer steps"),
+        (VPLinear(spacing="leading", steps_offset=300), 4, "offset"),
     ],
 )
 def test_grids_that_do_not_exist(schedule: Schedule, steps: int, word: str) -> None:

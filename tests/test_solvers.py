@@ -215,7 +215,7 @@ def test_dpm_solver_first_and_last_steps() -> None:
 
 
 def test_pndm_asks_midway() -> None:
-    built = table("pndm", VPLinear(), 10)
+    built = table("pndm", VPLinear(spacing="leading"), 10)
     expected = [900, 850, 850, 800, 800, 750, 750, 700, 700, 650, 650, 600, 600, 500, 400]
     assert [row.t for row in built.rows[:15]] == expected
 

@@ -106,12 +106,9 @@ def train_task(
         theirs = load_state(checkpoint)["config"]
         config = _from_dict(theirs) if export_now else replace(config, steps=theirs["steps"])
     else:
-        config = replace(
-            config,
-            steps=plan_steps(
-                task, config, device, recipe.epochs if epochs is None else epochs, minutes, epochs
-            ),
-        )
+        passes = recipe.epochs if epochs is None else epochs
+        steps = plan_steps(task, config, device, passes, minutes, epochs)
+        config = replace(config, steps=steps)
     trainer = Trainer(task, config, folder, device=device, show=show)
     finished = trainer.step >= config.steps if export_now else trainer.run()
     path = export(trainer, task, folder / recipe.file) if finished or export_now else None
