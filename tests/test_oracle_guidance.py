@@ -1,13 +1,13 @@
-"""Guided samples against the distribution that guidance is meant to produce (design: the yardstick).
+"""Guided samples against the distribution that guidance is meant to produce: the yardstick.
 
-The 2-D two-class mixture, 18 Heun steps, class 0: energy distance of the samples to the tilted target
-p(x_0|y)^(1+w) / p(x_0)^w. Two measures keep the statistics solid:
+The 2-D two-class mixture, 18 Heun steps, class 0: energy distance of the samples to the tilted
+target p(x_0|y)^(1+w) / p(x_0)^w. Two measures keep the statistics solid:
 
 * The initial noise is one scrambled Sobol sequence for every method, so that scores repeat to 2 %
   (independent seeds: 50 % at w = 1) and differences between methods are theirs alone.
-* Scores are means over four target draws of COUNT points. Their floor, the score that two independent
-  draws of COUNT points have on average, is the V-statistic's bias, E|x - x'| 2/COUNT, with E|x - x'|
-  taken from the same draws: its error is below 2 %, that of a single pair's score 40 %.
+* Scores are means over three target draws of COUNT points. Their floor, the score that two
+  independent draws of COUNT points have on average, is the V-statistic's bias, E|x - x'| 2/COUNT,
+  with E|x - x'| taken from the same draws: its error is below 2 %, a single pair's score has 40 %.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(model: Denoiser, scale: float, rectify: str | None, count: int) -> Tenso
 @cache
 def target(w: float) -> list[Tensor]:
     sampler = MIXTURE.target_sampler(w)
-    return [sampler(COUNT, torch.Generator().manual_seed(seed)) for seed in range(4)]
+    return [sampler(COUNT, torch.Generator().manual_seed(seed)) for seed in range(3)]
 
 
 @cache
@@ -76,8 +76,8 @@ def score(rectify: str | None, w: float) -> float:
 def test_floor_is_what_two_target_draws_score(w: float) -> None:
     draws = target(w)
     pairs = [energy_distance(a, b) for i, a in enumerate(draws) for b in draws[:i]]
-    # Six pairs of four draws: their mean has an error of about 30 %.
-    assert 0.4 * floor(w) < sum(pairs) / len(pairs) < 2 * floor(w)
+    # Three pairs of three draws: their mean has an error of about 25 %.
+    assert 0.3 * floor(w) < sum(pairs) / len(pairs) < 2 * floor(w)
 
 
 @pytest.mark.parametrize("w", WEIGHTS)

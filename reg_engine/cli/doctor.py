@@ -63,9 +63,8 @@ def _version(name: str) -> str | None:
 
 
 def _devices() -> dict[str, str]:
-    devices = {
-        "cpu": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    }
+    processor = platform.processor() or platform.machine()
+    devices = {"cpu": f"{processor}, {torch.get_num_threads()} torch thread(s)"}
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)

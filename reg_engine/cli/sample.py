@@ -122,7 +122,15 @@ def run_resumable(
         rows = slice(start, start + size)
         kept = shards.load(f"{name}-{number:05d}")
         if kept is None:
-            out = engine.sample(labels[rows], seeds[rows])
+            try:
+                out = engine.sample(labels[rows], seeds[rows])
+            except KeyboardInterrupt:
+                click.echo(
+                    f"stopped: finished batches are kept in {shards.folder}; the same command goes "
+                    "on from there",
+                    err=True,
+                )
+                raise
             kept = out.samples.float(), out.stats.as_dict()
             shards.store(f"{name}-{number:05d}", *kept)
         samples[rows] = kept[0]

@@ -34,6 +34,16 @@ __all__ = ["train"]
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
 @click.option(
+    "--start", default=None, help="Weights (.safetensors) to go on from; default: new ones."
+)
+@click.option(
+    "--noise-mean",
+    default=-1.2,
+    show_default=True,
+    type=float,
+    help="Mean of ln(sigma) in training (mnist).",
+)
+@click.option(
     "--export",
     "export_now",
     is_flag=True,
@@ -52,6 +62,8 @@ def train(
     seed: int,
     device: str,
     dtype: str,
+    start: str | None,
+    noise_mean: float,
     export_now: bool,
     progress: bool,
     as_json: bool,
@@ -68,6 +80,7 @@ def train(
 
     choice("task", task, TASKS)
     numbers: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "dtype": dtype}
+    numbers["noise_mean"] = noise_mean
     if lr is not None:
         numbers["lr"] = lr
     result = train_task(
@@ -79,6 +92,7 @@ def train(
         device=device,
         show=progress,
         export_now=export_now,
+        start=start,
         **numbers,
     )
     if as_json:

@@ -27,6 +27,8 @@ class TrainConfig:
         ema_ramp: see ema_half_life.
         seed: of initial weights, data order, noise and label dropout.
         dtype: "float32" or "bfloat16" (autocast; weights, loss and average stay float32).
+        start: digest of the weights that the run began with; empty = new ones.
+        noise_mean: mean of ln(sigma) in the diffusion task (P_mean in Karras et al. 2022).
 
     Raises:
         InputError: a number out of its range.
@@ -43,6 +45,8 @@ class TrainConfig:
     ema_ramp: float = 0.05
     seed: int = 0
     dtype: str = "float32"
+    start: str = ""
+    noise_mean: float = -1.2
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, ("float32", "bfloat16"))

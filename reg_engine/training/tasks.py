@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import MNIST
 from ..errors import InputError, choice
-from ..models.checkpoint import save_weights
+from ..models.checkpoint import read, save_weights
 from .classification import ClassifierTask, accuracy
 from .config import TrainConfig
 from .diffusion import DiffusionTask
@@ -73,6 +74,7 @@ def train_task(
     device: str = "cpu",
     show: bool = True,
     export_now: bool = False,
+    start: Path | str | None = None,
     **numbers: Any,
 ) -> Result:
     """Train a task, or go on with the run in `folder`; when done, export its averaged weights.
@@ -86,6 +88,7 @@ def train_task(
             run that goes on keeps the number of steps it began with.
         device: "cpu" or "cuda".
         show: progress on standard error.
+        start: a file of the same task's weights to go on from with a new schedule.
         export_now: do not train; export the averaged weights of the checkpoint as they are.
         numbers: fields of TrainConfig: batch_size, lr, seed, dtype, ...
 
@@ -97,8 +100,11 @@ def train_task(
     folder = Path(folder)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("device", f"{device!r} is not usable here", "Use --device cpu")
+    digest, weights = _start(start)
+    config = TrainConfig(steps=1, start=digest, **{"lr": recipe.lr, **numbers})
     task = recipe.task(data.train_images, data.train_labels, device=device)
-    config = TrainConfig(steps=1, **{"lr": recipe.lr, **numbers})
+    if isinstance(task, DiffusionTask):
+        task.settings = replace(task.settings, log_sigma_mean=config.noise_mean)
     checkpoint = folder / "checkpoint.pt"
     if export_now and not checkpoint.exists():
         raise InputError("export", f"there is no {checkpoint}", "Train first")
@@ -109,7 +115,7 @@ def train_task(
         passes = recipe.epochs if epochs is None else epochs
         steps = plan_steps(task, config, device, passes, minutes, epochs)
         config = replace(config, steps=steps)
-    trainer = Trainer(task, config, folder, device=device, show=show)
+    trainer = Trainer(task, config, folder, device=device, show=show, start=weights)
     finished = trainer.step >= config.steps if export_now else trainer.run()
     path = export(trainer, task, folder / recipe.file) if finished or export_now else None
     return Result(
@@ -122,6 +128,15 @@ def train_task(
         weights=None if path is None else str(path),
         scores={} if path is None else _scores(trainer, task, data),
     )
+
+
+def _start(path: Path | str | None) -> tuple[str, dict[str, Tensor] | None]:
+    """(digest, weights) of a file to go on from."""
+    if path is None:
+        return "", None
+    weights, _ = read(Path(path))
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return digest, {name: value.float() for name, value in weights.items()}
 
 
 def plan_steps(

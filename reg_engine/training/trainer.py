@@ -48,6 +48,17 @@ def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Tensor:
     return torch.cat(parts)
 
 
+def _begin_with(net: nn.Module, weights: dict[str, Tensor]) -> None:
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            "start",
+            f"the weights belong to another network ({str(error).splitlines()[0]})",
+            "Give weights that the same task exported",
+        ) from error
+
+
 def _mix(seed: int, stream: int, number: int) -> int:
     """A seed of its own for every (seed, stream, number); streams: data order 0, noise 1.
 
@@ -71,6 +82,7 @@ class Trainer:
         device: where to train.
         save_seconds: seconds between checkpoints.
         log_every: steps that one row of loss.csv averages.
+        start: weights to begin with instead of new ones (`config.start` should name them).
         show: progress on standard error: a bar on a terminal, else a line with each row of the log.
 
     Raises:
@@ -87,6 +99,7 @@ class Trainer:
         save_seconds: float = 60.0,
         log_every: int = 50,
         show: bool = True,
+        start: dict[str, Tensor] | None = None,
     ) -> None:
         self.task, self.config, self.folder = task, config, Path(folder)
         self.device = torch.device(device)
@@ -97,6 +110,8 @@ class Trainer:
         # Channels last is what the CPU's and the GPU's bfloat16 convolutions want.
         net: Any = task.build().to(self.device)  # Any: nn.Module.to is not typed for memory formats
         self.net: nn.Module = net.to(memory_format=torch.channels_last)
+        if start is not None:
+            _begin_with(self.net, start)
         self.average = Average(self.net)
         self.optimizer = torch.optim.AdamW(
             _groups(self.net, config.weight_decay), lr=config.lr, betas=config.betas
