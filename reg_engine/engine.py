@@ -130,6 +130,7 @@ class Engine:
         )
         noise = as_noise(noise, (len(seeds), *self.denoiser.sample_shape), self.device, self.dtype)
         stats = Stats() if stats is None else stats
+        stats.begin(self.device)
         size = self.batch_size or len(seeds)
         modules = (*self.denoiser.modules, *self.guidance.reference.modules)
         with Progress(len(seeds) * len(self.table.rows), self.progress) as bar, frozen(modules):

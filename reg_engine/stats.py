@@ -43,6 +43,11 @@ class Stats:
     _forward_rows: int = field(default=0, repr=False)
     _backward_rows: int = field(default=0, repr=False)
 
+    def begin(self, device: torch.device) -> None:
+        """Start a call: peak memory is counted from here."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
     def add(self, counter: Counter, modes: Tally[str], estimator: str, reason: str) -> None:
         """Count one batch's work."""
         self._forward_rows += counter.forward

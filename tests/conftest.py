@@ -11,7 +11,7 @@ import torch
 
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores between test processes instead of fighting over them."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 

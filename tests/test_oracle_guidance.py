@@ -93,13 +93,13 @@ def test_lagged_and_difference_forms_equal_the_exact_product(rectify: str, w: fl
     assert score(rectify, w) <= max(1.25 * score("vjp", w), floor(w))
 
 
-@pytest.mark.parametrize("w", [2.0, 4.0])
+@pytest.mark.parametrize("w", WEIGHTS)
 def test_golden_guidance_reaches_the_floor(w: float) -> None:
     """Optimal guidance, from 512 points: nothing is left but the solver's and the prior's error."""
     golden = MIXTURE.golden_denoiser(w, schedule=SCHEDULE, nodes=33)
     reached = distance(run(golden, 1.0, None, 512), w)
     assert reached <= 2 * floor(w)
-    assert reached < 0.5 * score("vjp", w)
+    assert reached < (0.75 if w == 1 else 0.5) * score("vjp", w)
 
 
 @pytest.mark.parametrize("w", WEIGHTS)
