@@ -103,18 +103,14 @@ def train_task(
     digest, weights = _start(start)
     config = TrainConfig(steps=1, start=digest, **{"lr": recipe.lr, **numbers})
     task = recipe.task(data.train_images, data.train_labels, device=device)
-    if isinstance(task, DiffusionTask):
-        task.settings = replace(task.settings, log_sigma_mean=config.noise_mean)
-    checkpoint = folder / "checkpoint.pt"
-    if export_now and not checkpoint.exists():
-        raise InputError("export", f"there is no {checkpoint}", "Train first")
-    if checkpoint.exists() and (export_now or minutes is not None):
-        theirs = load_state(checkpoint)["config"]
-        config = _from_dict(theirs) if export_now else replace(config, steps=theirs["steps"])
+    if export_now or (minutes is not None and (folder / "checkpoint.pt").exists()):
+        config = _as_begun(config, folder, whole=export_now)
     else:
         passes = recipe.epochs if epochs is None else epochs
         steps = plan_steps(task, config, device, passes, minutes, epochs)
         config = replace(config, steps=steps)
+    if isinstance(task, DiffusionTask):
+        task.settings = replace(task.settings, log_sigma_mean=config.noise_mean)
     trainer = Trainer(task, config, folder, device=device, show=show, start=weights)
     finished = trainer.step >= config.steps if export_now else trainer.run()
     path = export(trainer, task, folder / recipe.file) if finished or export_now else None
@@ -128,6 +124,15 @@ def train_task(
         weights=None if path is None else str(path),
         scores={} if path is None else _scores(trainer, task, data),
     )
+
+
+def _as_begun(config: TrainConfig, folder: Path, whole: bool) -> TrainConfig:
+    """The config of the run in `folder`; not `whole`: only its number of steps."""
+    checkpoint = folder / "checkpoint.pt"
+    if not checkpoint.exists():
+        raise InputError("export", f"there is no {checkpoint}", "Train first")
+    theirs = load_state(checkpoint)["config"]
+    return _from_dict(theirs) if whole else replace(config, steps=theirs["steps"])
 
 
 def _start(path: Path | str | None) -> tuple[str, dict[str, Tensor] | None]:
