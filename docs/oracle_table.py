@@ -1,6 +1,6 @@
 """Prints the table of docs/oracle.md: how far guided samples are from the distribution they aim at.
 
-python docs/oracle_table.py            # about four minutes on one core
+python docs/oracle_table.py            # about three minutes on one core
 """
 
 from __future__ import annotations

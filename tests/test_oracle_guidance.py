@@ -77,7 +77,7 @@ def test_floor_is_what_two_target_draws_score(w: float) -> None:
     draws = target(w)
     pairs = [energy_distance(a, b) for i, a in enumerate(draws) for b in draws[:i]]
     # Three pairs of three draws: their mean has an error of about 25 %.
-    assert 0.3 * floor(w) < sum(pairs) / len(pairs) < 2 * floor(w)
+    assert 0.4 * floor(w) < sum(pairs) / len(pairs) < 2 * floor(w)
 
 
 @pytest.mark.parametrize("w", WEIGHTS)
@@ -99,6 +99,7 @@ def test_golden_guidance_reaches_the_floor(w: float) -> None:
     golden = MIXTURE.golden_denoiser(w, schedule=SCHEDULE, nodes=33)
     reached = distance(run(golden, 1.0, None, 512), w)
     assert reached <= 2 * floor(w)
+    # At w = 1 vjp itself is within 2.5 floors: there is less room below it.
     assert reached < (0.75 if w == 1 else 0.5) * score("vjp", w)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -76,9 +77,12 @@ def train(
     # Here, so that the other commands start without the trainer.
     from ..data import load_mnist
     from ..errors import choice
+    from ..shards import check_writable
     from ..training import TASKS, train_task
 
     choice("task", task, TASKS)
+    folder = Path(out or f"out/{task}")
+    check_writable(folder / "checkpoint.pt", "--out")
     numbers: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "dtype": dtype}
     numbers["noise_mean"] = noise_mean
     if lr is not None:
@@ -86,7 +90,7 @@ def train(
     result = train_task(
         task,
         load_mnist(data),
-        out or f"out/{task}",
+        folder,
         epochs=epochs,
         minutes=minutes,
         device=device,
