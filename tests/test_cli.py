@@ -190,3 +190,11 @@ def test_doctor_tries_every_estimator() -> None:
     }
     assert report["estimators"]["cpu"]["auto"].startswith("works (vjp")
     assert report["packages"]["torch"]
+
+
+def test_train_says_an_unwritable_folder_before_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "run", Path("/proc/no/run")):
+        result = CliRunner().invoke(cli, ["train", "mnist", "--data", "missing", "--out", str(out)])
+        assert isinstance(result.exception, reg_engine.InputError), result.output
+        assert result.exception.argument == "--out"
