@@ -81,8 +81,5 @@ def test_agreement_under_guidance() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="95.0 % measured: a deeper network is needed (docs/models.md)", strict=True
-)
 def test_agreement_without_guidance() -> None:
     assert agreement(1.0) >= 0.97

@@ -24,7 +24,7 @@ __all__ = ["train"]
     "--epochs",
     default=None,
     type=float,
-    help="Passes through the data [default: 32; mnist-classifier: 6].",
+    help="Passes through the data [default: 40; mnist-classifier: 6].",
 )
 @click.option(
     "--minutes", default=None, type=float, help="Instead of --epochs: as many steps as fit."
@@ -39,7 +39,7 @@ __all__ = ["train"]
 )
 @click.option(
     "--noise-mean",
-    default=-1.2,
+    default=-0.4,
     show_default=True,
     type=float,
     help="Mean of ln(sigma) in training (mnist).",

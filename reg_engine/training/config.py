@@ -46,7 +46,7 @@ class TrainConfig:
     seed: int = 0
     dtype: str = "float32"
     start: str = ""
-    noise_mean: float = -1.2
+    noise_mean: float = -0.4
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, ("float32", "bfloat16"))

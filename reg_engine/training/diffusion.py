@@ -30,10 +30,10 @@ class DiffusionSettings:
     """
 
     channels: tuple[int, int] = (48, 96)
-    blocks: tuple[int, int, int, int] = (1, 1, 1, 1)
+    blocks: tuple[int, int, int, int] = (1, 3, 3, 1)
     heads: int = 2
     embedding: int = 128
-    log_sigma_mean: float = -1.2
+    log_sigma_mean: float = -0.4
     log_sigma_std: float = 1.2
     label_dropout: float = 0.1
     num_classes: int = 10

@@ -45,7 +45,7 @@ class Recipe:
 
 
 TASKS = {
-    "mnist": Recipe(DiffusionTask, 32.0, 2e-3, "mnist.safetensors"),
+    "mnist": Recipe(DiffusionTask, 40.0, 2e-3, "mnist.safetensors"),
     "mnist-classifier": Recipe(ClassifierTask, 6.0, 2e-3, "mnist_classifier.safetensors"),
 }
 
