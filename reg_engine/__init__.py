@@ -5,7 +5,14 @@ from __future__ import annotations
 from . import engine, oracles, schedules
 from .denoisers import Denoiser
 from .engine import Engine, sample
-from .errors import EstimatorError, InputError, NumericalError, RegEngineError
+from .errors import (
+    BackendError,
+    CaptureError,
+    EstimatorError,
+    InputError,
+    NumericalError,
+    RegEngineError,
+)
 from .guidance import Guidance
 from .models import load_classifier, load_model
 from .plan import Plan
@@ -18,8 +25,10 @@ __version__ = "0.1.0"
 __all__ = [
     "RECTIFIERS",
     "SOLVERS",
+    "BackendError",
     "BadModel",
     "CFGPlusPlus",
+    "CaptureError",
     "Classifier",
     "Constant",
     "Cosine",

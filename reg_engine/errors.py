@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["EstimatorError", "InputError", "NumericalError", "RegEngineError", "choice"]
+__all__ = [
+    "BackendError",
+    "EstimatorError",
+    "InputError",
+    "NumericalError",
+    "RegEngineError",
+    "choice",
+]
 
 
 class RegEngineError(Exception):
@@ -32,6 +39,14 @@ class NumericalError(RegEngineError, ArithmeticError):
 
 class EstimatorError(RegEngineError, RuntimeError):
     """An estimator that this network cannot serve: says why and which one to use instead."""
+
+
+class BackendError(RegEngineError, RuntimeError):
+    """A backend of the ops, asked for by name, that cannot serve here: says why."""
+
+
+class CaptureError(RegEngineError, RuntimeError):
+    """A step that cannot be captured into a CUDA graph: says why."""
 
 
 def choice(argument: str, value: str, known: Iterable[str]) -> str:

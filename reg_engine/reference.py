@@ -1,17 +1,21 @@
-"""The engine's arithmetic in plain torch: the CPU path, and the oracle of every kernel.
+"""The engine's arithmetic in plain torch: the CPU path without a build, and the oracle of every
+kernel.
 
-Every function takes primal tensors of one shape (B, *sample_shape) and host scalars, and returns
-new ones.
+Each function has a twin in kernels/ (Triton) and in csrc/ (C++ and CUDA); ops.py chooses. Every
+one is differentiable in every mode, because it is made of torch's own ops. Arithmetic is done in
+the state's dtype (combine: at least float32), and rounded once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-__all__ = ["combine", "guided_step", "lagged_product", "per_sample", "solver_step"]
+from .coefficients import FIRST_B
+
+__all__ = ["combine", "guided_step", "lagged_product", "per_sample", "probe", "reduce"]
+
+Scalar = float | Tensor  # a number of the host, or a 0-dim tensor of the device
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
@@ -19,57 +23,159 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def combine(cond: Tensor, term: Tensor | None, w: float) -> Tensor:
-    """guided = cond + w * term; `term` None or w = 0 returns `cond` itself, bitwise."""
-    if term is None or w == 0:
-        return cond
-    return cond + w * term
+def combine(
+    cond: Tensor,
+    ref: Tensor | None,
+    term: Tensor | None,
+    w: float,
+    channels: int = -1,
+) -> Tensor:
+    """guided = cond + w T, in the dtype of cond.
 
-
-def solver_step(
-    x: Tensor,
-    denoised: Tensor,
-    history: Sequence[Tensor],
-    noise: Tensor | None,
-    p: float,
-    q: float,
-    a: float,
-    b: Sequence[float],
-    c: float,
-) -> tuple[Tensor, Tensor]:
-    """One row of a solver's table.
-
-    d_0 = p x + q denoised;  x_s = a x + sum_j b_j d_j + c noise, with history = [d_1, d_2, ...].
-
-    Returns:
-        (x_s, d_0), both (B, *sample_shape).
+    T = cond - ref with `ref` alone (CFG), term * (cond - ref) with both (an elementwise
+    rectifier), `term` with term alone (a rectified vector), 0 with neither. Only the first
+    `channels` of dim 1 are guided (-1: all). w = 0, or no T, returns cond's values bitwise.
     """
-    d = q * denoised if p == 0 else p * x + q * denoised
-    x_s = a * x
-    for coefficient, slope in zip(b, (d, *history), strict=False):
-        if coefficient:
-            x_s = x_s + coefficient * slope
-    if c:
-        assert noise is not None
-        x_s = x_s + c * noise
-    return x_s, d
+    exact = torch.promote_types(cond.dtype, torch.float32)
+    return _guided(cond, ref, term, w, channels, exact).to(cond.dtype)
+
+
+def _guided(
+    cond: Tensor,
+    ref: Tensor | None,
+    term: Tensor | None,
+    w: Scalar,
+    channels: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    cond = cond.to(dtype)
+    if (ref is None and term is None) or (isinstance(w, float) and w == 0):
+        return cond
+    if ref is not None:
+        direction = cond - ref.to(dtype)
+        if term is not None:
+            direction = term.to(dtype) * direction
+    else:
+        assert term is not None
+        direction = term.to(dtype)
+    guided = cond + w * direction
+    if isinstance(w, Tensor):
+        guided = torch.where(w == 0, cond, guided)  # also where 0 * direction is not a number
+    if 0 <= channels < cond.shape[1]:
+        guided = torch.cat([guided[:, :channels], cond[:, channels:]], 1)
+    return guided
 
 
 def guided_step(
     x: Tensor,
     cond: Tensor,
-    term: Tensor | None,
-    w: float,
-    history: Sequence[Tensor],
-    noise: Tensor | None,
-    p: float,
-    q: float,
-    a: float,
-    b: Sequence[float],
-    c: float,
-) -> tuple[Tensor, Tensor]:
-    """The whole guidance step: `combine`, then `solver_step`."""
-    return solver_step(x, combine(cond, term, w), history, noise, p, q, a, b, c)
+    table: Tensor,
+    step: Tensor,
+    *,
+    ref: Tensor | None = None,
+    term: Tensor | None = None,
+    gain: Tensor | None = None,
+    noise: Tensor | None = None,
+    history: Tensor | None = None,
+    channels: int = -1,
+) -> Tensor:
+    """The whole guidance step of row `step` of the table: guide, convert, update, remember.
+
+        guided = gain (cond + w T)                    T as in `combine`
+        d      = p x + q (skip x + out guided)        what the solver keeps
+        x_s    = a x + b_0 d + sum_j b_j history[(step - j) mod H] + c noise
+
+    and history[step mod H] = d.
+
+    Args:
+        x: the state x_t, (B, *shape), float32 or float64.
+        cond, ref, term: predictions, (B, *shape), in any floating dtype.
+        table: (rows, FIRST_B + J), see coefficients.py, in the dtype and on the device of x.
+        step: number of the row, int64 with one element, on the device of x.
+        gain: (B,) factor on the guided prediction (guidance rescale), in the dtype of x.
+        noise: (B, *shape) unit noise in the dtype of x; needed where c is not 0.
+        history: (H, B, *shape) ring of earlier d, H >= J, written here; may be None where J = 1.
+            A slot whose coefficient is 0 is not looked at.
+        channels: only the first `channels` of dim 1 are guided; -1 = all.
+
+    Returns:
+        x_s, (B, *shape), in the dtype of x.
+    """
+    row = _row(table, step)
+    guided = _guided(cond, ref, term, row[0], channels, x.dtype)
+    if gain is not None:
+        guided = per_sample(gain, x) * guided
+    d = row[3] * x + row[4] * (row[1] * x + row[2] * guided)
+    x_s = row[5] * x + row[FIRST_B] * d
+    for j in range(1, table.shape[1] - FIRST_B):
+        assert history is not None
+        x_s = x_s + _weighted(row[FIRST_B + j], _slot(history, step - j))
+    if noise is not None:
+        x_s = x_s + _weighted(row[6], noise)
+    if history is not None:
+        slot = (step % history.shape[0]).reshape(1)
+        history.index_copy_(0, slot, d.unsqueeze(0))
+    return x_s
+
+
+def _row(table: Tensor, step: Tensor) -> list[float] | tuple[Tensor, ...]:
+    """Numbers of the host where looking is free, else 0-dim tensors (no synchronisation)."""
+    row = table.index_select(0, step.reshape(1)).squeeze(0)
+    traced = type(row) is not Tensor or torch.compiler.is_compiling()
+    if row.device.type == "cpu" and not traced:
+        return row.tolist()
+    return row.unbind(0)
+
+
+def _slot(history: Tensor, step: Tensor) -> Tensor:
+    return history.index_select(0, (step % history.shape[0]).reshape(1)).squeeze(0)
+
+
+def _weighted(coefficient: Scalar, value: Tensor) -> Tensor | float:
+    if isinstance(coefficient, Tensor):
+        return torch.where(coefficient == 0, 0.0, coefficient * value)
+    return coefficient * value if coefficient else 0.0
+
+
+def reduce(u: Tensor, v: Tensor | None = None, w: Tensor | None = None) -> Tensor:
+    """Gram matrix of (1, u, v, w), sample by sample: sums, squared norms and dots in one pass.
+
+    Args:
+        u, v, w: (B, *shape), any floating dtype, on one device.
+
+    Returns:
+        (B, k, k) float64, k = 1 + the number of vectors, symmetric; [0, 0] is the number of
+        elements of a sample.
+    """
+    given = [t for t in (u, v, w) if t is not None]
+    rows = torch.stack([t.flatten(1).double() for t in (torch.ones_like(u), *given)], 1)
+    return rows @ rows.mT
+
+
+def probe(
+    x: Tensor,
+    direction: Tensor,
+    length: Tensor,
+    table: Tensor,
+    step: Tensor,
+    copies: int = 2,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The network's batched input [x; ...; x; x + h d], scaled by c_in of row `step`.
+
+    Args:
+        x, direction: (B, *shape), the state and d.
+        length: (B,) h of each sample, in the dtype of x.
+        table, step: as in `guided_step`.
+        copies: how many times x stands before x + h d, >= 0.
+        dtype: of the result, the network's; None = that of x.
+
+    Returns:
+        ((copies + 1) B, *shape).
+    """
+    c_in = _row(table, step)[7]
+    moved = x + per_sample(length, x) * direction.to(x.dtype)
+    return (c_in * torch.cat([*[x] * copies, moved])).to(dtype or x.dtype)
 
 
 def lagged_product(delta: Tensor, lag: Tensor, k_lag: Tensor) -> Tensor:
@@ -80,10 +186,11 @@ def lagged_product(delta: Tensor, lag: Tensor, k_lag: Tensor) -> Tensor:
     along p for what is orthogonal to it. Samples with p = 0 give 0: the caller must give those an
     exact product.
     """
+    return lagged_product_from(reduce(delta, lag, k_lag), delta, lag, k_lag)
 
-    def dot(u: Tensor, v: Tensor) -> Tensor:
-        return per_sample((u * v).flatten(1).sum(1), u)
 
-    norm = dot(lag, lag).clamp_min(torch.finfo(lag.dtype).tiny)
-    a, r = dot(delta, lag) / norm, dot(k_lag, lag) / norm
+def lagged_product_from(gram: Tensor, delta: Tensor, lag: Tensor, k_lag: Tensor) -> Tensor:
+    """`lagged_product` with the Gram matrix of (1, delta, lag, k_lag) at hand."""
+    norm = gram[:, 2, 2].clamp_min(torch.finfo(lag.dtype).tiny)
+    a, r = (per_sample((gram[:, i, 2] / norm).to(lag.dtype), lag) for i in (1, 3))
     return a * k_lag + r * (delta - a * lag)

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # Triton reads it once, when it is imported, and torch's compiler imports Triton.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores between test processes instead of fighting over them."""

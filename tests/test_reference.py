@@ -1,39 +1,121 @@
-"""The arithmetic against its formulas."""
+"""The arithmetic against its formulas, written out once more in float64."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from reg_engine import reference
+from reg_engine.coefficients import COLUMNS, FIRST_B
 
 
-def tensors(count: int) -> list[torch.Tensor]:
+def tensors(count: int, shape: tuple[int, ...] = (3, 2, 5)) -> list[torch.Tensor]:
     g = torch.Generator().manual_seed(0)
-    return [torch.randn(3, 2, 5, dtype=torch.float64, generator=g) for _ in range(count)]
+    return [torch.randn(shape, dtype=torch.float64, generator=g) for _ in range(count)]
 
 
-def test_combine_and_neutral_weight() -> None:
-    cond, term = tensors(2)
-    assert torch.equal(reference.combine(cond, term, 2.0), cond + 2 * term)
-    assert reference.combine(cond, term, 0.0) is cond
-    assert reference.combine(cond, None, 3.0) is cond
+def table_of(b: tuple[float, ...], **values: float) -> torch.Tensor:
+    """Three rows, of which row 1 holds the values and the others NaN."""
+    table = torch.full((3, FIRST_B + len(b)), torch.nan, dtype=torch.float64)
+    numbers = [*(values.get(name, 0.0) for name in COLUMNS), *b]
+    table[1] = torch.tensor(numbers, dtype=torch.float64)
+    return table
 
 
-def test_guided_step_is_the_formula() -> None:
-    x, cond, term, h1, h2, noise = tensors(6)
-    x_s, d = reference.guided_step(
-        x, cond, term, 1.5, (h1, h2), noise, 0.3, -0.7, 0.9, (0.2, 0.0, -0.4), 0.1
+def test_combine_knows_every_kind_of_term() -> None:
+    cond, ref, term = tensors(3)
+    wanted = {
+        (True, False): cond + 1.5 * (cond - ref),
+        (True, True): cond + 1.5 * term * (cond - ref),
+        (False, True): cond + 1.5 * term,
+    }
+    for (with_ref, with_term), value in wanted.items():
+        found = reference.combine(cond, ref if with_ref else None, term if with_term else None, 1.5)
+        assert torch.allclose(found, value, rtol=1e-14)
+    assert torch.equal(reference.combine(cond, None, None, 3.0), cond)
+
+
+def test_a_neutral_weight_returns_cond_and_looks_at_nothing_else() -> None:
+    cond, ref = tensors(2)
+    assert torch.equal(reference.combine(cond, torch.full_like(ref, torch.nan), None, 0.0), cond)
+    table = table_of((1.0,), w=0.0, out=1.0, q=1.0)
+    found = reference.guided_step(
+        ref, cond, table, torch.tensor(1), ref=torch.full_like(ref, torch.nan)
     )
-    wanted_d = 0.3 * x - 0.7 * (cond + 1.5 * term)
-    assert torch.allclose(d, wanted_d, rtol=1e-14)
-    assert torch.allclose(x_s, 0.9 * x + 0.2 * wanted_d - 0.4 * h2 + 0.1 * noise, rtol=1e-13)
+    assert torch.equal(found, cond)
 
 
-def test_short_history_leaves_the_missing_terms_out() -> None:
+def test_half_precision_is_rounded_once() -> None:
+    cond, ref = (t.half() for t in tensors(2))
+    wanted = (cond.float() + 2.5 * (cond.float() - ref.float())).half()
+    assert torch.equal(reference.combine(cond, ref, None, 2.5), wanted)
+
+
+def test_channels_beyond_the_guided_ones_are_conds() -> None:
+    cond, ref = tensors(2, (2, 4, 3))
+    found = reference.combine(cond, ref, None, 2.0, channels=3)
+    assert torch.equal(found[:, 3:], cond[:, 3:])
+    assert torch.allclose(found[:, :3], (3 * cond - 2 * ref)[:, :3])
+    assert torch.equal(reference.combine(cond, ref, None, 2.0, channels=0), cond)
+
+
+@pytest.mark.parametrize("step", [1])
+def test_guided_step_is_the_formula(step: int) -> None:
+    x, cond, ref, term, noise, *ring = tensors(8)
+    history = torch.stack(ring)
+    before = history.clone()
+    gain = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    table = table_of(
+        (0.2, 0.0, -0.4), w=1.5, skip=0.6, out=-1.1, p=0.3, q=-0.7, a=0.9, c=0.1, c_in=9.0
+    )
+    x_s = reference.guided_step(
+        x,
+        cond,
+        table,
+        torch.tensor([step]),
+        ref=ref,
+        term=term,
+        gain=gain,
+        noise=noise,
+        history=history,
+    )
+    guided = gain.reshape(3, 1, 1) * (cond + 1.5 * term * (cond - ref))
+    d = 0.3 * x - 0.7 * (0.6 * x - 1.1 * guided)
+    wanted = 0.9 * x + 0.2 * d - 0.4 * before[(step - 2) % 3] + 0.1 * noise
+    assert torch.allclose(x_s, wanted, rtol=1e-12, atol=1e-14)
+    assert torch.allclose(history[1], d, rtol=1e-12, atol=1e-14)
+    assert torch.equal(history[[0, 2]], before[[0, 2]])
+
+
+def test_slots_without_weight_are_not_looked_at() -> None:
     x, cond = tensors(2)
-    x_s, d = reference.solver_step(x, cond, (), None, 0.0, 1.0, 0.5, (2.0, 9.0), 0.0)
-    assert torch.equal(d, cond)
-    assert torch.allclose(x_s, 0.5 * x + 2 * cond)
+    history = torch.full((3, *x.shape), torch.nan, dtype=torch.float64)
+    table = table_of((2.0, 0.0, 0.0), out=1.0, q=1.0, a=0.5)
+    found = reference.guided_step(x, cond, table, torch.tensor(1), history=history)
+    assert torch.allclose(found, 0.5 * x + 2 * cond)
+    assert torch.equal(history[1], cond)
+
+
+def test_reduce_is_the_gram_matrix_of_one_and_the_vectors() -> None:
+    u, v, w = tensors(3)
+    found = reference.reduce(u.float(), v.float(), w.float())
+    rows = [torch.ones_like(u).float(), u.float(), v.float(), w.float()]
+    for i, a in enumerate(rows):
+        for j, b in enumerate(rows):
+            wanted = (a.double() * b.double()).flatten(1).sum(1)
+            assert torch.allclose(found[:, i, j], wanted, rtol=1e-14, atol=1e-14)
+    assert found.dtype == torch.float64 and reference.reduce(u).shape == (3, 2, 2)
+
+
+def test_probe_stacks_the_scaled_states() -> None:
+    x, d = tensors(2)
+    length = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    table = table_of((1.0,), c_in=0.4)
+    found = reference.probe(x, d, length, table, torch.tensor(1), copies=2)
+    moved = x + length.reshape(3, 1, 1) * d
+    assert torch.allclose(found, 0.4 * torch.cat([x, x, moved]), rtol=1e-14)
+    half = reference.probe(x, d, length, table, torch.tensor(1), copies=0, dtype=torch.float16)
+    assert torch.equal(half, (0.4 * moved).half())
 
 
 def test_lagged_product_on_dense_matrices() -> None:
@@ -45,3 +127,25 @@ def test_lagged_product_on_dense_matrices() -> None:
     k = (lag.flatten(1) @ matrix.T).reshape_as(lag)
     assert torch.allclose(reference.lagged_product(along, lag, k), 3 * k, rtol=1e-12)
     assert torch.equal(reference.lagged_product(delta, 0 * lag, 0 * lag), 0 * delta)
+
+
+def test_numbers_of_the_host_and_of_the_device_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU the row stays on the device; that branch, taken here."""
+    x, cond, ref, noise, *ring = tensors(7)
+    table = table_of((0.2, 0.0, -0.4), w=1.5, skip=0.6, out=-1.1, p=0.3, q=-0.7, a=0.9, c=0.1)
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        history = torch.stack(ring)
+        given = {"ref": ref, "noise": noise, "history": history, "channels": 1}
+        return reference.guided_step(x, cond, table, torch.tensor(1), **given), history
+
+    host = run()
+    monkeypatch.setattr(
+        reference,
+        "_row",
+        lambda table, step: table.index_select(0, step.reshape(1)).squeeze(0).unbind(0),
+    )
+    for a, b in zip(run(), host, strict=True):
+        assert torch.equal(a, b)

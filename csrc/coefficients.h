@@ -1,0 +1,9 @@
+// Places in a row of the coefficient table: reg_engine/coefficients.py, COLUMNS, in that order;
+// b_0, b_1, ... follow from kFirstB on. tests/test_csrc.py compares the two.
+#pragma once
+
+namespace reg_engine {
+
+enum Column { kW, kSkip, kOut, kP, kQ, kA, kC, kCIn, kTime, kAlpha, kSigma, kFirstB };
+
+}  // namespace reg_engine

@@ -1,0 +1,216 @@
+// combine and guided_step on CUDA: see reg_engine/reference.py for what they compute. The row of
+// the table is read on the device; what a coefficient of 0 excludes is not read.
+#include "../guidance.h"
+
+#include "device.cuh"
+
+namespace reg_engine {
+namespace {
+
+static_assert(int(kOperands) <= kMaxOperands);
+
+template <typename T, int N>
+__device__ Pack<T, N> guide(Pack<T, N> cond, const Lane& ref, const Lane& term, T w,
+                            const int64_t* at) {
+  if (ref.data == nullptr && term.data == nullptr) return cond;
+  Pack<T, N> direction;
+  if (term.data) direction = term.load<T, N>(at[kTerm]);
+  if (ref.data) {
+    const Pack<T, N> other = ref.load<T, N>(at[kRef]);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const T delta = cond.v[i] - other.v[i];
+      direction.v[i] = term.data ? direction.v[i] * delta : delta;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) cond.v[i] += w * direction.v[i];
+  return cond;
+}
+
+template <typename T, int N>
+__device__ void add(Pack<T, N>& to, const Pack<T, N>& value, T factor) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to.v[i] += factor * value.v[i];
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(kThreads)
+    combine_kernel(Walk walk, int64_t count, Lane to, Lane cond, Lane ref, Lane term, T w) {
+  const int64_t step = int64_t(gridDim.x) * kThreads;
+  int64_t at[kMaxOperands];
+  for (int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x; k < count; k += step) {
+    locate<N>(walk, k, at);
+    to.store<T, N>(guide<T, N>(cond.load<T, N>(at[kCond]), ref, term, w, at), at[kTo]);
+  }
+}
+
+// The bits of cond where nothing is guided; S is as wide as its elements.
+template <typename S, int N>
+__global__ void __launch_bounds__(kThreads)
+    copy_kernel(Walk walk, int64_t count, Lane to, Lane cond) {
+  const int64_t step = int64_t(gridDim.x) * kThreads;
+  int64_t at[kMaxOperands];
+  for (int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x; k < count; k += step) {
+    locate<N>(walk, k, at);
+    store_as<S, S, N>(load_as<S, S, N>(cond.data, at[kCond], cond.stride), to.data, at[kTo]);
+  }
+}
+
+// Lanes of a step. A ring of length 0: there is no history.
+struct Lanes {
+  Lane to, x, cond, ref, term, gain, noise, history;
+  int64_t ring, slot_size;
+};
+
+template <typename T>
+struct Row {
+  T w, skip, out, p, q, a, c, b;
+
+  __device__ explicit Row(const T* row) {
+    const T bad = not_a_number<T>();  // a step beyond the table shows in every number
+    w = row ? row[kW] : bad, skip = row ? row[kSkip] : bad, out = row ? row[kOut] : bad;
+    p = row ? row[kP] : bad, q = row ? row[kQ] : bad, a = row ? row[kA] : bad;
+    c = row ? row[kC] : bad, b = row ? row[kFirstB] : bad;
+  }
+};
+
+template <typename T, int N>
+__global__ void __launch_bounds__(kThreads)
+    step_kernel(Walk walk, int64_t count, Lanes lanes, Table<T> table) {
+  const T* const numbers = table.row();
+  const Row<T> r(numbers);
+  const int64_t now = lanes.ring && numbers ? *table.step % lanes.ring : 0;
+  const int lags = numbers ? static_cast<int>(table.columns) - kFirstB : 1;
+  const int64_t step = int64_t(gridDim.x) * kThreads;
+  int64_t at[kMaxOperands];
+  for (int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x; k < count; k += step) {
+    locate<N>(walk, k, at);
+    const Pack<T, N> x = lanes.x.load<T, N>(at[kState]);
+    Pack<T, N> g = lanes.cond.load<T, N>(at[kCond]);
+    if (r.w != 0) g = guide<T, N>(g, lanes.ref, lanes.term, r.w, at);
+    if (lanes.gain.data) {
+      const Pack<T, N> gain = lanes.gain.load<T, N>(at[kGain]);
+#pragma unroll
+      for (int i = 0; i < N; ++i) g.v[i] *= gain.v[i];
+    }
+    Pack<T, N> d, next;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      d.v[i] = r.p * x.v[i] + r.q * (r.skip * x.v[i] + r.out * g.v[i]);
+      next.v[i] = r.a * x.v[i] + r.b * d.v[i];
+    }
+    for (int j = 1; j < lags; ++j) {
+      const T b = numbers[kFirstB + j];
+      const int64_t slot = now >= j ? now - j : now - j + lanes.ring;
+      if (b != 0) {
+        add(next, lanes.history.load<T, N>(slot * lanes.slot_size + at[kHistory]), b);
+      }
+    }
+    if (lanes.noise.data && r.c != 0) add(next, lanes.noise.load<T, N>(at[kNoise]), r.c);
+    if (lanes.history.data && numbers) {
+      lanes.history.store<T, N>(d, now * lanes.slot_size + at[kHistory]);
+    }
+    lanes.to.store<T, N>(next, at[kTo]);
+  }
+}
+
+template <typename T, typename S, int N>
+void launch_combine(const Walk& walk, const View* views, T w, cudaStream_t stream) {
+  const int64_t count = walk.rows() * (walk.inner() / N);
+  const Lane to(views[kTo], walk, kTo), cond(views[kCond], walk, kCond);
+  const Lane ref(views[kRef], walk, kRef), term(views[kTerm], walk, kTerm);
+  const int blocks = blocks_for(count);
+  if (ref.data || term.data) {
+    combine_kernel<T, N><<<blocks, kThreads, 0, stream>>>(walk, count, to, cond, ref, term, w);
+  } else {
+    copy_kernel<S, N><<<blocks, kThreads, 0, stream>>>(walk, count, to, cond);
+  }
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// S: as wide as an element of `out`. N: elements that make 16 bytes of it.
+template <typename T, typename S>
+void combine_as(const Guidance& all, T w, cudaStream_t stream) {
+  constexpr int N = 16 / sizeof(S);
+  for (int k = 0; k < all.count; ++k) {
+    View views[kOperands];
+    const Walk walk = all.walk(all.parts[k], views);
+    if (packs(views, walk, N)) {
+      launch_combine<T, S, N>(walk, views, w, stream);
+    } else {
+      launch_combine<T, S, 1>(walk, views, w, stream);
+    }
+  }
+}
+
+void combine(const Tensor& cond, const Maybe& ref, const Maybe& term, double w, int64_t channels,
+             const Tensor& out) {
+  Guidance all;
+  take_combine(all, cond, ref, term, w, channels, out);
+  if (out.numel() == 0) return;
+  const torch::stable::accelerator::DeviceGuard guard(out.get_device_index());
+  const cudaStream_t stream = stream_of(out);
+  switch (all.views[kTo].dtype) {
+    case Dtype::kF64: return combine_as<double, double>(all, w, stream);
+    case Dtype::kF32: return combine_as<float, float>(all, static_cast<float>(w), stream);
+    default: return combine_as<float, uint16_t>(all, static_cast<float>(w), stream);
+  }
+}
+
+template <typename T, int N>
+void launch_step(const Walk& walk, const Lanes& lanes, const Table<T>& table, cudaStream_t stream) {
+  const int64_t count = walk.rows() * (walk.inner() / N);
+  step_kernel<T, N><<<blocks_for(count), kThreads, 0, stream>>>(walk, count, lanes, table);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <typename T>
+void step_as(const Guidance& all, const Table<T>& table, int64_t ring, cudaStream_t stream) {
+  constexpr int N = 16 / sizeof(T);
+  for (int k = 0; k < all.count; ++k) {
+    View v[kOperands];
+    const Walk walk = all.walk(all.parts[k], v);
+    const int64_t size = all.like->numel();
+    const Lanes lanes{{v[kTo], walk, kTo},
+                      {v[kState], walk, kState},
+                      {v[kCond], walk, kCond},
+                      {v[kRef], walk, kRef},
+                      {v[kTerm], walk, kTerm},
+                      {v[kGain], walk, kGain},
+                      {v[kNoise], walk, kNoise},
+                      {v[kHistory], walk, kHistory},
+                      ring,
+                      size};
+    if (packs(v, walk, N) && (ring < 2 || size % N == 0)) {
+      launch_step<T, N>(walk, lanes, table, stream);
+    } else {
+      launch_step<T, 1>(walk, lanes, table, stream);
+    }
+  }
+}
+
+void guided_step(const Tensor& x, const Tensor& cond, const Tensor& table, const Tensor& step,
+                 const Maybe& ref, const Maybe& term, const Maybe& gain, const Maybe& noise,
+                 const Maybe& history, int64_t channels, const Tensor& out) {
+  Guidance all;
+  take_step(all, x, cond, table, step, ref, term, gain, noise, history, out);
+  all.split(channels);
+  if (out.numel() == 0) return;
+  const int64_t ring = history ? history->size(0) : 0;
+  const torch::stable::accelerator::DeviceGuard guard(out.get_device_index());
+  const cudaStream_t stream = stream_of(out);
+  if (all.views[kTo].dtype == Dtype::kF64) {
+    step_as(all, Table<double>(table, step), ring, stream);
+  } else {
+    step_as(all, Table<float>(table, step), ring, stream);
+  }
+}
+
+}  // namespace
+}  // namespace reg_engine
+
+STABLE_TORCH_LIBRARY_IMPL(reg_engine_csrc, CUDA, m) {
+  m.impl("combine", TORCH_BOX(&reg_engine::combine));
+  m.impl("guided_step", TORCH_BOX(&reg_engine::guided_step));
+}

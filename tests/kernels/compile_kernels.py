@@ -1,0 +1,110 @@
+"""Compile every kernel for an NVIDIA GPU that need not be there, and print what came out as JSON.
+
+The interpreter runs a kernel's Python; whether the compiler takes it, and what it makes of it, only
+the compiler says. Run by test_compiled.py in a process of its own, without TRITON_INTERPRET.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+import triton
+from reg_engine.kernels import strides
+from reg_engine.kernels.combine import combine
+from reg_engine.kernels.guided_step import guided_step
+from reg_engine.kernels.probe import probe
+from reg_engine.kernels.reduce import reduce
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from reg_engine.coefficients import FIRST_B
+
+F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
+SHAPE = (2, 4, 64, 64)
+
+
+class NoDevice:
+    """What JITFunction.run asks a driver before it launches."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", int(sys.argv[1]), 32)
+
+
+compiled: list[dict] = []
+_run = JITFunction.run
+
+
+def _compile(self: JITFunction, *args: object, warmup: bool, **options: object) -> object:
+    kernel = _run(self, *args, warmup=True, **options)
+    facts = {
+        "kernel": self.__name__,
+        "types": sorted({t for t in kernel.src.signature.values() if isinstance(t, str)}),
+        "ptx": kernel.asm["ptx"],
+        "cubin": len(kernel.asm["cubin"]),
+        "shared": kernel.metadata.shared,
+    }
+    compiled.append(facts)
+    return kernel
+
+
+def tensor(dtype: torch.dtype, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
+    return torch.zeros(shape, dtype=dtype)
+
+
+def steps(state: torch.dtype, net: torch.dtype, shape: tuple[int, ...] = SHAPE) -> None:
+    """With everything, flat and strided, and with as little as possible."""
+    x, cond, step = tensor(state, shape), tensor(net, shape), torch.tensor([1])
+    gain, history = tensor(state, shape[:1]), tensor(state, (3, *shape))
+    table = tensor(state, (4, FIRST_B + 3))
+    guided_step(x, cond, table, step, cond, cond, gain, x, history, -1, x)
+    last = cond.to(memory_format=torch.channels_last)
+    guided_step(x, last, table, step, last, None, None, x, history, 3, x)
+    table = tensor(state, (4, FIRST_B + 1))
+    guided_step(x, cond, table, step, None, cond, None, None, None, -1, x)
+    out = tensor(net, (3 * shape[0], *shape[1:]))
+    probe(x, cond, gain, table, step, 2, out)
+
+
+def combinations(dtype: torch.dtype, shape: tuple[int, ...] = SHAPE) -> None:
+    cond = tensor(dtype, shape)
+    for ref, term in ((cond, None), (cond, cond), (None, cond)):
+        combine(cond, ref, term, 2.0, 3, cond)
+    combine(cond, cond.to(memory_format=torch.channels_last), None, 2.0, 3, cond)
+
+
+def sums(dtype: torch.dtype, shape: tuple[int, ...] = SHAPE) -> None:
+    last = tensor(F32, shape).to(memory_format=torch.channels_last)
+    vectors = [tensor(dtype, shape), tensor(F32, shape), last]
+    for k in (2, 3, 4):
+        given = [*vectors[: k - 1], None, None][:3]
+        reduce(*given, tensor(F64, (shape[0], k, k)))
+
+
+def main() -> None:
+    triton.runtime.driver.set_active(NoDevice())
+    JITFunction.run = _compile
+    for state, net in ((F32, F16), (F32, BF16), (F32, F32), (F64, BF16), (F64, F64)):
+        steps(state, net)
+    for dtype in (BF16, F64):
+        combinations(dtype)
+        sums(dtype)
+    # Sizes and strides of 1 are constants to the compiler, and 64-bit indices are another kernel.
+    for shape, limit in (((1, 1, 1, 1), strides.INT32_LIMIT), (SHAPE, 1)):
+        strides.INT32_LIMIT = limit
+        strides.arrange.cache_clear()
+        steps(F32, F16, shape)
+        combinations(F16, shape)
+        sums(F16, shape)
+    print(json.dumps(compiled))
+
+
+if __name__ == "__main__":
+    main()

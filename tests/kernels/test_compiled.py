@@ -1,0 +1,66 @@
+"""What the compiler makes of the kernels, for a GPU that need not be there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+SCRIPT = Path(__file__).with_name("compile_kernels.py")
+
+
+CAPABILITIES = [pytest.param(80, id="sm_80", marks=pytest.mark.slow), pytest.param(90, id="sm_90")]
+
+
+@pytest.fixture(scope="module", params=CAPABILITIES)
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    command = [sys.executable, str(SCRIPT), str(request.param)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "FP fusion" not in done.stderr
+    return json.loads(done.stdout)
+
+
+def chosen(compiled: list, name: str) -> list:
+    found = [c for c in compiled if c["kernel"] == f"_{name}_kernel"]
+    assert found
+    return found
+
+
+def test_every_kernel_compiles(compiled: list) -> None:
+    names = ("combine", "guided_step", "probe", "reduce", "reduce_blocks")
+    assert {c["kernel"] for c in compiled} == {f"_{name}_kernel" for name in names}
+    assert all(c["cubin"] > 0 for c in compiled)
+
+
+@pytest.mark.parametrize("name", ["combine", "guided_step", "probe", "reduce"])
+def test_flat_tensors_move_16_bytes_at_a_time(compiled: list, name: str) -> None:
+    loads = re.findall(r"ld\.global\S*\.v(\d)\.b(\d+)", chosen(compiled, name)[0]["ptx"])
+    assert ("4", "32") in loads
+
+
+def test_the_usual_step_needs_no_shared_memory(compiled: list) -> None:
+    """The same lanes walk tensors of 16 and of 32 bits: nothing is exchanged between them."""
+    for name in ("guided_step", "probe"):
+        assert chosen(compiled, name)[0]["shared"] == 0
+
+
+def test_the_weight_arrives_in_float64(compiled: list) -> None:
+    assert all("fp64" in facts["types"] for facts in chosen(compiled, "combine"))
+
+
+def test_multiply_adds_are_fused(compiled: list) -> None:
+    assert all(re.search(r"fma\.rn\.f(32|64)", c["ptx"]) for c in chosen(compiled, "guided_step"))
+
+
+def test_nothing_is_added_atomically(compiled: list) -> None:
+    assert not any(re.search(r"\b(atom|red)\.", c["ptx"]) for c in compiled)
