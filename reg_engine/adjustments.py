@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from . import ops
 from .errors import InputError
 from .point import Point
 from .reference import per_sample
@@ -44,9 +45,12 @@ class Rescale:
 
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
         prediction = point.to_prediction(guided)
-        wanted = point.to_prediction(cond).flatten(1).std(1)
-        found = prediction.flatten(1).std(1).clamp_min(torch.finfo(guided.dtype).tiny)
-        factor = self.share * wanted / found + (1 - self.share)
+        gram = ops.reduce(prediction, point.to_prediction(cond), backend=point.backend)
+        # n^2 times the variances: the quotient needs no more
+        spread = gram[:, 0, 0, None] * gram.diagonal(0, 1, 2)[:, 1:] - gram[:, 0, 1:].square()
+        found, wanted = spread.clamp_min(0).sqrt().unbind(1)
+        tiny = torch.finfo(torch.float64).tiny
+        factor = (self.share * wanted / found.clamp_min(tiny) + (1 - self.share)).to(guided.dtype)
         return point.from_prediction(per_sample(factor, guided) * prediction)
 
 

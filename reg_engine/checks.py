@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .conditioning import size
+from .denoisers import Denoiser
 from .errors import InputError, NumericalError
+from .guidance import Guidance
+from .rectifiers import Rectifier
 from .solvers import Table
+from .weights import Constant
 
-__all__ = ["Watch", "as_batch_size", "as_dtype", "as_noise", "as_seeds"]
+__all__ = [
+    "Watch",
+    "as_batch_size",
+    "as_denoiser",
+    "as_device",
+    "as_dtype",
+    "as_guidance",
+    "as_noise",
+    "as_seeds",
+]
 
 
 def as_seeds(seeds: Iterable[int] | None, cond: Any) -> list[int]:
@@ -88,33 +102,90 @@ def as_noise(
     return noise.to(dtype)
 
 
+def as_device(
+    device: str | torch.device | None, own: torch.device | None, modules: Iterable[nn.Module]
+) -> torch.device:
+    """Where to run: `device`, to which the modules are moved, or where they are already."""
+    if device is None:
+        return own or torch.device("cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            "device",
+            f"{device!r} cannot be used ({str(error).splitlines()[0]})",
+            "Give 'cpu', or 'cuda' where torch.cuda.is_available()",
+        ) from error
+    for module in modules:
+        module.to(place)
+    return place
+
+
+def as_denoiser(model: Any) -> Denoiser:
+    """The Denoiser of a user's `model`.
+
+    Raises:
+        InputError: a bare network, of which prediction, schedule and shape are not known.
+    """
+    if isinstance(model, Denoiser):
+        return model
+    if hasattr(model, "denoiser") and callable(model.denoiser):
+        return as_denoiser(model.denoiser())
+    raise InputError(
+        "model",
+        f"a {type(model).__name__} does not say what it predicts, nor its schedule and shape",
+        "Wrap it: reg_engine.Denoiser(net, prediction=..., schedule=..., sample_shape=..., "
+        "null_cond=...)",
+    )
+
+
+def as_guidance(
+    scale: float | None, guidance: Guidance | None, rectify: str | Rectifier | None
+) -> Guidance:
+    if guidance is None:
+        return Guidance(weight=Constant(2.0 if scale is None else scale), rectify=rectify)
+    if not isinstance(guidance, Guidance):
+        raise InputError(
+            "guidance", f"is a {type(guidance).__name__}", "Give a reg_engine.Guidance"
+        )
+    if scale is not None:
+        raise InputError("scale", "is given beside guidance", "Put it into Guidance(weight=scale)")
+    if rectify != "auto":
+        raise InputError("rectify", "is given beside guidance", "Put it into Guidance(rectify=...)")
+    return guidance
+
+
 class Watch:
     """Finds the first NaN or Inf of a run: at once on the CPU, after the loop on a device (no
-    sync)."""
+    sync).
 
-    def __init__(self, device: torch.device) -> None:
-        self._at_once = device.type == "cpu"
-        self._bad: list[Tensor] = []
+    Args:
+        table: the rows that are run.
+        like: the state (B, *sample_shape).
+        at_once: look after every evaluation; None = on the CPU.
+    """
 
-    def observe(self, index: int, t: float, cond: Tensor, term: Tensor | None) -> None:
-        """Look at one evaluation's results."""
-        good = torch.isfinite(cond).flatten(1).all(1)
-        if term is not None:
-            good = good & torch.isfinite(term).flatten(1).all(1)
-        if not self._at_once:
-            self._bad.append(~good)
-        elif not bool(good.all()):
-            raise _numerical(index, t, ~good)
+    def __init__(self, table: Table, like: Tensor, at_once: bool | None = None) -> None:
+        self._table = table
+        self._at_once = like.device.type == "cpu" if at_once is None else at_once
+        self.peak = like.new_zeros((len(table.rows), like.shape[0]))
 
-    def finish(self, table: Table) -> None:
-        """Raise for the first bad evaluation of a device run (the only host sync)."""
-        if not self._bad:
-            return
-        bad = torch.stack(self._bad).cpu()
+    def observe(self, step: Tensor, x: Tensor) -> None:
+        """Look at the state after row `step`, one int64: what the row was given is in it."""
+        peak = torch.linalg.vector_norm(x.flatten(1), math.inf, dim=1)  # NaN stays NaN
+        self.peak.index_copy_(0, step.reshape(1), peak.unsqueeze(0))
+        if self._at_once and not bool(torch.isfinite(peak).all()):
+            self.finish()
+
+    def finish(self) -> None:
+        """Raise NumericalError for the first bad evaluation (the only host sync of a device
+        run)."""
+        bad = ~torch.isfinite(self.peak.cpu())
         rows = bad.any(1).nonzero().flatten()
         if rows.numel():
             index = int(rows[0])
-            raise _numerical(index, table.rows[index].t, bad[index])
+            raise _numerical(index, self._table.rows[index].t, bad[index])
 
 
 def _numerical(index: int, t: float, bad: Tensor) -> NumericalError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .errors import InputError
 
-__all__ = ["Cond", "as_cond", "concat", "expand", "plain", "size", "take"]
+__all__ = ["Cond", "as_cond", "concat", "expand", "plain", "signature", "size", "take", "write"]
 
 Cond: TypeAlias = Tensor | dict[str, Tensor]
 
@@ -106,6 +106,21 @@ def plain(cond: Cond) -> Cond:
         return cond.clone()
 
 
+def signature(cond: Cond) -> tuple[object, ...]:
+    """Names, shapes and dtypes: what two conditionings must share to take each other's place."""
+    parts = sorted(cond.items()) if isinstance(cond, dict) else [("", cond)]
+    return tuple((name, tuple(value.shape), value.dtype) for name, value in parts)
+
+
+def write(place: Cond, cond: Cond) -> None:
+    """Copy `cond` into the tensors of `place`, which has the same signature."""
+    if isinstance(place, dict):
+        for name, value in place.items():
+            value.copy_(cond[name])  # type: ignore[index]
+    else:
+        place.copy_(cond)  # type: ignore[arg-type]
+
+
 def concat(parts: list[Cond]) -> Cond:
     """Stack conditionings along the rows."""
     if isinstance(parts[0], dict):
@@ -138,6 +153,8 @@ def expand(null_cond: object, like: Cond) -> Cond:
 
 
 def _expand_one(null: object, like: Tensor) -> Tensor:
+    if isinstance(null, (int, float)):
+        return like.new_full((), null).expand_as(like)  # no copy from the host: it would wait
     value = torch.as_tensor(null, dtype=like.dtype, device=like.device)
     if value.dim() < like.dim():
         value = value[None]

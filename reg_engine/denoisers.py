@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.autograd.forward_ad as fwAD
@@ -15,7 +15,18 @@ from .errors import EstimatorError, InputError, choice
 from .preconditioning import INPUT_SCALINGS, PREDICTIONS, preconditioning
 from .schedules import Schedule
 
-__all__ = ["Denoiser"]
+__all__ = ["Denoiser", "Place"]
+
+Number = float | Tensor  # of the host, or 0-dim on the device
+
+
+class Place(NamedTuple):
+    """How a network is asked at one time: denoised = c_skip x + c_out net(c_in x, time, cond)."""
+
+    c_in: Number
+    c_skip: Number
+    c_out: Number
+    time: Number
 
 
 class Denoiser:
@@ -74,6 +85,7 @@ class Denoiser:
         self.sigma_data = float(sigma_data)
         self.num_classes = num_classes
         self.input_scaling = input_scaling
+        self._views: list[Denoiser] = []  # on other schedules
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -110,6 +122,22 @@ class Denoiser:
             )
         return preconditioning(self.prediction, alpha, sigma, self.sigma_data, self.input_scaling)
 
+    def to_prediction(self, denoised: Tensor, x: Tensor, t: float) -> Tensor:
+        """The network output that belongs to `denoised` at (x_t, t): the inverse of the view."""
+        place = self.at(t)
+        return (denoised - place.c_skip * x) / place.c_out
+
+    def at(self, t: float) -> Place:
+        """How the network is asked at time t, in float64."""
+        return Place(*self._numbers(t))
+
+    def _numbers(self, t: float) -> tuple[float, float, float, float]:
+        coefficients = self.coefficients(t)
+        if self.prediction != "edm":
+            return *coefficients, float(t)
+        alpha, sigma = self.schedule(t)
+        return *coefficients, math.log(float(sigma) / float(alpha)) / 4
+
     def __call__(self, x: Tensor, t: float, cond: Cond) -> Tensor:
         """E[x_0 | x_t, cond], shape (B, *sample_shape), in the dtype of x.
 
@@ -117,31 +145,39 @@ class Denoiser:
             InputError: the network returned something else than a tensor of x's shape.
             EstimatorError: x carries a derivative and the network's output does not.
         """
-        c_in, c_skip, c_out = self.coefficients(t)
-        output = self.net((c_in * x).to(self.dtype or x.dtype), self._time(x, t), cond)
-        output = self._checked(output, x)
-        return c_skip * x + c_out * output.to(x.dtype)
+        return self.evaluate(x, self.at(t), cond)
 
-    def to_prediction(self, denoised: Tensor, x: Tensor, t: float) -> Tensor:
-        """The network output that belongs to `denoised` at (x_t, t): the inverse of the view."""
-        _, c_skip, c_out = self.coefficients(t)
-        return (denoised - c_skip * x) / c_out
+    def evaluate(self, x: Tensor, place: Place, cond: Cond) -> Tensor:
+        """As a call, at a place that is known already."""
+        scaled = (place.c_in * x).to(self.dtype or x.dtype)
+        return self.denoised(x, self.output(scaled, place, cond, x), place)
+
+    def output(self, scaled: Tensor, place: Place, cond: Cond, x: Tensor | None = None) -> Tensor:
+        """What the network returns for its own, scaled input; `x` is what that was made of."""
+        time = self._time(scaled, place.time)
+        return self._checked(self.net(scaled, time, cond), scaled if x is None else x)
+
+    def denoised(self, x: Tensor, output: Tensor, place: Place) -> Tensor:
+        """E[x_0 | x_t] from the network's output."""
+        return place.c_skip * x + place.c_out * output.to(x.dtype)
 
     def on(self, schedule: Schedule) -> Denoiser:
         """The same network seen through another schedule (same noise level sigma/alpha, rescaled
         x_t)."""
         if schedule == self.schedule:
             return self
-        return _Rescheduled(self, schedule)
+        for view in self._views:
+            if schedule == view.schedule:
+                return view
+        self._views.append(_Rescheduled(self, schedule))
+        return self._views[-1]
 
-    def _time(self, x: Tensor, t: float) -> Tensor:
+    def _time(self, x: Tensor, time: Number) -> Tensor:
         # Never below float32: bfloat16 cannot tell the steps 998 and 999 apart.
         dtype = torch.promote_types(self.dtype or x.dtype, torch.float32)
-        value = t
-        if self.prediction == "edm":
-            alpha, sigma = self.schedule(t)
-            value = math.log(float(sigma) / float(alpha)) / 4
-        return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
+        if isinstance(time, Tensor):
+            return time.to(dtype).repeat(x.shape[0])
+        return torch.full((x.shape[0],), time, dtype=dtype, device=x.device)
 
     def _checked(self, output: Any, x: Tensor) -> Tensor:
         if not isinstance(output, Tensor):
@@ -197,20 +233,12 @@ class _Rescheduled(Denoiser):
         )
         self._inner = inner
 
-    def _place(self, t: float) -> tuple[float, float]:
-        """Factor on x_t, and the inner time, of outer time t."""
+    def _numbers(self, t: float) -> tuple[float, float, float, float]:
         inner_t = float(self._inner.schedule.time_of(self.schedule.noise_level(t)))
-        return float(self._inner.schedule(inner_t)[0]) / float(self.schedule(t)[0]), inner_t
-
-    def __call__(self, x: Tensor, t: float, cond: Cond) -> Tensor:
-        factor, inner_t = self._place(t)
-        return self._inner(factor * x, inner_t, cond)
-
-    def to_prediction(self, denoised: Tensor, x: Tensor, t: float) -> Tensor:
-        factor, inner_t = self._place(t)
-        return self._inner.to_prediction(denoised, factor * x, inner_t)
+        factor = float(self._inner.schedule(inner_t)[0]) / float(self.schedule(t)[0])  # on x_t
+        c_in, c_skip, c_out, time = self._inner._numbers(inner_t)
+        return c_in * factor, c_skip * factor, c_out, time
 
     def coefficients(self, t: float) -> tuple[float, float, float]:
-        factor, inner_t = self._place(t)
-        c_in, c_skip, c_out = self._inner.coefficients(inner_t)
-        return c_in * factor, c_skip * factor, c_out
+        c_in, c_skip, c_out, _ = self._numbers(t)
+        return c_in, c_skip, c_out

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from . import ops
 from .errors import InputError
 from .point import Point
 from .reference import per_sample
@@ -73,13 +74,15 @@ class APG:
         if self.momentum and (running := point.memory.get("apg")) is not None:
             delta = delta + self.momentum * running
         point.memory["apg"] = delta
+        gram = ops.reduce(delta, cond, backend=point.backend)
+        shrink = torch.ones_like(gram[:, 0, 0])
         if math.isfinite(self.radius):
-            norm = dot(delta, delta).sqrt()
-            delta = delta * (self.radius / norm.clamp_min(self.radius))
+            shrink = self.radius / gram[:, 1, 1].sqrt().clamp_min(self.radius)
         # Projections lose digits where cond and delta are nearly parallel: float64, as the
         # paper's code.
-        d, c = delta.double(), cond.double()
-        along = dot(d, c) / dot(c, c).clamp_min(torch.finfo(torch.float64).tiny) * c
+        d, c = per_sample(shrink, delta) * delta.double(), cond.double()
+        share = shrink * gram[:, 1, 2] / gram[:, 2, 2].clamp_min(torch.finfo(c.dtype).tiny)
+        along = per_sample(share, c) * c
         return (d - along + self.parallel * along).to(delta.dtype)
 
 
@@ -93,8 +96,9 @@ class CFGZeroStar:
 
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         c, u = point.to_prediction(cond), point.to_prediction(ref)
-        fit = dot(c, u) / dot(u, u).clamp_min(torch.finfo(u.dtype).tiny)
-        return point.delta_from_prediction(c - fit * u)
+        gram = ops.reduce(c, u, backend=point.backend)
+        fit = gram[:, 1, 2] / gram[:, 2, 2].clamp_min(torch.finfo(u.dtype).tiny)
+        return point.delta_from_prediction(c - per_sample(fit.to(u.dtype), u) * u)
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,14 @@ class TCFG:
     """
 
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
-        c, u = point.to_prediction(cond).double(), point.to_prediction(ref).double()
-        cc, cu, uu = ((a * b).flatten(1).sum(1) for a, b in ((c, c), (c, u), (u, u)))
-        gram = torch.stack([cc, cu, cu, uu], -1).reshape(-1, 2, 2)
+        c, u = point.to_prediction(cond), point.to_prediction(ref)
+        gram = ops.reduce(c, u, backend=point.backend)[:, 1:, 1:]
+        c, u = c.double(), u.double()
         main = torch.linalg.eigh(gram).eigenvectors[:, :, 1]  # the largest eigenvalue is the last
         mc, mu = (per_sample(main[:, i], c) for i in (0, 1))
         first = mc * c + mu * u  # the first right singular vector, times its singular value
         kept = dot(u, first) / dot(first, first).clamp_min(torch.finfo(c.dtype).tiny) * first
-        return point.delta_from_prediction(c - kept).to(cond.dtype)
+        return point.delta_from_prediction((c - kept).to(cond.dtype))
 
 
 DIRECTIONS = {"cfg": Delta, "apg": APG, "cfg_zero_star": CFGZeroStar, "tcfg": TCFG}

@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import ops
-from .checks import Watch, as_batch_size, as_dtype, as_noise, as_seeds
+from . import ops, ranges
+from .checks import (
+    as_batch_size,
+    as_denoiser,
+    as_device,
+    as_dtype,
+    as_guidance,
+    as_noise,
+    as_seeds,
+)
 from .conditioning import Cond, as_cond, plain, take
-from .denoisers import Denoiser
 from .errors import InputError
-from .frozen import frozen
+from .frozen import Compiled, frozen
+from .graphs import graphs_for
 from .guidance import EVALUATIONS, Guidance
 from .noise import SampleNoise
 from .plan import Plan
@@ -29,8 +37,9 @@ from .rectifiers import Rectifier, make
 from .rectifiers.auto import choose
 from .schedules import Schedule
 from .solvers import Solver, Table, table
+from .state import State
 from .stats import Output, Stats
-from .weights import Constant, weights_of
+from .weights import weights_of
 
 __all__ = ["Engine", "sample"]
 
@@ -52,6 +61,10 @@ class Engine:
         dtype: of the state: float32 (None) or float64.
         memory_budget: bytes that recorded activations may take (`auto`, `paper`, `vjp`,
             `diagonal`).
+        backend: of the guidance step: one of `ops.BACKENDS`; None = the fastest that works here.
+        capture: replay the steps from CUDA graphs: "auto" = on CUDA, from the second batch of a
+            kind on; True = always, an error where that fails; False = never.
+        compile: run the blocks of the network (its nn.ModuleLists) through torch.compile.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -74,11 +87,14 @@ class Engine:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         memory_budget: int | None = None,
+        backend: str | None = None,
+        capture: bool | str = "auto",
+        compile: bool = False,
         progress: bool = True,
     ) -> None:
         denoiser = as_denoiser(model)
-        self.denoiser = denoiser if schedule is None else denoiser.on(schedule)
-        self.guidance = _guidance(scale, guidance, rectify)
+        self.denoiser = denoiser.on(schedule or denoiser.schedule)
+        self.guidance = as_guidance(scale, guidance, rectify)
         if plan is not None and not isinstance(plan, Plan):
             raise InputError("plan", f"is a {type(plan).__name__}", "Give a reg_engine.Plan")
         self.plan = plan or Plan.full()
@@ -87,8 +103,13 @@ class Engine:
         self.modes = self._modes()
         self.batch_size = as_batch_size(batch_size)
         self.dtype = as_dtype(dtype)
-        self.device = self._place(device)
+        self.device = as_device(
+            device, self.denoiser.device, (*denoiser.modules, *self.guidance.reference.modules)
+        )
         self.memory_budget = memory_budget
+        self.backend = ops.resolve(self.device, backend)
+        self._graphs, self._uncaptured = graphs_for(capture, self.device)
+        self._compiled = Compiled(denoiser.modules) if compile else nullcontext()
         self.progress = progress
         self._rectifier, self._reason = self._chosen()
 
@@ -130,10 +151,12 @@ class Engine:
         )
         noise = as_noise(noise, (len(seeds), *self.denoiser.sample_shape), self.device, self.dtype)
         stats = Stats() if stats is None else stats
+        stats.backend, stats.capture = self.backend, self._uncaptured
         stats.begin(self.device)
         size = self.batch_size or len(seeds)
         modules = (*self.denoiser.modules, *self.guidance.reference.modules)
-        with Progress(len(seeds) * len(self.table.rows), self.progress) as bar, frozen(modules):
+        total = len(seeds) * len(self.table.rows)
+        with Progress(total, self.progress) as bar, frozen(modules), self._compiled:
             for start in range(0, len(seeds), size):
                 part = slice(start, min(start + size, len(seeds)))
                 begun = time.perf_counter()
@@ -146,40 +169,70 @@ class Engine:
     def _batch(
         self, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
     ) -> Tensor:
+        if self._graphs is not None:
+            x = self._graphs.run(self, cond, seeds, unit, stats)
+            if x is not None:
+                bar.advance(len(seeds) * len(self.modes))
+                return x
         noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
-        shape = torch.empty((len(seeds), *self.denoiser.sample_shape), dtype=self.dtype)
-        shape = shape.to(self.device)
-        x = self.table.init_scale * (noise.normal(shape) if unit is None else unit)
-        counter, watch = Counter(), Watch(x.device)
-        memory: dict[str, Any] = {}
-        history: deque[Tensor] = deque(maxlen=max(self.table.history - 1, 0))
-        for index, (row, mode, w) in enumerate(
-            zip(self.table.rows, self.modes, self.weights, strict=True)
-        ):
+        with ranges.plan():
+            state = State.new(self.start(noise, unit), self.table, self.weights, self.denoiser)
+        steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
+        for index, row in enumerate(self.table.rows):
             point = Point(
-                x, row, index, self.denoiser, self.guidance.reference, cond, memory, counter, probes
+                state.x,
+                row,
+                index,
+                self.denoiser,
+                self.guidance.reference,
+                cond,
+                state.memory,
+                counter,
+                probes,
+                state.table,
+                steps[index],
+                self.backend,
             )
-            rectifier = self._ready(point) if mode == "reg" else None
-            evaluate = EVALUATIONS[mode]
-            cond_denoised, term = evaluate(point, self.guidance.direction, rectifier)
-            watch.observe(index, row.t, cond_denoised, term)
-            if w and self.guidance.adjust:
-                cond_denoised, term = self._adjusted(point, cond_denoised, term, w), None
-            drawn = noise.normal(x) if row.c else None
-            x, d = ops.guided_step(
-                x, cond_denoised, term, w, tuple(history), drawn, row.p, row.q, row.a, row.b, row.c
-            )
-            history.appendleft(d)
+            drawn = noise.normal(state.x) if row.c else None
+            self.advance(state, point, self.modes[index], self.weights[index], drawn)
             bar.advance(len(seeds))
-        watch.finish(self.table)
-        stats.add(counter, Tally(self.modes), self._name(), self._reason)
-        return x
+        state.watch.finish()
+        stats.add(counter, Tally(self.modes), *self.chosen)
+        return state.x
 
-    def _adjusted(self, point: Point, cond: Tensor, term: Tensor | None, w: float) -> Tensor:
-        guided = ops.combine(cond, term, w)
-        for adjustment in self.guidance.adjust:
-            guided = adjustment(point, guided, cond)
-        return guided
+    def start(self, noise: SampleNoise, unit: Tensor | None) -> Tensor:
+        """The first state, from unit noise: drawn, or the user's own."""
+        if unit is None:
+            shape = (len(noise), *self.denoiser.sample_shape)
+            unit = noise.normal(torch.empty(shape, dtype=self.dtype, device=self.device))
+        return self.table.init_scale * unit
+
+    def advance(
+        self,
+        state: State,
+        point: Point,
+        mode: str,
+        w: float | Tensor,
+        drawn: Tensor | None,
+    ) -> None:
+        """One row: evaluate what its mode needs, guide, and step the state in place.
+
+        Args:
+            point: stands at the row.
+            w: its weight; on the device while a graph is captured.
+            drawn: the solver's noise, if the row adds any.
+        """
+        rectifier = self.ready(point) if mode == "reg" else None
+        with ranges.evaluate():
+            cond, term = EVALUATIONS[mode](point, self.guidance.direction, rectifier)
+        assert point.step is not None
+        with ranges.guided_step():
+            if self.guidance.adjust and not (isinstance(w, float) and w == 0):
+                guided = cond if term is None else cond + w * term
+                for adjustment in self.guidance.adjust:
+                    guided = adjustment(point, guided, cond)
+                cond, term = guided, None
+            state.step(point.step, cond, term, drawn, self.backend)
 
     def _modes(self) -> tuple[str, ...]:
         """The plan's modes; w = 0 needs no reference, no rectifier makes `reg` a `cfg`."""
@@ -198,30 +251,20 @@ class Engine:
             return make(rectify, self.memory_budget), "asked for"
         return rectify, "asked for"
 
-    def _ready(self, point: Point) -> Rectifier:
+    def ready(self, point: Point) -> Rectifier:
+        """The rectifier; `auto` is decided at the first point that asks."""
         if self._rectifier is None:
             size = self.batch_size or point.x.shape[0]
             self._rectifier, self._reason = choose(point, size, self.memory_budget)
         return self._rectifier
 
+    @property
+    def chosen(self) -> tuple[str, str]:
+        """The estimator's name, and why it was taken."""
+        return self._name(), self._reason
+
     def _name(self) -> str:
         return "none" if self._rectifier is None else self._rectifier.name
-
-    def _place(self, device: str | torch.device | None) -> torch.device:
-        if device is None:
-            return self.denoiser.device or torch.device("cpu")
-        try:
-            place = torch.device(device)
-            torch.empty(0, device=place)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(
-                "device",
-                f"{device!r} cannot be used ({str(error).splitlines()[0]})",
-                "Give 'cpu', or 'cuda' where torch.cuda.is_available()",
-            ) from error
-        for module in (*self.denoiser.modules, *self.guidance.reference.modules):
-            module.to(place)
-        return place
 
 
 def sample(
@@ -245,37 +288,3 @@ def sample(
                 name, "is not an argument of sample", f"Known: {', '.join(sorted(known))}"
             )
     return Engine(model, **choices).sample(cond, seeds, noise)
-
-
-def as_denoiser(model: Any) -> Denoiser:
-    """The Denoiser of a user's `model`.
-
-    Raises:
-        InputError: a bare network, of which prediction, schedule and shape are not known.
-    """
-    if isinstance(model, Denoiser):
-        return model
-    if hasattr(model, "denoiser") and callable(model.denoiser):
-        return as_denoiser(model.denoiser())
-    raise InputError(
-        "model",
-        f"a {type(model).__name__} does not say what it predicts, nor its schedule and shape",
-        "Wrap it: reg_engine.Denoiser(net, prediction=..., schedule=..., sample_shape=..., "
-        "null_cond=...)",
-    )
-
-
-def _guidance(
-    scale: float | None, guidance: Guidance | None, rectify: str | Rectifier | None
-) -> Guidance:
-    if guidance is None:
-        return Guidance(weight=Constant(2.0 if scale is None else scale), rectify=rectify)
-    if not isinstance(guidance, Guidance):
-        raise InputError(
-            "guidance", f"is a {type(guidance).__name__}", "Give a reg_engine.Guidance"
-        )
-    if scale is not None:
-        raise InputError("scale", "is given beside guidance", "Put it into Guidance(weight=scale)")
-    if rectify != "auto":
-        raise InputError("rectify", "is given beside guidance", "Put it into Guidance(rectify=...)")
-    return guidance

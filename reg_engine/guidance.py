@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from . import ranges
 from .adjustments import Adjustment
 from .directions import Delta, Direction
 from .errors import InputError
@@ -78,7 +79,8 @@ def _cfg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Ter
 
 def _reg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
     assert rectifier is not None  # the engine chose one, or the mode would be cfg
-    cond, rectified, delta = rectifier(point, direction)
+    with ranges.rectifier():
+        cond, rectified, delta = rectifier(point, direction)
     point.memory["delta"] = delta
     return cond, rectified
 

@@ -3,15 +3,18 @@ there."""
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from . import ops, ranges
 from .conditioning import Cond, concat
-from .denoisers import Denoiser
-from .noise import SampleNoise
+from .denoisers import Denoiser, Number, Place
+from .noise import Draws
+from .reference import per_sample
 from .solvers import Row
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ class Point:
             writers.
         counter: work is added here.
         probes: random probes, one generator a sample (`diagonal`).
+        table, step: the coefficients on the device, and where the row is in them (ops.guided_step).
+        backend: of the ops, see ops.py.
     """
 
     x: Tensor
@@ -49,60 +54,98 @@ class Point:
     denoiser: Denoiser
     reference: Reference
     cond: Cond
-    memory: dict[str, Any]
+    memory: MutableMapping[str, Tensor]
     counter: Counter = field(default_factory=Counter)
-    probes: SampleNoise | None = None
+    probes: Draws | None = None
+    table: Tensor | None = None
+    step: Tensor | None = None
+    backend: str | None = None
 
     @property
-    def alpha(self) -> float:
+    def alpha(self) -> Number:
         """alpha_t."""
         return self.row.alpha
 
     @property
-    def sigma(self) -> float:
+    def sigma(self) -> Number:
         """sigma_t."""
         return self.row.sigma
+
+    def place(self, denoiser: Denoiser) -> Place:
+        """How `denoiser` is asked at this row."""
+        return denoiser.at(self.row.t)
+
+    def null(self) -> Cond | None:
+        """The reference's conditioning, if it is the guided network itself."""
+        return self.reference.null(self)
+
+    def any(self, found: Tensor) -> bool:
+        """Whether a bool tensor of the device holds True: what a rectifier's branch may ask."""
+        return bool(found.any())
 
     def evaluate(self, denoiser: Denoiser, x: Tensor, cond: Cond, cost: int = 1) -> Tensor:
         """`denoiser` at this row's time; `cost` evaluations a sample are counted."""
         self.counter.forward += cost * x.shape[0]
-        return denoiser(x, self.row.t, cond)
+        return denoiser.evaluate(x, self.place(denoiser), cond)
 
     def cond_at(self, x: Tensor, cost: int = 1) -> Tensor:
         """The conditional denoised at state x (B, *sample_shape)."""
-        return self.evaluate(self.denoiser, x, self.cond, cost)
+        with ranges.cond():
+            return self.evaluate(self.denoiser, x, self.cond, cost)
 
     def ref(self, cond: Tensor) -> Tensor:
         """The reference's denoised at x_t; `cond` is the conditional one (a classifier needs
         it)."""
-        return self.reference.denoised(self, cond)
+        with ranges.ref():
+            return self.reference.denoised(self, cond)
 
     def stack(self, *states: Tensor) -> tuple[Tensor, ...]:
         """[ref(x_t); cond(x) for x in states], in one batch where the reference is the same
         network."""
-        null = self.reference.null(self)
-        if null is None:
-            conds = self.evaluate(
-                self.denoiser, torch.cat(states), concat([self.cond] * len(states))
-            ).chunk(len(states))
-            return (self.ref(conds[0]), *conds)
-        rows = concat([null, *[self.cond] * len(states)])
-        out = self.evaluate(self.denoiser, torch.cat([self.x, *states]), rows)
-        return out.chunk(len(states) + 1)
+        null = self.null()
+        with ranges.cond_ref() if null is not None else ranges.cond():
+            if null is not None:
+                rows = concat([null, *[self.cond] * len(states)])
+                out = self.evaluate(self.denoiser, torch.cat([self.x, *states]), rows)
+                return out.chunk(len(states) + 1)
+            rows = concat([self.cond] * len(states))
+            conds = self.evaluate(self.denoiser, torch.cat(states), rows).chunk(len(states))
+        return (self.ref(conds[0]), *conds)
+
+    def stack_probe(self, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(ref(x_t), cond(x_t), cond(x_t + h d)) with h = `length` (B,), as `stack`.
+
+        The network's input is written in one pass where the device table is at hand.
+        """
+        moved = self.x + per_sample(length, self.x) * direction
+        null, denoiser = self.null(), self.denoiser
+        if null is None or self.table is None or self.step is None:
+            ref, cond, cond_moved = self.stack(self.x, moved)
+            return ref, cond, cond_moved
+        dtype, place = denoiser.dtype, self.place(denoiser)
+        scaled = ops.probe(
+            self.x, direction, length, self.table, self.step, 2, dtype, backend=self.backend
+        )
+        self.counter.forward += scaled.shape[0]
+        with ranges.cond_ref():
+            outputs = denoiser.output(scaled, place, concat([null, self.cond, self.cond])).chunk(3)
+            ref, cond = (denoiser.denoised(self.x, out, place) for out in outputs[:2])
+            return ref, cond, denoiser.denoised(moved, outputs[2], place)
 
     def to_prediction(self, denoised: Tensor) -> Tensor:
         """`denoised` in the network's own prediction at x_t."""
-        return self.denoiser.to_prediction(denoised, self.x, self.row.t)
-
-    def delta_from_prediction(self, delta: Tensor) -> Tensor:
-        """A difference of predictions, as a difference of denoised."""
-        return self.denoiser.coefficients(self.row.t)[2] * delta
-
-    def delta_to_prediction(self, delta: Tensor) -> Tensor:
-        """A difference of denoised, as a difference of predictions."""
-        return delta / self.denoiser.coefficients(self.row.t)[2]
+        place = self.place(self.denoiser)
+        return (denoised - place.c_skip * self.x) / place.c_out
 
     def from_prediction(self, prediction: Tensor) -> Tensor:
         """A network's own prediction at x_t, as denoised."""
-        _, c_skip, c_out = self.denoiser.coefficients(self.row.t)
-        return c_skip * self.x + c_out * prediction
+        place = self.place(self.denoiser)
+        return place.c_skip * self.x + place.c_out * prediction
+
+    def delta_to_prediction(self, delta: Tensor) -> Tensor:
+        """A difference of denoised, as a difference of predictions."""
+        return delta / self.place(self.denoiser).c_out
+
+    def delta_from_prediction(self, delta: Tensor) -> Tensor:
+        """A difference of predictions, as a difference of denoised."""
+        return self.place(self.denoiser).c_out * delta

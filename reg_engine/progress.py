@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bar,
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 __all__ = ["Progress"]
 
@@ -30,19 +23,9 @@ class Progress:
     """
 
     def __init__(self, total: int, shown: bool = True, label: str = "sampling") -> None:
-        console = Console(stderr=True)
         self._bar: Bar | None = None
-        if shown and console.is_terminal:
-            self._bar = Bar(
-                TextColumn(label),
-                BarColumn(),
-                TaskProgressColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-            )
+        if shown and (sys.stderr.isatty() or os.environ.get("FORCE_COLOR")):
+            self._bar = _bar(label)
             self._task = self._bar.add_task(label, total=total)
 
     def advance(self, amount: int) -> None:
@@ -63,3 +46,28 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _bar(label: str) -> Bar:
+    # Here: rich takes longer to import than the rest of the package, and most calls show nothing.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        TextColumn(label),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -54,7 +54,7 @@ class Unconditional:
         return expand(own, point.cond)
 
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
-        null = self.null(point)
+        null = point.null()
         assert null is not None
         return point.evaluate(point.denoiser, point.x, null)
 
@@ -148,7 +148,7 @@ class Classifier:
                 if self.on_clean_scale
                 else (1.0, point.row.t)
             )
-            t = torch.full((x.shape[0],), time, dtype=x.dtype, device=x.device)
+            t = torch.full((x.shape[0],), float(time), dtype=x.dtype, device=x.device)
             logits = self.net(scale * x, t)
             if logits.dim() != 2 or logits.shape[0] != x.shape[0]:
                 raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import ops
+from . import ranges
 from .point import Counter
 
 __all__ = ["Output", "Stats"]
@@ -27,7 +27,9 @@ class Stats:
         peak_memory: bytes, the most allocated on a CUDA device during the call; None on CPU.
         modes: how many evaluations of each mode the plan holds.
         estimator, reason: the rectifier used and why.
-        solver, backend: what ran.
+        solver: its name.
+        backend: which of `ops.BACKENDS` did the guidance steps.
+        capture: "captured" where the last batch was replayed from CUDA graphs, else why not.
     """
 
     seconds: float = 0.0
@@ -39,7 +41,8 @@ class Stats:
     estimator: str = "none"
     reason: str = ""
     solver: str = ""
-    backend: str = ops.BACKEND
+    backend: str = ""
+    capture: str = "not captured: not asked for"
     _forward_rows: int = field(default=0, repr=False)
     _backward_rows: int = field(default=0, repr=False)
 
@@ -73,7 +76,7 @@ class Stats:
         peaks = [p for p in (self.peak_memory, other["peak_memory"]) if p is not None]
         self.peak_memory = max(peaks, default=None)
         self.samples, self.seconds = total, self.seconds + other["seconds"]
-        for name in ("modes", "estimator", "reason", "solver", "backend"):
+        for name in ("modes", "estimator", "reason", "solver", "backend", "capture"):
             setattr(self, name, other[name])
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,4 +96,5 @@ class Output:
         """uint8 (N, H, W, C), for samples (N, C, H, W) in [-1, 1] with 1 or 3 channels."""
         from .images import to_uint8
 
-        return to_uint8(self.samples)
+        with ranges.decode():
+            return to_uint8(self.samples)

@@ -21,14 +21,14 @@ def test_seeds_default_to_the_rows() -> None:
 
 def test_watch_reports_the_first_bad_row_after_a_device_run() -> None:
     rows = table("euler", schedules.EDM(), 4)
-    watch = Watch(torch.device("cpu"))
-    watch._at_once = False  # as on a device
+    watch = Watch(rows, torch.zeros(3, 2), at_once=False)  # as on a device
     good, bad = torch.zeros(3, 2), torch.zeros(3, 2)
     bad[2, 1] = float("inf")
-    for index, (cond, term) in enumerate(((good, None), (good, bad), (bad, None), (good, good))):
-        watch.observe(index, rows.rows[index].t, cond, term)
+    nan = torch.full((3, 2), torch.nan)
+    for index, x in enumerate((good, bad, nan, good)):
+        watch.observe(torch.tensor(index), x)
     with pytest.raises(NumericalError, match=r"evaluation 1 .*samples \[2\]"):
-        watch.finish(rows)
+        watch.finish()
 
 
 def test_values_pass_through() -> None:

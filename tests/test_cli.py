@@ -18,7 +18,7 @@ from PIL import Image
 import reg_engine
 from reg_engine.cli import cli
 
-COMMANDS = ("sample", "calibrate", "train", "evaluate", "doctor")
+COMMANDS = ("sample", "calibrate", "train", "evaluate", "profile", "doctor")
 FAST = ["--steps", "3", "--labels", "0-3", "--no-progress"]
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from reg_engine.frozen import SavedBytes, checkpointed, frozen, recording
+from reg_engine import InputError
+from reg_engine.frozen import Compiled, SavedBytes, checkpointed, frozen, recording
 
 
 class Stack(nn.Module):
@@ -71,3 +75,61 @@ def test_checkpointed_puts_every_forward_back_also_somebody_elses() -> None:
         raise KeyError
     assert net.blocks[0].forward is patched
     assert all("forward" not in block.__dict__ for block in list(net.blocks)[1:])
+
+
+def test_compiled_blocks_run_inside_and_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def compile(function: Callable[..., torch.Tensor], **options: object) -> Any:
+        def run(*args: torch.Tensor) -> torch.Tensor:
+            ran.append(options)
+            return function(*args)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile)
+    net, x = Stack(), torch.ones(1, 8)
+    context = Compiled((net,))
+    wanted = net(x)
+    for _ in range(2):
+        with context:
+            assert torch.equal(net(x), wanted)
+    assert len(ran) == 8 and not any("forward" in block.__dict__ for block in net.blocks)
+    net(x)
+    assert len(ran) == 8
+    with pytest.raises(InputError, match="compile"):
+        Compiled((nn.Linear(2, 2),))
+
+
+@pytest.mark.slow
+def test_a_really_compiled_network_gives_the_same() -> None:
+    net, x = Stack(), torch.randn(3, 8, requires_grad=True)
+    wanted = net(x)
+    with frozen((net,)), Compiled((net,)):
+        found = net(x)
+        (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert torch.allclose(gradient, torch.autograd.grad(wanted.sum(), x)[0], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_many_shapes_of_one_class_are_all_compiled() -> None:
+    """Ten widths: more variants than Dynamo keeps unless told."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([nn.Linear(n + 2, n + 3) for n in range(10)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    net = Net()
+    with Compiled((net,)):
+        net(torch.ones(1, 2))
+    assert counters["stats"]["unique_graphs"] == 10

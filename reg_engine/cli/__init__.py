@@ -1,4 +1,4 @@
-"""The command line: `reg-engine sample | calibrate | train | evaluate | doctor`."""
+"""The command line: `reg-engine sample | calibrate | train | evaluate | profile | doctor`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import RegEngineError
 from .calibrate import calibrate
 from .doctor import doctor
 from .evaluate import evaluate
+from .profile import profile
 from .sample import sample
 from .train import train
 
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for _command in (sample, calibrate, train, evaluate, doctor):
+for _command in (sample, calibrate, train, evaluate, profile, doctor):
     cli.add_command(_command)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import torch
 
-from .. import __version__, ops
+from .. import __version__, attention, ops, profiling
 from ..engine import Engine
 from ..errors import RegEngineError
 from ..models import load_model
@@ -30,9 +30,10 @@ _PACKAGES = {
     "matplotlib": "evaluate (pip install reg-engine[eval])",
     "scikit-learn": "train without --data (pip install reg-engine[eval])",
     "diffusers": "tests only",
-    "triton": "not used yet",
-    "xformers": "not used yet",
-    "nvtx": "not used yet",
+    "triton": "kernels of the guidance step on a GPU",
+    "xformers": "attention='xformers' on a GPU, when asked for",
+    "flash-attn": "attention='flash_attn' on a GPU, when asked for",
+    "nvtx": "ranges in Nsight (docs/profiling.md)",
 }
 
 
@@ -46,13 +47,19 @@ def doctor(as_json: bool) -> None:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": _devices(),
-        "backends": {ops.BACKEND: "works"},
+        "backends": {device: ops.available(device) for device in _kinds()},
+        "attention": {device: attention.available(device) for device in _kinds()},
+        "profiler": profiling.tool() or "no tool attached",
         "estimators": {
             device: {name: _try(name, device) for name in (*RECTIFIERS, "auto")}
-            for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
+            for device in _kinds()
         },
     }
     emit(report, as_json, _text(report))
+
+
+def _kinds() -> list[str]:
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def _version(name: str) -> str | None:
@@ -96,8 +103,14 @@ def _text(report: dict[str, Any]) -> str:
     for name, version in report["packages"].items():
         lines.append(f"  {name:14}{version or '-':16}{'' if version else _PACKAGES[name]}".rstrip())
     lines += ["", "devices"] + [f"  {name:14}{what}" for name, what in report["devices"].items()]
-    lines += ["", "backends"] + [f"  {name:14}{what}" for name, what in report["backends"].items()]
+    for device, found in report["backends"].items():
+        lines += ["", f"backends on {device}"]
+        lines += [f"  {name:14}{what}" for name, what in found.items()]
+    for device, found in report["attention"].items():
+        lines += ["", f"attention on {device}"]
+        lines += [f"  {name:14}{what}" for name, what in found.items()]
     for device, found in report["estimators"].items():
         lines += ["", f"estimators on {device}"]
         lines += [f"  {name:14}{what}" for name, what in found.items()]
+    lines += ["", f"profiling: {report['profiler']} (reg-engine profile says how)"]
     return "\n".join(lines)

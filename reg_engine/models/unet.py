@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..attention import BACKENDS, attention
+from ..errors import InputError, choice
 
 __all__ = ["UNet"]
 
@@ -148,11 +149,18 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, added to its input."""
+    """Self-attention over the pixels, added to its input.
 
-    def __init__(self, channels: int, heads: int) -> None:
+    Args:
+        channels: multiple of 16 and of `heads`.
+        heads: attention heads.
+        attention: one of reg_engine.attention.BACKENDS; set_attention changes it later.
+    """
+
+    def __init__(self, channels: int, heads: int, attention: str = "auto") -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.width = heads, channels // heads
+        self.attention_backend = choice("attention", attention, BACKENDS)
         self.norm = nn.GroupNorm(channels // GROUP_CHANNELS, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
@@ -162,9 +170,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        qkv = self.qkv(tokens).reshape(batch, height * width, 3, self.heads, channels // self.heads)
+        qkv = self.qkv(tokens).reshape(batch, height * width, 3, self.heads, self.width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attention(query, key, value, self.attention_backend)
         mixed = self.out(mixed.transpose(1, 2).reshape(batch, height * width, channels))
         # contiguous NCHW: the forward derivative of GroupNorm rejects other layouts
         return x + mixed.transpose(1, 2).contiguous().reshape(batch, channels, height, width)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..directions import Direction
 from ..errors import InputError
 from ..point import Point
@@ -34,20 +35,22 @@ class _Difference:
         if self.rho is not None and not (math.isfinite(self.rho) and self.rho > 0):
             raise InputError("rho", f"is {self.rho}", "Give a positive relative step, or None")
 
-    def moved(self, point: Point, d: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t + h d, and alpha_t / h per sample (0 where d vanishes): K d = that * (moved cond -
-        cond)."""
+    def lengths(self, point: Point, d: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) h, and alpha_t / h (0 where d vanishes): K d = alpha_t / h * (moved cond - cond)."""
         rho = self.rho or RHO.get(point.denoiser.dtype or point.x.dtype, RHO[torch.bfloat16])
-        size = _rms(d)
-        length = rho * _rms(point.x).clamp_min(torch.finfo(d.dtype).tiny)
-        h = torch.where(size > 0, length / size.clamp_min(torch.finfo(d.dtype).tiny), size)
-        inverse = torch.where(size > 0, point.alpha * size / length, size)
-        return point.x + h * d, inverse
+        tiny = torch.finfo(d.dtype).tiny
+        gram = ops.reduce(point.x, d, backend=point.backend)
+        count = gram[:, 0, 0].clamp_min(1)
+        state, size = ((gram[:, i, i] / count).sqrt().to(d.dtype) for i in (1, 2))
+        length = rho * state.clamp_min(tiny)
+        h = torch.where(size > 0, length / size.clamp_min(tiny), 0)
+        return h, torch.where(size > 0, point.alpha * size / length, 0)
 
     def product(self, point: Point, d: Tensor, cond: Tensor) -> Tensor:
         """K d by one more conditional evaluation."""
-        x, inverse = self.moved(point, d)
-        return inverse * (point.cond_at(x) - cond)
+        h, inverse = self.lengths(point, d)
+        moved = point.cond_at(point.x + per_sample(h, d) * d)
+        return per_sample(inverse, d) * (moved - cond)
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,11 @@ class FDBatched(_Difference):
         lag = lag_of(point)
         if lag is None:
             return FD(self.rho)(point, direction)
-        x, inverse = self.moved(point, lag)
-        ref, cond, cond_moved = point.stack(point.x, x)
+        h, inverse = self.lengths(point, lag)
+        ref, cond, moved = point.stack_probe(lag, h)
         delta = direction(point, cond, ref)
-        k_lag = inverse * (cond_moved - cond)
-        rectified = rectified_from_lag(delta, lag, k_lag, lambda d: self.product(point, d, cond))
+        k_lag = per_sample(inverse, lag) * (moved - cond)
+        rectified = rectified_from_lag(
+            point, delta, lag, k_lag, lambda d: self.product(point, d, cond)
+        )
         return cond, rectified, delta
-
-
-def _rms(value: Tensor) -> Tensor:
-    return per_sample(value.flatten(1).square().mean(1).sqrt(), value)

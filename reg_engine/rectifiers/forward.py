@@ -39,7 +39,7 @@ class JVP:
             return cond, product(point, delta)[1], delta
         cond, k_lag = product(point, lag)
         delta = direction(point, cond, point.ref(cond))
-        rectified = rectified_from_lag(delta, lag, k_lag, lambda d: product(point, d)[1])
+        rectified = rectified_from_lag(point, delta, lag, k_lag, lambda d: product(point, d)[1])
         return cond, rectified, delta
 
 

@@ -25,13 +25,13 @@ def lag_of(point: Point) -> Tensor | None:
 
 
 def rectified_from_lag(
-    delta: Tensor, lag: Tensor, k_lag: Tensor, exact: Callable[[Tensor], Tensor]
+    point: Point, delta: Tensor, lag: Tensor, k_lag: Tensor, exact: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """The lagged product, with `exact(delta)` for the samples whose lag vanished (and only for
     those)."""
     rectified = ops.lagged_product(delta, lag, k_lag)
     vanished = (lag.flatten(1).abs().amax(1) == 0) & (delta.flatten(1).abs().amax(1) > 0)
-    if bool(vanished.any()):
+    if point.any(vanished):
         chosen = vanished.reshape(-1, *[1] * (delta.dim() - 1))
         rectified = torch.where(chosen, exact(delta), rectified)
     return rectified

@@ -89,7 +89,7 @@ def saved_bytes_per_sample(point: Point) -> float:
 
     one = slice(0, 1)
     with SavedBytes(point.denoiser.modules) as saved, recording(point.x[one]) as x:
-        point.denoiser(x, point.row.t, take(point.cond, one))
+        point.denoiser.evaluate(x, point.place(point.denoiser), take(point.cond, one))
     return float(saved.total)
 
 

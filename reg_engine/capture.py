@@ -1,0 +1,233 @@
+"""One recorded run of a batch: fixed places on the device, and a graph for each mode of the plan.
+
+A row's numbers are read on the device (coefficients.py) at a counter that each graph advances, so
+the same graph serves every row of its mode; state, noise and conditioning keep one place each. What
+a step asks of the host (its row's number, a generator) is answered here with a place that is filled
+before each replay, or refused with CaptureError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from . import ranges
+from .coefficients import COLUMNS
+from .conditioning import Cond, plain, write
+from .denoisers import Denoiser, Number, Place
+from .errors import CaptureError
+from .noise import Draws, SampleNoise
+from .point import Counter, Point
+from .state import State
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Capture", "Recorder"]
+
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]  # work -> replay of that work
+
+
+class _OnDevice:
+    """Stands where a row or its number would be; whoever looks at it cannot be captured."""
+
+    def _refuse(self, *args: object) -> Any:
+        raise CaptureError("a step asks for its row's number on the host")
+
+    __getattr__ = __index__ = __int__ = __float__ = __bool__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _refuse
+    __eq__ = __ne__ = _refuse
+
+
+class Tape(Draws):
+    """Random numbers of one graph: it reads fixed places, which are filled before each replay."""
+
+    def __init__(self) -> None:
+        self._places: list[tuple[str, Tensor]] = []
+        self._next = 0
+
+    def rewind(self) -> None:
+        """Start handing out the first place again."""
+        self._next = 0
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self._place("normal", like)
+
+    def signs(self, like: Tensor) -> Tensor:
+        return self._place("signs", like)
+
+    def _place(self, kind: str, like: Tensor) -> Tensor:
+        if self._next == len(self._places):
+            self._places.append((kind, torch.ones_like(like)))
+        self._next += 1
+        return self._places[self._next - 1][1]
+
+    def fill(self, source: Draws) -> None:
+        """Draw every place anew."""
+        for kind, place in self._places:
+            place.copy_(getattr(source, kind)(place))
+
+
+@dataclass
+class DevicePoint(Point):
+    """A point at the row where the device's counter stands."""
+
+    capture: Capture = field(kw_only=True)
+
+    @property
+    def alpha(self) -> Number:
+        return self.capture.number("alpha")
+
+    @property
+    def sigma(self) -> Number:
+        return self.capture.number("sigma")
+
+    def place(self, denoiser: Denoiser) -> Place:
+        return self.capture.place(denoiser)
+
+    def null(self) -> Cond | None:
+        return self.capture.null(self)
+
+    def any(self, found: Tensor) -> bool:
+        self.capture.missed.logical_or_(found.any())
+        return False
+
+
+@dataclass
+class Recorded:
+    """A graph: the work it stands for, what it asks of memory and leaves there, its random
+    numbers."""
+
+    replay: Callable[[], None]
+    work: Counter
+    asked: dict[str, bool]
+    filled: frozenset[str]
+    tape: Tape
+
+
+class Capture:
+    """Fixed places and graphs for one batch size, conditioning and set of weights.
+
+    Args:
+        engine: whose steps are recorded.
+        cond: conditioning of a batch: its shapes and dtypes are kept.
+        count: samples in the batch.
+        recorder: makes a replayable graph of a function.
+    """
+
+    def __init__(self, engine: Engine, cond: Cond, count: int, recorder: Recorder) -> None:
+        self._engine, self._record = engine, recorder
+        x = torch.zeros((count, *engine.denoiser.sample_shape), dtype=engine.dtype)
+        x = x.to(engine.device)
+        self.state = State.new(x, engine.table, engine.weights, engine.denoiser, captured=True)
+        self.cond = plain(cond)
+        self.step = torch.zeros(1, dtype=torch.int64, device=x.device)
+        self.noise = torch.zeros_like(x)
+        self.missed = torch.zeros((), dtype=torch.bool, device=x.device)
+        self._places: dict[int, Tensor] = {}
+        self._null: Cond | None = None
+        self._graphs: dict[tuple[str, bool], list[Recorded]] = {}
+
+    def number(self, name: str) -> Tensor:
+        """A coefficient of the row where the counter stands, 0-dim."""
+        return self.state.table.index_select(0, self.step)[0, COLUMNS.index(name)]
+
+    def place(self, denoiser: Denoiser) -> Place:
+        """How `denoiser` is asked at that row."""
+        if id(denoiser) not in self._places:
+            rows = [denoiser.at(row.t) for row in self._engine.table.rows]
+            with torch.inference_mode(False):  # autograd may keep them
+                values = torch.tensor(rows, dtype=torch.float64)
+                self._places[id(denoiser)] = values.to(self.state.x.device, self.state.x.dtype)
+        return Place(*self._places[id(denoiser)].index_select(0, self.step)[0].unbind())
+
+    def null(self, point: Point) -> Cond | None:
+        """The reference's conditioning, made once: it may come from the host."""
+        if self._null is None:
+            self._null = point.reference.null(point)
+        return self._null
+
+    def run(
+        self,
+        cond: Cond,
+        noise: SampleNoise,
+        probes: SampleNoise,
+        unit: Tensor | None,
+    ) -> Counter | None:
+        """Sample a batch into `state.x`; the work done, or None where an eager run is needed."""
+        state = self.state
+        write(self.cond, cond)
+        state.x.copy_(self._engine.start(noise, unit))
+        for tensor in (self.step, self.missed, state.watch.peak):
+            tensor.zero_()
+        state.memory.filled = frozenset()
+        counter = self.replay(noise, probes)
+        return None if bool(self.missed) else counter
+
+    def replay(self, noise: SampleNoise, probes: SampleNoise) -> Counter:
+        """All rows, from the state as it stands; the host waits for nothing. The work done."""
+        engine, state, counter = self._engine, self.state, Counter()
+        for row, mode, w in zip(engine.table.rows, engine.modes, engine.weights, strict=True):
+            if row.c:
+                self.noise.copy_(noise.normal(self.noise))
+            graph = self._graph(mode, bool(w))
+            graph.tape.fill(probes)
+            with ranges.replay():
+                graph.replay()
+            state.memory.filled = state.memory.filled | graph.filled
+            counter.forward += graph.work.forward
+            counter.backward += graph.work.backward
+        return counter
+
+    def _graph(self, mode: str, guided: bool) -> Recorded:
+        """The graph of a mode that meets the memory it asks for, recorded where there is none."""
+        known, filled = self._graphs.setdefault((mode, guided), []), self.state.memory.filled
+        for graph in known:
+            if all((name in filled) == there for name, there in graph.asked.items()):
+                return graph
+        known.append(self._recorded(mode, guided))
+        return known[-1]
+
+    def _recorded(self, mode: str, guided: bool) -> Recorded:
+        engine, state, before = self._engine, self.state, self.state.memory.filled
+        counter, tape = Counter(), Tape()
+
+        def work() -> None:
+            state.memory.filled, state.memory.asked = before, {}
+            counter.forward = counter.backward = 0
+            tape.rewind()
+            away: Any = _OnDevice()
+            point = DevicePoint(
+                state.x,
+                away,
+                away,
+                engine.denoiser,
+                engine.guidance.reference,
+                self.cond,
+                state.memory,
+                counter,
+                tape,
+                state.table,
+                self.step,
+                engine.backend,
+                capture=self,
+            )
+            w = self.number("w") if guided else 0.0
+            drawn = self.noise if engine.table.stochastic else None
+            engine.advance(state, point, mode, w, drawn)
+            self.step.add_(1)
+
+        kept = [self.step, self.missed, state.x, state.watch.peak, *state.memory.places()]
+        kept += [] if state.history is None else [state.history]
+        saved = [tensor.clone() for tensor in kept]
+        try:
+            replay = self._record(work)
+        finally:
+            for tensor, value in zip(kept, saved, strict=True):
+                tensor.copy_(value)
+            after, state.memory.filled = state.memory.filled, before
+        return Recorded(replay, replace(counter), state.memory.asked, after - before, tape)

@@ -1,0 +1,165 @@
+"""`reg-engine profile`: where the time of a sampling call goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from click.core import ParameterSource
+
+from .. import profiling
+from ..attention import BACKENDS, set_attention
+from ..engine import Engine
+from ..errors import InputError
+from ..models import load_model
+from ..plots import check_matplotlib, save_profile
+from .options import apply, emit, json_option, plan_of, run_options, whole_numbers
+
+__all__ = ["profile"]
+
+
+@click.command(
+    epilog="Example: reg-engine profile --rectify vjp --steps 8 --plot --out out/profile"
+)
+@apply(run_options)
+@click.option("--labels", default="0-9", show_default=True, help="Class labels: 0-9 or 3,5,7.")
+@click.option("--per-label", default=1, show_default=True, type=int, help="Samples of each label.")
+@click.option(
+    "--scale", default=4.0, show_default=True, type=float, help="Guidance scale, 1 = none."
+)
+@click.option("--rectify", default="auto", show_default=True, help="An estimator, auto or none.")
+@click.option(
+    "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
+)
+@click.option(
+    "--attention", default="auto", show_default=True, help=f"One of {', '.join(BACKENDS)}."
+)
+@click.option(
+    "--graphs/--no-graphs",
+    default=False,
+    show_default=True,
+    help="Replay CUDA graphs, which hide the ranges of a step.",
+)
+@click.option("--warmup", default=2, show_default=True, type=int, help="Runs before the profile.")
+@click.option("--plot", is_flag=True, help="Draw profile.png (matplotlib).")
+@click.option("--out", default="profile", show_default=True, help="Folder of the results.")
+@json_option
+@click.pass_context
+def profile(
+    context: click.Context,
+    labels: str,
+    per_label: int,
+    scale: float,
+    rectify: str,
+    plan: str,
+    attention: str,
+    graphs: bool,
+    warmup: int,
+    plot: bool,
+    out: str,
+    as_json: bool,
+    model: str,
+    **run: Any,
+) -> None:
+    """Sample once and say where the time went.
+
+    Under Nsight Systems or Nsight Compute (the command lines are printed) the run is marked for
+    them. Otherwise torch.profiler measures it: a Chrome trace, and a table of the ranges.
+    """
+    if per_label < 1:
+        raise InputError("--per-label", f"is {per_label}", "Give a number >= 1")
+    if warmup < 0:
+        raise InputError("--warmup", f"is {warmup}", "Give a number >= 0")
+    if plot:
+        check_matplotlib()
+    chosen = [label for label in whole_numbers("labels", labels) for _ in range(per_label)]
+    folder = profiling.check_folder(Path(out))
+    engine = Engine(
+        load_model(model),
+        scale=scale,
+        rectify=None if rectify == "none" else rectify,
+        plan=plan_of(plan),
+        capture=graphs,
+        **{**run, "progress": False},
+    )
+    set_attention(engine.denoiser, attention)
+
+    def section() -> Any:
+        output = engine.sample(torch.tensor(chosen))
+        return output.images, output.stats
+
+    found = profiling.run(section, engine.device, folder, warmup)
+    lines = profiling.commands(_arguments(context), folder, engine.device.type == "cuda")
+    if plot and found.spans:
+        save_profile(found.spans, found.rows, folder / "profile.png")
+    report: dict[str, Any] = {
+        "model": model,
+        "device": str(engine.device),
+        "stats": found.result[1].as_dict(),
+        **found.as_dict(),
+        "picture": str(folder / "profile.png") if plot and found.spans else None,
+        "commands": lines,
+        "missing": profiling.missing(lines),
+    }
+    emit(report, as_json, _text(report))
+
+
+def _arguments(context: click.Context) -> list[str]:
+    """The arguments of this very invocation, but for how its result is shown."""
+    arguments = [str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if name in ("as_json", "plot"):
+            continue
+        if isinstance(value, bool):
+            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            arguments += [parameter.opts[0], str(value)]
+    return arguments
+
+
+def _text(report: dict[str, Any]) -> str:
+    stats, lines = report["stats"], []
+    lines.append(
+        f"{stats['samples']} samples, nfe {stats['nfe']:g}, {stats['backward']:g} backward, "
+        f"estimator {stats['estimator']}, backend {stats['backend']}, on {report['device']}"
+    )
+    if report["undisturbed_seconds"] is not None:
+        lines.append(f"{report['undisturbed_seconds']:.3f} s unwatched (last run of the warm-up)")
+    lines.append(f"{report['seconds']:.3f} s under {report['tool'] or 'torch.profiler'}")
+    if report["tool"] is None:
+        lines += ["", *_table(report["ranges"]), "", f"trace: {report['trace']}"]
+        lines += [] if report["picture"] is None else [f"picture: {report['picture']}"]
+        lines += ["", "not under Nsight; to run this under it:"]
+        for name, line in report["commands"].items():
+            absent = " (not found on this machine)" if name in report["missing"] else ""
+            lines.append(f"{name}{absent}:\n  {line}")
+        if "ncu" not in report["commands"]:
+            lines.append("ncu: measures kernels of a GPU; this run has none")
+    return "\n".join(lines)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    cuda = any(row["device"] is not None for row in rows)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("range")
+    for name in ("calls", "total ms", "share", "own ms", "Python ms", *(["CUDA ms"] * cuda)):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        numbers = [str(row["calls"]), f"{row['total']:.1f}", f"{row['share']:.1%}"]
+        numbers += [f"{row['own']:.1f}", f"{row['python']:.1f}"]
+        numbers += [f"{row['device']:.1f}"] if cuda else []
+        table.add_row("  " * (len(row["path"]) - 1) + row["path"][-1], *numbers)
+    console = Console(width=100, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines() if line.strip()]

@@ -1,0 +1,226 @@
+"""Captured sampling without a GPU: the recorder that runs the recorded work again at each replay.
+
+Everything but `CudaRecorder` is the same as on a GPU: fixed places, the device's counter, the row's
+numbers read from tables, one recording a mode. So a captured batch must equal the eager one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from nets import TinyNet, tiny
+from torch import Tensor
+
+from reg_engine import (
+    BadModel,
+    CaptureError,
+    Cosine,
+    Engine,
+    Guidance,
+    InputError,
+    NumericalError,
+    Plan,
+    schedules,
+)
+from reg_engine.adjustments import Rescale, ZeroInit
+from reg_engine.directions import APG, TCFG, CFGZeroStar
+from reg_engine.graphs import KEPT, Graphs, graphs_for
+from reg_engine.rectifiers import RECTIFIERS
+
+
+class Rerun:
+    """Runs the work once, as a warm-up does, and again at each replay."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.recorded += 1
+        work()
+
+        def replay() -> None:
+            self.replayed += 1
+            work()
+
+        return replay
+
+
+def pair(model: object = None, **choices: object) -> tuple[Engine, Engine, Rerun]:
+    """An eager engine, one that records from the first batch on, and its recorder."""
+    choices = {"steps": 5, "progress": False, **choices}
+    eager, captured = (Engine(model or tiny(), **choices) for _ in range(2))
+    recorder = Rerun()
+    captured._graphs = Graphs(recorder, always=True)
+    return eager, captured, recorder
+
+
+def same(eager: Engine, captured: Engine, seeds: range = range(4)) -> None:
+    """Samples bit for bit, and the work counted."""
+    cond = [i % 3 for i in seeds]
+    a, b = eager.sample(cond, seeds=seeds), captured.sample(cond, seeds=seeds)
+    assert b.stats.capture == "captured"
+    assert torch.equal(a.samples, b.samples)
+    for name in ("nfe", "backward", "modes", "estimator", "samples"):
+        assert getattr(a.stats, name) == getattr(b.stats, name), name
+
+
+@pytest.mark.parametrize("rectify", [None, *RECTIFIERS, "auto"])
+@pytest.mark.parametrize("solver", ["heun", "euler_ancestral", "dpmpp_2m"])
+def test_captured_samples_equal_eager_ones(rectify: str | None, solver: str) -> None:
+    eager, captured, _ = pair(scale=2.5, rectify=rectify, solver=solver)
+    same(eager, captured)
+    same(eager, captured, range(7, 11))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "schedule", "solver"),
+    [
+        ("epsilon", schedules.VPLinear(), "ddim"),
+        ("v_prediction", schedules.ScaledLinear(), "pndm"),
+        ("epsilon", schedules.VPLinear(), "ddpm"),
+        ("flow", schedules.Flow(shift=2.0), "flow_heun"),
+    ],
+)
+def test_every_prediction_and_solver_reads_its_numbers_on_the_device(
+    prediction: str, schedule: schedules.Schedule, solver: str
+) -> None:
+    eager, captured, _ = pair(
+        tiny(prediction, schedule), scale=2.0, rectify="vjp", solver=solver, dtype=torch.float64
+    )
+    same(eager, captured)
+
+
+@pytest.mark.parametrize("direction", [APG(), CFGZeroStar(), TCFG()])
+def test_directions_and_memory_are_captured(direction: object) -> None:
+    guidance = Guidance(2.0, rectify="fd_batched", direction=direction, adjust=(Rescale(0.7),))
+    eager, captured, _ = pair(guidance=guidance)
+    same(eager, captured)
+
+
+def test_a_worse_model_on_another_schedule_is_captured() -> None:
+    torch.manual_seed(1)
+    worse = tiny("flow", schedules.Flow(), TinyNet(width=5))
+    eager, captured, _ = pair(guidance=Guidance(2.0, BadModel(worse), rectify="vjp"))
+    same(eager, captured)
+
+
+def test_one_recording_a_mode() -> None:
+    """`reg` is recorded twice, because the first has no lagged direction; `cond` and `cfg` once."""
+    plan = Plan.interval(0.05, 5.0)
+    eager, captured, recorder = pair(scale=2.0, rectify="fd_batched", plan=plan, steps=8)
+    same(eager, captured)
+    assert set(captured.modes) == {"cond", "cfg", "reg"}
+    assert recorder.recorded == 4 and recorder.replayed == len(captured.modes)
+    captured.sample([0, 1, 2, 0])
+    assert recorder.recorded == 4
+
+
+def test_a_weight_that_changes_from_row_to_row() -> None:
+    eager, captured, _ = pair(guidance=Guidance(Cosine(3.0), rectify="vjp"))
+    same(eager, captured)
+
+
+def test_batches_and_shapes_keep_their_own_captures() -> None:
+    _, captured, recorder = pair(scale=2.0, rectify=None, batch_size=2)
+    captured.sample([0, 1, 2], seeds=range(3))
+    assert recorder.recorded == 2  # a batch of 2 and one of 1
+    for count in range(3, 3 + KEPT):
+        captured.batch_size = None
+        captured.sample([0] * count, seeds=range(count))
+    assert len(captured._graphs._kept) == KEPT
+    before = recorder.recorded
+    captured.sample([0], seeds=[5])
+    assert recorder.recorded == before + 1  # the oldest was dropped
+
+
+def test_new_weights_are_captured_anew() -> None:
+    _, captured, recorder = pair(scale=2.0, rectify=None)
+    first = captured.sample([0, 1]).samples
+    captured.denoiser.net.leave.weight.data.mul_(2.0)  # in place: the graph reads it there
+    changed = captured.sample([0, 1]).samples
+    assert recorder.recorded == 1 and not torch.equal(first, changed)
+    captured.denoiser.net.leave.weight = torch.nn.Parameter(torch.zeros(16, 24))
+    assert not torch.equal(captured.sample([0, 1]).samples, changed)
+    assert recorder.recorded == 2
+
+
+def test_the_callers_noise_and_labels_are_taken_up() -> None:
+    eager, captured, _ = pair(scale=2.0, rectify="vjp")
+    for seed in range(2):
+        noise = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+        a = eager.sample([0, 1, seed], noise=noise, seeds=range(3)).samples
+        assert torch.equal(captured.sample([0, 1, seed], noise=noise, seeds=range(3)).samples, a)
+
+
+class Shy(TinyNet):
+    """The labels of class 0 give no delta at first: the null label's row is the same."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        late = (t < 0.5).to(x.dtype)[:, None]
+        h = self.enter(x.flatten(1)) + late * self.label(cond)
+        return self.leave(torch.tanh(h)).reshape_as(x)
+
+
+def test_a_vanished_lag_is_noticed_and_sampled_eagerly() -> None:
+    eager, captured, _ = pair(tiny(net=Shy()), scale=2.0, rectify="fd_batched")
+    a, b = eager.sample([0, 1]), captured.sample([0, 1])
+    assert "vanished" in b.stats.capture
+    assert torch.equal(a.samples, b.samples) and a.stats.nfe == b.stats.nfe
+
+
+def test_what_asks_for_its_row_is_refused_or_sampled_eagerly() -> None:
+    guidance = Guidance(2.0, rectify=None, adjust=(ZeroInit(1),))
+    eager, captured, recorder = pair(guidance=guidance)
+    with pytest.raises(CaptureError, match="row"):
+        captured.sample([0, 1])
+    captured._graphs = Graphs(recorder, always=False)
+    captured.sample([0, 1])
+    for _ in range(2):
+        out = captured.sample([0, 1])
+        assert "row's number" in out.stats.capture
+        assert torch.equal(out.samples, eager.sample([0, 1]).samples)
+
+
+def test_auto_leaves_the_first_batch_of_its_kind_alone() -> None:
+    _, captured, recorder = pair(scale=2.0, rectify=None)
+    captured._graphs = Graphs(recorder, always=False)
+    assert "first batch" in captured.sample([0, 1]).stats.capture and not recorder.recorded
+    assert captured.sample([0, 1]).stats.capture == "captured" and recorder.recorded == 1
+
+
+def test_nan_in_a_captured_run_is_named() -> None:
+    _, captured, _ = pair(scale=2.0, rectify=None)
+    captured.sample([0, 1])
+    with torch.no_grad():
+        captured.denoiser.net.label.weight[1] = torch.nan
+    with pytest.raises(NumericalError, match=r"evaluation 0 .*samples \[1\]"):
+        captured.sample([0, 1])
+
+
+def test_a_failed_recording_leaves_the_state_as_it_was() -> None:
+    """A recorder that fails at the second mode: the batch is sampled eagerly, with its own work."""
+
+    class Failing(Rerun):
+        def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+            replay = super().__call__(work)
+            if self.recorded == 2:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            return replay
+
+    eager, captured, _ = pair(scale=2.0, rectify="fd_batched")
+    captured._graphs = Graphs(Failing(), always=False)
+    captured.sample([0, 1])
+    out = captured.sample([0, 1])
+    assert "not permitted" in out.stats.capture
+    wanted = eager.sample([0, 1])
+    assert torch.equal(out.samples, wanted.samples) and out.stats.nfe == wanted.stats.nfe
+
+
+def test_who_captures() -> None:
+    assert graphs_for(False, torch.device("cpu")) == (None, "not captured: not asked for")
+    assert "no CUDA graphs" in graphs_for("auto", torch.device("cpu"))[1]
+    for bad in (True, "always"):
+        with pytest.raises(InputError, match="capture"):
+            Engine(tiny(), capture=bad)
