@@ -1,0 +1,1 @@
+"""Benchmarks: `pytest bench/ --benchmark`; without the option a smoke test at tiny sizes."""

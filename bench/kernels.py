@@ -1,0 +1,124 @@
+"""What the four kernel benchmarks share: a kernel as data, its providers, how they are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.agreement import check_kernel
+from bench.cases import KernelCase
+from bench.timing import Call, sets_needed
+from reg_engine import ops, reference
+
+__all__ = ["PROVIDERS", "Kernel", "check", "coefficients", "contender", "inputs", "unable"]
+
+PROVIDERS = ("eager", "compile", "csrc", "triton")  # eager: reg_engine.reference
+
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An op of reg_engine.ops with arguments for every case.
+
+    Args:
+        name: of the op, and of its twin in reg_engine.reference.
+        arguments: (case, device) -> fresh random arguments of the twin.
+        bytes_moved: case -> bytes of one call, each input read once and each output written once.
+        in_place: whether the op takes `out=`, the state, as the engine calls it.
+        sums: whether it sums over a sample's elements.
+    """
+
+    name: str
+    arguments: Callable[[KernelCase, torch.device], Arguments]
+    bytes_moved: Callable[[KernelCase], int]
+    in_place: bool = False
+    sums: bool = False
+
+
+def unable(provider: str, device: torch.device) -> str:
+    """Why a provider cannot run on `device`; "" if it can."""
+    if provider in ("eager", "compile"):
+        return ""
+    state = ops.available(device)[provider]
+    return "" if state == "works" else state
+
+
+def function(kernel: Kernel, provider: str, compiler: str) -> Callable[..., Tensor]:
+    """The provider's function, called with the arguments of the twin."""
+    twin: Callable[..., Tensor] = getattr(reference, kernel.name)
+    if provider == "eager":
+        return twin
+    if provider == "compile":
+        return torch.compile(twin, backend=compiler, dynamic=False)
+    return partial(getattr(ops, kernel.name), backend=provider)
+
+
+def inputs(kernel: Kernel, case: KernelCase, device: torch.device) -> list[Arguments]:
+    """As many sets of arguments as overflow the cache."""
+    count = sets_needed(kernel.bytes_moved(case), device)
+    return [kernel.arguments(case, device) for _ in range(count)]
+
+
+def contender(
+    kernel: Kernel, sets: Sequence[Arguments], provider: str, compiler: str
+) -> Sequence[Call]:
+    """One call for each set. Every call keeps its result: outputs too lie in different places."""
+    run = function(kernel, provider, compiler)
+    kept: list[Tensor | None] = [None] * len(sets)
+
+    def call(index: int, given: Arguments) -> None:
+        kept[index] = run(**given)
+
+    calls = []
+    for index, given in enumerate(sets):
+        if kernel.in_place and provider in ops.BACKENDS:
+            given = {**given, "out": torch.empty_like(given["x"])}
+        calls.append(partial(call, index, given))
+    return calls
+
+
+def check(
+    kernel: Kernel, case: KernelCase, provider: str, device: torch.device, compiler: str
+) -> None:
+    """Raise AssertionError unless the provider agrees with the twin in float64."""
+    given = kernel.arguments(case, device)
+    results = []
+    for run, arguments in (
+        (function(kernel, provider, compiler), _copies(given)),
+        (getattr(reference, kernel.name), _copies(given)),
+        (getattr(reference, kernel.name), _copies(given, torch.float64)),
+    ):
+        results.append((run(**arguments), arguments.get("history")))
+    for out, plain, exact in zip(*results, strict=True):
+        if out is not None:
+            terms = case.numel // case.shape[0] if kernel.sums else 1
+            check_kernel(f"{kernel.name} {case.name} {provider}", out, plain, exact, terms)
+
+
+def coefficients(device: torch.device, slots: int) -> tuple[Tensor, Tensor]:
+    """A table of 8 rows whose coefficients are all used, and the number of one."""
+    from reg_engine.coefficients import FIRST_B
+
+    table = torch.rand(8, FIRST_B + slots, device=device) + 0.1
+    return table, torch.tensor([3], device=device)
+
+
+def _copies(given: Arguments, dtype: torch.dtype | None = None) -> Arguments:
+    """The arguments, in `dtype` where they are floating."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return (
+                value.to(dtype, copy=True) if value.is_floating_point() and dtype else value.clone()
+            )
+        if isinstance(value, torch.dtype) and dtype:
+            return dtype
+        return value
+
+    return {name: copy(value) for name, value in given.items()}

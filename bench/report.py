@@ -1,0 +1,288 @@
+"""`python -m bench.report` writes docs/performance.md and its figures from bench/results/*.csv.
+
+Ratios are taken between medians of one run. Of every case the latest run that holds its baseline is
+shown; what nobody measured stays empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench import records
+from bench.cases import MODEL_CASES, ModelCase
+from bench.contenders import BASELINE, CAPTURED_CFG, CONTENDERS
+from bench.records import Row
+
+__all__ = ["latest", "lines", "page", "ratios", "write"]
+
+DOCS = records.ROOT / "docs"
+SAME = ("run", "suite", "case", "size", "batch", "dtype", "shape", "steps")
+
+INTRO = """# Performance
+
+Written by `python -m bench.report` from the rows in `bench/results/`; do not edit.
+
+- Times are medians of one run; ratios are taken within that run. On a CPU all contenders of a case
+  are timed in turn, so that what disturbs the machine disturbs them alike. Memory is the peak apart
+  from weights and inputs. A cell that is empty was not measured; words in it say why.
+- Networks have random weights at the size that stands beside them, apart from the trained MNIST
+  model: pictures are noise, but time and memory do not depend on the values. Calibrated plans do:
+  on random weights `planned` shows what planning costs and saves there, not what it saves on a
+  trained model.
+- `plain-cfg` is classifier-free guidance in plain torch, the baseline. `authors` is REG at the
+  cost of the released code. Everything else is this engine: `eager`, `captured` in CUDA graphs,
+  `compiled` (and captured), or with a calibrated plan (`planned`, captured where there is CUDA).
+- The paper reports, on one A40, REG at 1.21 to 1.88 times the time and 1.21 to 2.82 times the
+  memory of CFG. Its figure stands above each table of a model that it has; numbers of steps and
+  dtype are not stated there.
+"""
+
+
+def ratios(row: Row, rows: Iterable[Row]) -> dict[str, float]:
+    """What a row is compared with, within its run; nothing where a figure is missing.
+
+    Returns:
+        Of a batch of samples: `time_to_cfg`, `time_to_captured_cfg`, `memory_to_cfg`,
+        `seconds_per_image`. Of a kernel: `speedup` over eager, `gb_s`, `share_of_copy`.
+    """
+    rows = list(rows)
+    p50 = _number(row.p50)
+    if p50 is None:
+        return {}
+    found: dict[str, float | None] = {}
+    if row.suite == "sampling":
+        base, captured = (_peer(row, rows, name) for name in (BASELINE, CAPTURED_CFG))
+        found = {
+            "seconds_per_image": p50 / int(row.batch),
+            "time_to_cfg": _over(p50, base and base.p50),
+            "time_to_captured_cfg": _over(p50, captured and captured.p50),
+            "memory_to_cfg": _over(_number(row.peak_bytes), base and base.peak_bytes),
+        }
+    else:
+        moved = _number(row.bytes)
+        rate = None if moved is None else moved / p50 / 1e9
+        eager = _peer(row, rows, "eager")
+        slower = None if eager is None else _over(_number(eager.p50), row.p50)
+        found = {"speedup": slower, "gb_s": rate}
+        roof = next((r for r in rows if r.run == row.run and r.suite == "copy"), None)
+        if row.suite == "kernel" and roof is not None:
+            found["share_of_copy"] = _over(rate, ratios(roof, [roof])["gb_s"])
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _peer(row: Row, rows: Sequence[Row], provider: str) -> Row | None:
+    """The same case of the same run by another provider: the last one, should it be there twice."""
+    own = [getattr(row, name) for name in SAME]
+    peers = [
+        other
+        for other in rows
+        if other.provider == provider and [getattr(other, name) for name in SAME] == own
+    ]
+    return peers[-1] if peers else None
+
+
+def _over(value: float | None, base: str | float | None) -> float | None:
+    below = _number(base) if isinstance(base, str) else base
+    return value / below if value is not None and below else None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def latest(rows: Sequence[Row]) -> list[Row]:
+    """Of every case the rows of its latest run with a baseline (else of its latest run)."""
+    groups: dict[tuple[str, ...], dict[str, list[Row]]] = {}
+    for row in rows:
+        if row.suite != "copy":
+            case = (row.device, row.suite, row.case, row.size, row.shape, row.dtype)
+            groups.setdefault(case, {}).setdefault(row.run, []).append(row)
+    chosen = []
+    for runs in groups.values():
+        whole = [
+            found
+            for found in runs.values()
+            if any(row.provider in (BASELINE, "eager") and row.p50 for row in found)
+        ]
+        chosen += (whole or list(runs.values()))[-1]
+    kept = {row.run for row in chosen}
+    return chosen + [row for row in rows if row.suite == "copy" and row.run in kept]
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """The figures as plain text, for a terminal."""
+    out = []
+    for row in rows:
+        p50 = _number(row.p50)
+        time = f"{1e3 * p50:12.4f} ms" if p50 is not None else f"{'':15}"
+        figures = " ".join(f"{k} {v:.3g}" for k, v in ratios(row, rows).items())
+        peak = _number(row.peak_bytes)
+        memory = f" {peak / 2**20:.1f} MiB" if peak is not None else ""
+        name = f"{row.case} {row.shape} {row.dtype} {row.provider}"
+        out.append(f"{name:58s}{time}{memory} {figures}{row.note}")
+    return out
+
+
+def page(rows: Sequence[Row], figures: Iterable[str] = ()) -> str:
+    """The whole of docs/performance.md.
+
+    Args:
+        rows: of all devices.
+        figures: names of the pictures in docs/images that were drawn for these rows.
+    """
+    shown = latest(rows)
+    pictures = list(figures)
+    parts = [INTRO]
+    if not shown:
+        parts.append("Nothing has been measured yet.\n")
+    for device in dict.fromkeys(row.device for row in shown):
+        own = [row for row in shown if row.device == device]
+        parts.append(f"## {device}\n")
+        parts += [_where(own)]
+        slug = records.device_slug(device)
+        parts += [f"![{name}](images/{name})\n" for name in pictures if slug in name]
+        parts += _sampling(own)
+        parts += _kernels(own)
+    parts.append(_missing(shown))
+    return "\n".join(parts)
+
+
+def _where(rows: Sequence[Row]) -> str:
+    """What the figures of a device were measured with."""
+    out = []
+    for run in dict.fromkeys(row.run for row in rows):
+        row = next(r for r in rows if r.run == run)
+        software = [f"torch {row.torch}", f"triton {row.triton}" if row.triton else "no triton"]
+        if row.driver:
+            software.append(f"driver {row.driver}")
+        state = " with uncommitted changes" if row.dirty else ""
+        out.append(
+            f"Run {run}, {row.date}, commit {row.commit or 'unknown'}{state}: "
+            f"{', '.join(software)}, Python {row.python}, {row.threads} CPU thread(s)."
+        )
+    note = ""
+    if any(row.size == "shrunk" for row in rows):
+        note = (
+            "\n**Sizes are shrunk** here, to what a CPU runs in minutes: narrow networks of the "
+            "same kind on states of the shape that is given. Only rows marked `real` have the "
+            "model's own size.\n"
+        )
+    return "\n".join(out) + "\n" + note
+
+
+def _sampling(rows: Sequence[Row]) -> list[str]:
+    parts = []
+    for case in MODEL_CASES:
+        own = [r for r in rows if r.suite == "sampling" and r.case == case.name]
+        for shape in dict.fromkeys((r.size, r.shape, r.dtype) for r in own):
+            some = [r for r in own if (r.size, r.shape, r.dtype) == shape]
+            parts.append(_sampling_table(case, some))
+    return parts
+
+
+def _sampling_table(case: ModelCase, rows: Sequence[Row]) -> str:
+    first = rows[-1]
+    option = " --bench-device cpu" if first.device.startswith("CPU") else ""
+    heading = f"### {case.title}, {case.resolution} pixels\n"
+    setting = (
+        f"Size `{first.size}`, state {first.shape}, {first.dtype}, {first.solver} in {first.steps} "
+        f"steps. `pytest bench/bench_sampling.py --benchmark{option} "
+        f"--bench-steps {first.steps} -k {case.name}`\n"
+    )
+    if case.published:
+        paper = case.published
+        setting += f"\nPaper (A40): time {paper.time:.2f}, memory {paper.memory:.2f} of CFG.\n"
+    table = [
+        "| provider | nfe | ms an image | time / CFG | time / captured CFG | MiB | memory / CFG |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    last = {row.provider: row for row in rows}
+    names = [contender.name for contender in CONTENDERS]
+    table += [_sampling_line(last[name], rows) for name in names if name in last]
+    absent = [f"`{name}`" for name in names if name not in last]
+    nobody = f"\nNot measured: {', '.join(absent)}.\n" if absent else ""
+    return "\n".join([heading, setting, *table, nobody])
+
+
+def _sampling_line(row: Row, rows: Sequence[Row]) -> str:
+    name = row.provider
+    if row.note:
+        return f"| `{name}` | | – {row.note} | | | | |"
+    found = ratios(row, rows)
+    peak = _number(row.peak_bytes)
+    cells = [
+        row.nfe,
+        _shown(1e3 * found["seconds_per_image"] if found else None, "{:.4g}"),
+        _shown(found.get("time_to_cfg"), "{:.2f}"),
+        _shown(found.get("time_to_captured_cfg"), "{:.2f}"),
+        _shown(None if peak is None else peak / 2**20, "{:.1f}"),
+        _shown(found.get("memory_to_cfg"), "{:.2f}"),
+    ]
+    return f"| `{name}` | " + " | ".join(cells) + " |"
+
+
+def _kernels(rows: Sequence[Row]) -> list[str]:
+    parts = []
+    for kernel in dict.fromkeys(r.case for r in rows if r.suite == "kernel"):
+        own = [r for r in rows if r.suite == "kernel" and r.case == kernel]
+        option = " --bench-device cpu" if own[0].device.startswith("CPU") else ""
+        table = [
+            f"### Kernel `{kernel}`\n",
+            f"`pytest bench/bench_{kernel}.py --benchmark{option}`\n",
+            "| state | predictions | provider | us | over eager | GB/s | of copy |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in own:
+            found = ratios(row, rows)
+            p50 = _number(row.p50)
+            cells = [
+                row.shape,
+                row.dtype,
+                f"`{row.provider}`",
+                _shown(None if p50 is None else 1e6 * p50, "{:.4g}"),
+                _shown(found.get("speedup"), "{:.2f}"),
+                _shown(found.get("gb_s"), "{:.4g}"),
+                _shown(found.get("share_of_copy"), "{:.0%}"),
+            ]
+            table.append("| " + " | ".join(cells) + " |")
+        parts.append("\n".join([*table, ""]))
+    return parts
+
+
+def _missing(rows: Sequence[Row]) -> str:
+    """The models at real size that nobody measured."""
+    there = {r.case for r in rows if r.suite == "sampling" and r.size == "real" and r.p50}
+    absent = [case.name for case in MODEL_CASES if case.name not in there]
+    if not absent:
+        return ""
+    return f"## Not measured\n\nAt real size nobody has measured: {', '.join(absent)}.\n"
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def write(results: Path, docs: Path) -> Path:
+    """Read every CSV in `results`, write the page and its figures into `docs`; the page's path."""
+    from bench.figures import draw
+
+    rows = [row for path in sorted(results.glob("*.csv")) for row in records.read(path)]
+    figures = draw(latest(rows), docs / "images")
+    target = docs / "performance.md"
+    target.write_text(page(rows, figures), encoding="utf-8")
+    return target
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=records.RESULTS)
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    given = parser.parse_args()
+    print(write(given.results, given.docs))
+
+
+if __name__ == "__main__":
+    main()
