@@ -18,13 +18,15 @@ DEV := $(VENV)/.installed-dev
 CACHES := .mypy_cache .pytest_cache .ruff_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint types format wheel clean distclean
+.PHONY: help install demo ext test test-all bench report lint types format wheel clean distclean
 
 help:
 	@echo "make demo      install what sampling needs, sample 100 digits with CFG and with REG"
 	@echo "make install   the developer's environment in $(VENV)"
 	@echo "make test      fast tests (no GPU needed)"
 	@echo "make test-all  every test; those that need a GPU are skipped where there is none"
+	@echo "make ext       compile the C++ and, where there is nvcc, the CUDA operations; say what is missing"
+	@echo "make bench     time everything against plain CFG (minutes); make report writes docs/performance.md"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy on reg_engine"
 	@echo "make format    let ruff rewrite what lint would refuse"
@@ -59,10 +61,22 @@ demo: $(RUNTIME)
 
 # One thread a process: test processes must not fight over the cores.
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS) tests bench
 
 test-all: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(ARGS) tests bench
+
+bench: $(DEV)
+	$(BIN)/pytest bench/ --benchmark $(ARGS)
+
+report: $(DEV)
+	$(BIN)/python -m bench.report
+
+# In place, beside the Python files. CUDA sources are compiled and linked; that needs no GPU.
+ext: $(DEV)
+	REG_ENGINE_BUILD=1 REG_ENGINE_CUDA=$(if $(shell command -v nvcc),1,0) \
+	    $(BIN)/python setup.py build_ext --inplace
+	REG_ENGINE_EXT=1 $(BIN)/python -c "from reg_engine import csrc; print(csrc.load())"
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -81,7 +95,7 @@ wheel: $(DEV) clean
 
 clean:
 	rm -rf build dist *.egg-info $(CACHES)
-	find kernels reg_engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bench kernels reg_engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)
