@@ -44,7 +44,7 @@ $(CREATED):
 	@touch $@
 
 # torch comes first and alone, so that nothing else can pull in another build of it.
-$(RUNTIME): pyproject.toml constraints.txt $(CREATED)
+$(RUNTIME): pyproject.toml constraints.txt setup.py CMakeLists.txt $(wildcard csrc/* csrc/*/*) $(CREATED)
 	@echo "Installing into $(VENV): this takes a few minutes the first time, nothing later"
 	$(PIP) install -q -c constraints.txt torch setuptools
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e .
@@ -94,7 +94,7 @@ wheel: $(DEV) clean
 	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 
 clean:
-	rm -rf build dist *.egg-info $(CACHES)
+	rm -rf build dist *.egg-info $(CACHES) reg_engine/_C_*.so $(RUNTIME) $(DEV)
 	find bench kernels reg_engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean

@@ -148,7 +148,8 @@ def reduce(u: Tensor, v: Tensor | None = None, w: Tensor | None = None) -> Tenso
         elements of a sample.
     """
     given = [t for t in (u, v, w) if t is not None]
-    rows = torch.stack([t.flatten(1).double() for t in (torch.ones_like(u), *given)], 1)
+    flat = [t.reshape(t.shape[0], -1) if t.numel() else t.new_zeros(t.shape[0], 0) for t in given]
+    rows = torch.stack([t.double() for t in (torch.ones_like(flat[0]), *flat)], 1)
     return rows @ rows.mT
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -194,8 +195,15 @@ def pytest_bench(tmp_path: Path, verdict: str, *arguments: str) -> tuple[int, st
         f"import sys; sys.path.append({str(tmp_path)!r}); import pytest; "
         f"sys.exit(pytest.main({['-p', 'verdict', *options, *arguments]!r}))"
     )
+    # A process of its own, not a worker of the tests': workers measure nothing.
+    own = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=own,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     return done.returncode, done.stdout + done.stderr
 

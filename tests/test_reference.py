@@ -107,6 +107,13 @@ def test_reduce_is_the_gram_matrix_of_one_and_the_vectors() -> None:
     assert found.dtype == torch.float64 and reference.reduce(u).shape == (3, 2, 2)
 
 
+def test_reduce_of_scalars_and_of_nothing() -> None:
+    found = reference.reduce(torch.tensor([2.0, 3.0]))
+    assert found.tolist() == [[[1, 2], [2, 4]], [[1, 3], [3, 9]]]
+    assert reference.reduce(torch.empty(2, 0, 3)).tolist() == torch.zeros(2, 2, 2).tolist()
+    assert reference.reduce(torch.empty(0, 3)).shape == (0, 2, 2)
+
+
 def test_probe_stacks_the_scaled_states() -> None:
     x, d = tensors(2)
     length = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
