@@ -107,16 +107,21 @@ def forward(denoiser: Denoiser, x: Tensor, row: Row, cond: Cond, null: Cond, w: 
     return c + w * row.alpha * product
 
 
-def probed(seeds: Sequence[int]) -> Guide:
-    """cond + w z (K^T z) delta, with the engine's own first probe z of +-1."""
+def probed(seeds: Sequence[int], forwards: bool) -> Guide:
+    """cond + w z (K^T z) delta, or K instead, with the engine's own first probe z of +-1."""
 
     def guide(denoiser: Denoiser, x: Tensor, row: Row, cond: Cond, null: Cond, w: float) -> Tensor:
         signs = SampleNoise(seeds, "probes").signs(x)
-        with torch.enable_grad():
-            x = x.detach().requires_grad_(True)
-            c = denoiser(x, row.t, cond)
-            (product,) = torch.autograd.grad(c, x, signs)
-        c = c.detach()
+        if forwards:
+            with sdpa_kernel(SDPBackend.MATH), fwAD.dual_level():
+                dual = denoiser(fwAD.make_dual(x, signs), row.t, cond)
+                c, product = fwAD.unpack_dual(dual)
+        else:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_(True)
+                c = denoiser(x, row.t, cond)
+                (product,) = torch.autograd.grad(c, x, signs)
+            c = c.detach()
         delta = c - denoiser(x.detach(), row.t, null)
         return c + w * signs * row.alpha * product * delta
 
@@ -129,4 +134,6 @@ EXACT: dict[str, Guide] = {"none": cfg, "paper": authors, "vjp": transposed}
 
 def exact_for(estimator: str, seeds: Sequence[int]) -> Guide:
     """The independent computation of what `estimator` gives at its first evaluation."""
-    return probed(seeds) if estimator == "diagonal" else EXACT.get(estimator, forward)
+    if estimator.startswith("diagonal"):
+        return probed(seeds, forwards=estimator == "diagonal_batched")
+    return EXACT.get(estimator, forward)

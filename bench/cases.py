@@ -149,7 +149,11 @@ KERNEL_CASES: dict[str, tuple[KernelCase, ...]] = {
     ),
     "shrunk": tuple(
         KernelCase(f"{name}-{short}", shape, dtype)
-        for name, shape in (("latent-512", (8, 4, 64, 64)), ("pixel-64", (64, 3, 64, 64)))
+        for name, shape in (
+            ("latent-512", (8, 4, 64, 64)),
+            ("latent-1024", (64, 4, 128, 128)),
+            ("pixel-64", (256, 3, 64, 64)),
+        )
         for short, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
     ),
     "real": tuple(

@@ -17,6 +17,7 @@ from reg_engine.rectifiers import (
     RECTIFIERS,
     VJP,
     Diagonal,
+    DiagonalBatched,
     FDBatched,
     Paper,
     make,
@@ -135,6 +136,20 @@ def test_diagonal_converges_to_the_diagonal() -> None:
     assert (error.abs() <= 5 * (off / probes).sqrt() + 1e-12).all()
 
 
+@pytest.mark.parametrize("probes", [1, 3])
+def test_batched_diagonal_is_hutchinsons_estimate(probes: int) -> None:
+    """mean_i z_i * (K z_i) * delta with the samples' own signs, to the error of a difference."""
+    p = point()
+    k, cond, delta = dense(p)
+    source = SampleNoise(list(range(len(p.x))), "probes")
+    signs = [source.signs(p.x) for _ in range(probes)]
+    exact = sum(z * apply(k, z) for z in signs) / probes * delta
+    got_cond, got, got_delta = DiagonalBatched(probes=probes)(p, Delta())
+    assert torch.allclose(got_cond, cond, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(got_delta, delta, rtol=1e-10, atol=1e-12)
+    assert (got - exact).norm() <= 1e-5 * exact.norm()
+
+
 @pytest.mark.parametrize("rectifier", [FDBatched(), JVP()])
 def test_lagged_product_is_exact_along_the_lag_and_second_pass_without(rectifier: object) -> None:
     p = point()
@@ -169,6 +184,8 @@ def test_vanished_lag_takes_the_exact_product_for_that_sample_alone(rectifier: o
         (Paper(), 2, 1, [3, 3]),
         (VJP(), 2, 1, [3, 3]),
         (Diagonal(probes=4), 2, 4, [3, 3]),
+        (DiagonalBatched(), 3, 0, [9]),
+        (DiagonalBatched(probes=2), 4, 0, [12]),
         (FD(), 3, 0, [6, 3]),
         (FDBatched(), 3, 0, [9]),
         (JVP(), 3, 0, [3, 3]),
@@ -239,7 +256,7 @@ def test_auto_follows_memory_and_ability() -> None:
 
 def test_estimators_run_inside_inference_mode() -> None:
     p = point()
-    wanted = {name: make(name)(p, Delta())[1] for name in RECTIFIERS if name != "diagonal"}
+    wanted = {name: make(name)(p, Delta())[1] for name in RECTIFIERS if "diagonal" not in name}
     inside = point()
     with torch.inference_mode():
         inside.x = inside.x.clone()
@@ -266,6 +283,7 @@ def test_names_and_options_are_checked() -> None:
         lambda: FD(0.0),
         lambda: FD(float("nan")),
         lambda: Diagonal(probes=0),
+        lambda: DiagonalBatched(probes=0),
         lambda: Paper(memory_budget=0),
     ):
         with pytest.raises(InputError):

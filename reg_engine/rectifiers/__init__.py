@@ -1,11 +1,11 @@
-"""Rectifiers: K applied to the guidance direction, K = alpha_t d denoised_cond / d x_t, by six
+"""Rectifiers: K applied to the guidance direction, K = alpha_t d denoised_cond / d x_t, by seven
 estimators."""
 
 from __future__ import annotations
 
 from ..errors import InputError, choice
 from .base import Rectifier
-from .difference import FD, FDBatched
+from .difference import FD, DiagonalBatched, FDBatched
 from .forward import JVP
 from .reverse import VJP, Diagonal, Paper
 
@@ -15,6 +15,7 @@ __all__ = [
     "RECTIFIERS",
     "VJP",
     "Diagonal",
+    "DiagonalBatched",
     "FDBatched",
     "Paper",
     "Rectifier",
@@ -29,6 +30,7 @@ RECTIFIERS: dict[str, type] = {
     "fd": FD,
     "fd_batched": FDBatched,
     "diagonal": Diagonal,
+    "diagonal_batched": DiagonalBatched,
 }
 
 

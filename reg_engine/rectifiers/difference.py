@@ -19,7 +19,7 @@ from ..point import Point
 from ..reference import per_sample
 from .lag import lag_of, rectified_from_lag
 
-__all__ = ["FD", "RHO", "FDBatched"]
+__all__ = ["FD", "RHO", "DiagonalBatched", "FDBatched"]
 
 # Best one-sided step by dtype: the sum of truncation and rounding error is least there.
 RHO = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.03, torch.bfloat16: 0.1}
@@ -84,3 +84,35 @@ class FDBatched(_Difference):
             point, delta, lag, k_lag, lambda d: self.product(point, d, cond)
         )
         return cond, rectified, delta
+
+
+@dataclass(frozen=True)
+class DiagonalBatched(_Difference):
+    """`diagonal_batched`: diag(K) * delta without a backward pass and in one batch.
+
+    Hutchinson's estimate mean_i z_i * (K z_i), z_i = +-1, waits for nothing that cond would have to
+    give first: [ref(x); cond(x); cond(x + h z_1); ...] go through the network together.
+
+    Args:
+        probes: number n >= 1 of moved rows a sample; each sample has its own, from its seed.
+    """
+
+    probes: int = 1
+    name = "diagonal_batched"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.probes, int) and self.probes >= 1):
+            raise InputError("probes", f"is {self.probes}", "Give an integer >= 1")
+
+    def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+        assert point.probes is not None
+        signs = [point.probes.signs(point.x) for _ in range(self.probes)]
+        h, inverse = (per_sample(value, point.x) for value in self.lengths(point, signs[0]))
+        if self.probes == 1:
+            ref, cond, *moved = point.stack_probe(signs[0], h.flatten())
+        else:
+            ref, cond, *moved = point.stack(point.x, *(point.x + h * sign for sign in signs))
+        delta = direction(point, cond, ref)
+        products = (sign * (state - cond) for sign, state in zip(signs, moved, strict=True))
+        return cond, inverse / self.probes * sum(products) * delta, delta
