@@ -65,11 +65,14 @@ def _bars(plt: Any, rows: Sequence[Row]) -> Any:
         axis.set_ylabel(f"{title} / plain CFG")
         axis.grid(axis="y", alpha=0.3)
     axes[1].set_yscale("log")
+    axes[1].set_yticks([1, 2, 5, 10, 20, 50], minor=False)
     axes[1].yaxis.set_major_formatter("{x:g}")
-    axes[1].yaxis.set_minor_formatter("{x:g}")
+    axes[1].yaxis.set_minor_formatter("")
     labels = [case if size == "real" else f"{case}\n{size}" for case, size, _ in groups]
     axes[1].set_xticks(range(len(groups)), labels, rotation=30, ha="right")
-    axes[0].legend(fontsize=7, ncols=4, loc="upper left", bbox_to_anchor=(0, 1.35))
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), fontsize=7, ncols=6, loc="outside upper left"
+    )
     return figure
 
 
@@ -102,8 +105,13 @@ def _roofline(plt: Any, rows: Sequence[Row]) -> Any:
                     style = {"marker": "o", "color": f"C{index}", "linestyle": line}
                     axis.plot(*zip(*points, strict=True), label=label, **style)
         for roof in roofs:
-            axis.axhline(roof, color="black", linestyle="--", linewidth=0.8)
-        axis.set(title=name, xscale="log", yscale="log", xlabel="bytes moved", ylabel="GB/s")
+            axis.axhline(roof, color="black", linestyle="--", linewidth=0.8, label="copy")
+        axis.set(title=name, xscale="log", yscale="log", xlabel="bytes moved")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="y", which="both", labelsize=7)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+    axes[0][0].set_ylabel("GB/s")
+    labels = dict(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True))
+    figure.legend(labels.values(), labels, fontsize=8, ncols=7, loc="outside lower center")
     return figure

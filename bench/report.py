@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import records
 from bench.cases import MODEL_CASES, ModelCase
-from bench.contenders import BASELINE, CAPTURED_CFG, CONTENDERS
+from bench.contenders import BASELINE, CAPTURED_CFG, CONTENDERS, Contender
 from bench.records import Row
 
 __all__ = ["latest", "lines", "page", "ratios", "write"]
@@ -201,9 +201,19 @@ def _sampling_table(case: ModelCase, rows: Sequence[Row]) -> str:
     last = {row.provider: row for row in rows}
     names = [contender.name for contender in CONTENDERS]
     table += [_sampling_line(last[name], rows) for name in names if name in last]
-    absent = [f"`{name}`" for name in names if name not in last]
+    absent = _absent([c for c in CONTENDERS if c.name not in last])
     nobody = f"\nNot measured: {', '.join(absent)}.\n" if absent else ""
     return "\n".join([heading, setting, *table, nobody])
+
+
+def _absent(contenders: Sequence[Contender]) -> list[str]:
+    """Names, those of a whole mode as one."""
+    names = []
+    for contender in contenders:
+        same = [c for c in CONTENDERS if c.guide is None and c.mode == contender.mode]
+        whole = contender.guide is None and all(c in contenders for c in same)
+        names.append(f"everything {contender.mode}" if whole else f"`{contender.name}`")
+    return list(dict.fromkeys(names))
 
 
 def _sampling_line(row: Row, rows: Sequence[Row]) -> str:
