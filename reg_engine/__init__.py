@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import engine, oracles, schedules
+from .attention import set_attention
 from .denoisers import Denoiser
 from .engine import Engine, sample
 from .errors import (
@@ -49,4 +50,5 @@ __all__ = [
     "oracles",
     "sample",
     "schedules",
+    "set_attention",
 ]
