@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reg_engine import reference
 from reg_engine.coefficients import COLUMNS, FIRST_B
@@ -134,6 +137,44 @@ def test_lagged_product_on_dense_matrices() -> None:
     k = (lag.flatten(1) @ matrix.T).reshape_as(lag)
     assert torch.allclose(reference.lagged_product(along, lag, k), 3 * k, rtol=1e-12)
     assert torch.equal(reference.lagged_product(delta, 0 * lag, 0 * lag), 0 * delta)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the ops that compute or move something: on a GPU, what is launched."""
+
+    VIEWS = ("unbind", "squeeze", "unsqueeze", "view", "select", "slice")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.count += op._schema.name.removeprefix("aten::") not in self.VIEWS
+        return op(*args, **(kwargs or {}))
+
+
+def test_what_the_fused_step_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's figures: launches of the plain step with its numbers on the device."""
+    monkeypatch.setattr(
+        reference,
+        "_row",
+        lambda table, step: table.index_select(0, step.reshape(1)).squeeze(0).unbind(0),
+    )
+    x, cond, ref, term, noise = tensors(5)
+    everything = {
+        "ref": ref,
+        "term": term,
+        "gain": torch.ones(3, dtype=torch.float64),
+        "noise": noise,
+        "history": torch.zeros(2, *x.shape, dtype=torch.float64),
+    }
+    for given, b, wanted in (({"ref": ref}, (1.0,), 15), (everything, (1.0, 0.5), 32)):
+        table, step = table_of(b, w=1.0, c=1.0), torch.tensor(1)
+        with Launches() as launches:
+            reference.guided_step(x, cond, table, step, **given)
+        assert launches.count == wanted
 
 
 def test_numbers_of_the_host_and_of_the_device_give_the_same(

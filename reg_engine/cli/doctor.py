@@ -101,16 +101,16 @@ def _text(report: dict[str, Any]) -> str:
         "packages",
     ]
     for name, version in report["packages"].items():
-        lines.append(f"  {name:14}{version or '-':16}{'' if version else _PACKAGES[name]}".rstrip())
-    lines += ["", "devices"] + [f"  {name:14}{what}" for name, what in report["devices"].items()]
+        lines.append(f"  {name:18}{version or '-':16}{'' if version else _PACKAGES[name]}".rstrip())
+    lines += ["", "devices"] + [f"  {name:18}{what}" for name, what in report["devices"].items()]
     for device, found in report["backends"].items():
         lines += ["", f"backends on {device}"]
-        lines += [f"  {name:14}{what}" for name, what in found.items()]
+        lines += [f"  {name:18}{what}" for name, what in found.items()]
     for device, found in report["attention"].items():
         lines += ["", f"attention on {device}"]
-        lines += [f"  {name:14}{what}" for name, what in found.items()]
+        lines += [f"  {name:18}{what}" for name, what in found.items()]
     for device, found in report["estimators"].items():
         lines += ["", f"estimators on {device}"]
-        lines += [f"  {name:14}{what}" for name, what in found.items()]
+        lines += [f"  {name:18}{what}" for name, what in found.items()]
     lines += ["", f"profiling: {report['profiler']} (reg-engine profile says how)"]
     return "\n".join(lines)
