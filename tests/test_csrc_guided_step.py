@@ -8,8 +8,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from csrc_cases import LARGE, SHAPE, VARIANTS, Case, device, full, make_case
-from kernel_cases import F32, F64, FLOATS, LAYOUTS, SHAPES, WRITABLE, bits, check, nan, rand
+from csrc_cases import LARGE, SHAPE, VARIANTS, device, full, run, verify
+from kernel_cases import (
+    F32,
+    F64,
+    FLOATS,
+    LAYOUTS,
+    SHAPES,
+    WRITABLE,
+    Step,
+    bits,
+    check,
+    make_step,
+    nan,
+    rand,
+)
 
 from reg_engine.coefficients import COLUMNS, FIRST_B
 
@@ -20,8 +33,8 @@ pytestmark = pytest.mark.usefixtures(device.__name__)
 @pytest.mark.parametrize("shape", [*SHAPES, (7,), (2, 3, 1, 2, 5)], ids=str)
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 def test_directions_and_shapes(dtype: torch.dtype, shape: tuple, given: tuple) -> None:
-    make_case(shape, dtype, given).verify()
-    full(shape, dtype=dtype, given=given, channels=1 if len(shape) > 1 else -1).verify()
+    verify(make_step(shape, dtype, given))
+    verify(full(shape, dtype=dtype, given=given, channels=1 if len(shape) > 1 else -1))
 
 
 @pytest.mark.parametrize("net", [*itertools.product(FLOATS, FLOATS)], ids=str)
@@ -31,7 +44,7 @@ def test_each_prediction_has_its_own_dtype(
     dtype: torch.dtype, term: torch.dtype, net: tuple
 ) -> None:
     case = full(dtype=dtype, net=net[0])
-    replace(case, ref=rand(SHAPE, net[1]), term=rand(SHAPE, term)).verify()
+    verify(replace(case, ref=rand(SHAPE, net[1]), term=rand(SHAPE, term)))
 
 
 @pytest.mark.parametrize("options", [*itertools.product([False, True], repeat=3)], ids=str)
@@ -40,7 +53,7 @@ def test_gain_noise_and_history_come_and_go(options: tuple[bool, ...], lags: int
     gain, noise, history = options
     ring = 4 if history or lags else 0
     for channels in (-1, 0, 2, 9):
-        make_case(gain=gain, noise=noise, lags=lags, ring=ring, channels=channels).verify()
+        verify(make_step(gain=gain, noise=noise, lags=lags, ring=ring, channels=channels))
 
 
 @pytest.mark.parametrize(("lags", "ring"), [(0, 1), (0, 4), (1, 2), (3, 4), (3, 7), (12, 13)])
@@ -48,7 +61,7 @@ def test_gain_noise_and_history_come_and_go(options: tuple[bool, ...], lags: int
 def test_ring(lags: int, ring: int, step: int) -> None:
     """Slots are found on both sides of the seam, in long rings, and in the very first steps."""
     case = full((2, 3, 5), lags=lags, ring=ring)
-    replace(case, step=step, table=rand((41, FIRST_B + 1 + lags))).verify()
+    verify(replace(case, step=step, table=rand((41, FIRST_B + 1 + lags))))
 
 
 @pytest.mark.parametrize(
@@ -57,20 +70,20 @@ def test_ring(lags: int, ring: int, step: int) -> None:
     + [("out", name) for name in WRITABLE],
 )
 def test_one_tensor_lies_differently(place: str, name: str) -> None:
-    for case in (make_case(given=(True, True), noise=True), full(channels=2)):
+    for case in (make_step(given=(True, True), noise=True), full(channels=2)):
         if place == "out":
-            case.verify(WRITABLE[name])
+            verify(case, WRITABLE[name])
         else:
             dtype = getattr(case, place).dtype
-            replace(case, **{place: LAYOUTS[name](SHAPE, dtype)}).verify()
+            verify(replace(case, **{place: LAYOUTS[name](SHAPE, dtype)}))
 
 
 @pytest.mark.parametrize("name", WRITABLE)
 def test_all_tensors_lie_alike(name: str) -> None:
     make = WRITABLE[name]
     for changes in ({}, {"gain": True}, {"channels": 2}, {"lags": 1, "ring": 2}):
-        make_case(make=make, noise=True, **changes).verify(make)
-    make_case(LARGE, make=make, lags=1, ring=2).verify(make)
+        verify(make_step(make=make, noise=True, **changes), make)
+    verify(make_step(LARGE, make=make, lags=1, ring=2), make)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -78,7 +91,7 @@ def test_all_tensors_lie_alike(name: str) -> None:
 def test_every_bit_is_that_of_plain_torch(net: torch.dtype, dtype: torch.dtype) -> None:
     """No fused multiply-add: each product and each sum is rounded, in the order of the twin."""
     for case in (full(LARGE, dtype=dtype, net=net), full(dtype=dtype, net=net, channels=2)):
-        x_s, history = case.run(nan(tuple(case.x.shape), dtype))
+        x_s, history = run(case, nan(tuple(case.x.shape), dtype))
         twin, twin_history = case.twin()
         assert torch.equal(x_s, twin) and torch.equal(history, twin_history)
 
@@ -91,8 +104,8 @@ def test_table_step_and_gain_may_be_views(dtype: torch.dtype) -> None:
     wide[:, :columns] = case.table
     gain = rand((SHAPE[0], 2), dtype)
     gain[:, 0] = case.gain
-    replace(case, table=wide[:, :columns], gain=gain[:, 0]).verify()
-    replace(case, gain=gain[:1, 0].expand(SHAPE[0])).verify()
+    verify(replace(case, table=wide[:, :columns], gain=gain[:, 0]))
+    verify(replace(case, gain=gain[:1, 0].expand(SHAPE[0])))
 
 
 @pytest.mark.parametrize("name", WRITABLE)
@@ -100,12 +113,12 @@ def test_table_step_and_gain_may_be_views(dtype: torch.dtype) -> None:
 def test_in_place(name: str, channels: int) -> None:
     """out may be x itself."""
     case = replace(full(channels=channels), x=WRITABLE[name](SHAPE, F32))
-    exact, twin = case.doubled().twin()[0], case.twin()[0]
-    assert case.run(case.x)[0] is case.x
+    exact, twin = case.in_float64().twin()[0], case.twin()[0]
+    assert run(case, case.x)[0] is case.x
     check(case.x, twin, exact)
 
 
-def with_coefficients(case: Case, **values: float) -> Case:
+def with_coefficients(case: Step, **values: float) -> Step:
     table = case.table.clone()
     for name, value in values.items():
         column = FIRST_B + int(name[2:]) if name.startswith("b_") else COLUMNS.index(name)
@@ -116,12 +129,12 @@ def with_coefficients(case: Case, **values: float) -> Case:
 @pytest.mark.parametrize("channels", [-1, 2])
 def test_what_has_no_weight_is_not_read(channels: int) -> None:
     case = with_coefficients(full(lags=3, ring=4, channels=channels), w=0, c=0, b_1=0, b_3=0)
-    wanted = case.run(nan(SHAPE))[0]
+    wanted = run(case, nan(SHAPE))[0]
     assert torch.isfinite(wanted).all()
     garbage = replace(case, ref=nan(SHAPE), term=nan(SHAPE), noise=nan(SHAPE))
     garbage.history[(case.step - 1) % 4] = math.nan
     garbage.history[(case.step - 3) % 4] = math.nan
-    assert torch.equal(bits(garbage.run(nan(SHAPE))[0]), bits(wanted))
+    assert torch.equal(bits(run(garbage, nan(SHAPE))[0]), bits(wanted))
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -129,19 +142,19 @@ def test_what_has_no_weight_is_not_read(channels: int) -> None:
 def test_a_neutral_weight_gives_cond_bitwise(net: torch.dtype, dtype: torch.dtype) -> None:
     """The step of a table that hands the guided prediction through."""
     neutral = {"w": 0, "skip": 0, "out": 1, "p": 0, "q": 1, "a": 0, "b_0": 1}
-    case = with_coefficients(make_case(dtype=dtype, net=net, given=(True, True)), **neutral)
-    out = replace(case, ref=nan(SHAPE), term=nan(SHAPE)).run(nan(SHAPE, dtype))[0]
+    case = with_coefficients(make_step(dtype=dtype, net=net, given=(True, True)), **neutral)
+    out = run(replace(case, ref=nan(SHAPE), term=nan(SHAPE)), nan(SHAPE, dtype))[0]
     assert torch.equal(bits(out), bits(case.cond.to(dtype)))
 
 
 def test_channels_beyond_the_guided_ones_are_not_guided() -> None:
-    case = make_case(channels=2)
-    out = case.run(nan(SHAPE))[0]
-    plain = replace(case, ref=None).run(nan(SHAPE))[0]
+    case = make_step(channels=2)
+    out = run(case, nan(SHAPE))[0]
+    plain = run(replace(case, ref=None), nan(SHAPE))[0]
     assert torch.equal(out[:, 2:], plain[:, 2:]) and not torch.equal(out[:, :2], plain[:, :2])
     blind = case.ref.clone()
     blind[:, 2:] = math.nan
-    assert torch.equal(replace(case, ref=blind).run(nan(SHAPE))[0], out)
+    assert torch.equal(run(replace(case, ref=blind), nan(SHAPE))[0], out)
 
 
 def test_every_bit_is_independent_of_threads() -> None:
@@ -149,7 +162,7 @@ def test_every_bit_is_independent_of_threads() -> None:
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found.append(case.run(nan(LARGE)))
+        found.append(run(case, nan(LARGE)))
     for out, history in found[1:]:
         assert torch.equal(out, found[0][0]) and torch.equal(history, found[0][1])
 
@@ -160,6 +173,6 @@ def test_a_step_beyond_the_table_is_never_read(step: int) -> None:
     case = replace(full(), step=step)
     if case.x.device.type == "cpu":
         with pytest.raises(RuntimeError, match=rf"step is {step}, table is Float of shape \(6, 14"):
-            case.run(nan(SHAPE))
+            run(case, nan(SHAPE))
     else:
-        assert case.run(rand(SHAPE))[0].isnan().all()
+        assert run(case, rand(SHAPE))[0].isnan().all()

@@ -6,8 +6,22 @@ import itertools
 
 import pytest
 import torch
-from csrc_cases import LARGE, ROW, ROWS, SHAPE, device, on
-from kernel_cases import BF16, F16, F32, F64, FLOATS, LAYOUTS, SHAPES, bits, check, nan, rand
+from csrc_cases import LARGE, SHAPE, device, on
+from kernel_cases import (
+    BF16,
+    F16,
+    F32,
+    F64,
+    FLOATS,
+    LAYOUTS,
+    ROW,
+    ROWS,
+    SHAPES,
+    bits,
+    check,
+    nan,
+    rand,
+)
 from torch import Tensor
 
 from reg_engine import csrc, reference

@@ -8,9 +8,10 @@ from typing import Protocol
 from torch import Tensor
 
 from ..directions import Direction
+from ..errors import InputError
 from ..point import Point
 
-__all__ = ["Rectifier"]
+__all__ = ["Rectifier", "check_probes"]
 
 
 class Rectifier(Protocol):
@@ -28,3 +29,9 @@ class Rectifier(Protocol):
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         """Return (cond, rectified, delta), each (B, *sample_shape), in denoised space."""
         ...
+
+
+def check_probes(probes: int) -> None:
+    """Raise InputError unless `probes` is a number of Hutchinson probes."""
+    if not (isinstance(probes, int) and probes >= 1):
+        raise InputError("probes", f"is {probes}", "Give an integer >= 1")

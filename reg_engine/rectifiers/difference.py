@@ -17,6 +17,7 @@ from ..directions import Direction
 from ..errors import InputError
 from ..point import Point
 from ..reference import per_sample
+from .base import check_probes
 from .lag import lag_of, rectified_from_lag
 
 __all__ = ["FD", "RHO", "DiagonalBatched", "FDBatched"]
@@ -102,8 +103,7 @@ class DiagonalBatched(_Difference):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.probes, int) and self.probes >= 1):
-            raise InputError("probes", f"is {self.probes}", "Give an integer >= 1")
+        check_probes(self.probes)
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         assert point.probes is not None

@@ -14,6 +14,7 @@ from ..directions import Direction
 from ..errors import EstimatorError, InputError
 from ..frozen import SavedBytes, checkpointed, recording
 from ..point import Point
+from .base import check_probes
 
 __all__ = ["VJP", "Diagonal", "Paper", "saved_bytes_per_sample"]
 
@@ -131,8 +132,7 @@ class Diagonal(_Reverse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.probes, int) and self.probes >= 1):
-            raise InputError("probes", f"is {self.probes}", "Give an integer >= 1")
+        check_probes(self.probes)
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         assert point.probes is not None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..models.classifier import NoisyClassifier
-from .diffusion import to_unit_range
+from .diffusion import LabelledImages, to_unit_range
 
 __all__ = ["ClassifierSettings", "ClassifierTask", "accuracy", "shifted"]
 
@@ -42,7 +42,7 @@ class ClassifierSettings:
     num_classes: int = 10
 
 
-class ClassifierTask:
+class ClassifierTask(LabelledImages):
     """Cross entropy of a noise-aware classifier; arguments as DiffusionTask."""
 
     name = "mnist-classifier"
@@ -54,12 +54,8 @@ class ClassifierTask:
         settings: ClassifierSettings | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        super().__init__(images, labels, device)
         self.settings = settings or ClassifierSettings()
-        self.device = torch.device(device)
-        self.images = torch.from_numpy(np.ascontiguousarray(images))
-        self.labels = torch.from_numpy(np.ascontiguousarray(labels))
-        self.size = len(images)
-        self.sigma_data = float(np.std(images, dtype=np.float64) / 127.5)
 
     def build(self) -> nn.Module:
         """A new classifier."""

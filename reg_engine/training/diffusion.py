@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..models.unet import UNet
 from ..preconditioning import preconditioning
 
-__all__ = ["DiffusionSettings", "DiffusionTask", "to_unit_range"]
+__all__ = ["DiffusionSettings", "DiffusionTask", "LabelledImages", "to_unit_range"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,26 @@ def to_unit_range(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1).float() / 127.5 - 1.0
 
 
-class DiffusionTask:
+class LabelledImages:
+    """Grey images with labels, and the deviation of their pixels in the units of [-1, 1].
+
+    Args:
+        images: (N, H, W) uint8.
+        labels: (N,) integers.
+        device: where the network is.
+    """
+
+    def __init__(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], device: str | torch.device
+    ) -> None:
+        self.device = torch.device(device)
+        self.images = torch.from_numpy(np.ascontiguousarray(images))
+        self.labels = torch.from_numpy(np.ascontiguousarray(labels))
+        self.size = len(images)
+        self.sigma_data = float(np.std(images, dtype=np.float64) / 127.5)
+
+
+class DiffusionTask(LabelledImages):
     """EDM loss (Karras et al. 2022, eq. 8) on images with labels.
 
     Args:
@@ -65,13 +84,8 @@ class DiffusionTask:
         settings: DiffusionSettings | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        super().__init__(images, labels, device)
         self.settings = settings or DiffusionSettings()
-        self.device = torch.device(device)
-        self.images = torch.from_numpy(np.ascontiguousarray(images))
-        self.labels = torch.from_numpy(np.ascontiguousarray(labels))
-        self.size = len(images)
-        # deviation of the pixels of the whole training set, in the units of [-1, 1]
-        self.sigma_data = float(np.std(images, dtype=np.float64) / 127.5)
 
     def build(self) -> nn.Module:
         """A new U-Net with a row for the null label."""
