@@ -124,10 +124,12 @@ class Graphs:
             capture = self._capture(engine, cond, len(seeds), key)
             counter = capture.run(cond, noise, probes, unit)
         except (CaptureError, RuntimeError) as error:
-            if self._always or isinstance(error, torch.OutOfMemoryError):
+            if self._always:
                 raise
             self._failed = f"not captured: {str(error).splitlines()[0]}"
             self._kept.clear()
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()  # the eager run needs what the graphs had reserved
             stats.capture = self._failed
             return None
         if counter is None:

@@ -218,6 +218,18 @@ def test_a_failed_recording_leaves_the_state_as_it_was() -> None:
     assert torch.equal(out.samples, wanted.samples) and out.stats.nfe == wanted.stats.nfe
 
 
+def test_graphs_that_do_not_fit_leave_the_memory_to_an_eager_run() -> None:
+    def full(work: Callable[[], None]) -> Callable[[], None]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    eager, captured, _ = pair(scale=2.0, rectify=None)
+    captured._graphs = Graphs(full, always=False)
+    captured.sample([0, 1])
+    out = captured.sample([0, 1])
+    assert "out of memory" in out.stats.capture and not captured._graphs._kept
+    assert torch.equal(out.samples, eager.sample([0, 1]).samples)
+
+
 def test_who_captures() -> None:
     assert graphs_for(False, torch.device("cpu")) == (None, "not captured: not asked for")
     assert "no CUDA graphs" in graphs_for("auto", torch.device("cpu"))[1]
