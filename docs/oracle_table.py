@@ -13,7 +13,7 @@ from reg_engine import oracles, schedules
 COUNT = 4096
 SCHEDULE = schedules.EDM(sigma_min=0.01, sigma_max=20.0)
 MIXTURE = oracles.two_class_2d()
-METHODS = (None, "paper", "vjp", "jvp", "fd", "fd_batched", "diagonal")
+METHODS = (None, "paper", "vjp", "jvp", "fd", "fd_batched", "diagonal", "diagonal_batched")
 
 
 def sobol_noise(count: int) -> torch.Tensor:
