@@ -123,7 +123,7 @@ class Capture:
         self._engine, self._record = engine, recorder
         x = torch.zeros((count, *engine.denoiser.sample_shape), dtype=engine.dtype)
         x = x.to(engine.device)
-        self.state = State.new(x, engine.table, engine.weights, engine.denoiser, captured=True)
+        self.state = State.new(x, engine.table, engine.coefficients, captured=True)
         self.cond = plain(cond)
         self.step = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.noise = torch.zeros_like(x)

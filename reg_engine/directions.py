@@ -19,7 +19,7 @@ from .errors import InputError
 from .point import Point
 from .reference import per_sample
 
-__all__ = ["APG", "DIRECTIONS", "TCFG", "CFGZeroStar", "Delta", "Direction", "dot"]
+__all__ = ["APG", "DIRECTIONS", "TCFG", "CFGZeroStar", "Delta", "Direction"]
 
 
 class Direction(Protocol):
@@ -28,11 +28,6 @@ class Direction(Protocol):
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         """The direction, (B, *sample_shape), in denoised space."""
         ...
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of each sample, (B, 1, ...) so that it broadcasts."""
-    return per_sample((a * b).flatten(1).sum(1), a)
 
 
 @dataclass(frozen=True)
@@ -114,11 +109,12 @@ class TCFG:
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         c, u = point.to_prediction(cond), point.to_prediction(ref)
         gram = ops.reduce(c, u, backend=point.backend)[:, 1:, 1:]
-        c, u = c.double(), u.double()
         main = torch.linalg.eigh(gram).eigenvectors[:, :, 1]  # the largest eigenvalue is the last
-        mc, mu = (per_sample(main[:, i], c) for i in (0, 1))
-        first = mc * c + mu * u  # the first right singular vector, times its singular value
-        kept = dot(u, first) / dot(first, first).clamp_min(torch.finfo(c.dtype).tiny) * first
+        # first = main_0 c + main_1 u: the first right singular vector times its singular value, so
+        # <u, first> / <first, first> = main_1 and u keeps main_1 first.
+        kept = sum(
+            per_sample(main[:, 1] * main[:, i], c) * v.double() for i, v in enumerate((c, u))
+        )
         return point.delta_from_prediction((c - kept).to(cond.dtype))
 
 

@@ -24,6 +24,7 @@ from .checks import (
     as_noise,
     as_seeds,
 )
+from .coefficients import coefficient_table
 from .conditioning import Cond, as_cond, plain, take
 from .errors import InputError
 from .frozen import Compiled, frozen
@@ -106,6 +107,14 @@ class Engine:
         self.device = as_device(
             device, self.denoiser.device, (*denoiser.modules, *self.guidance.reference.modules)
         )
+        places = [self.denoiser.at(row.t) for row in self.table.rows]
+        self.coefficients = coefficient_table(
+            self.table.rows,
+            self.weights,
+            predictions=[(p.c_in, 0.0, 1.0, p.time) for p in places],  # type: ignore[misc]
+            device=self.device,
+            dtype=self.dtype,
+        )
         self.memory_budget = memory_budget
         self.backend = ops.resolve(self.device, backend)
         self._graphs, self._uncaptured = graphs_for(capture, self.device)
@@ -176,7 +185,7 @@ class Engine:
                 return x
         noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
         with ranges.plan():
-            state = State.new(self.start(noise, unit), self.table, self.weights, self.denoiser)
+            state = State.new(self.start(noise, unit), self.table, self.coefficients)
         steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
         for index, row in enumerate(self.table.rows):
             point = Point(

@@ -145,24 +145,6 @@ def missing(names: Iterable[str]) -> list[str]:
     return [name for name in names if shutil.which(name) is None]
 
 
-def check_folder(folder: Path, argument: str = "--out") -> Path:
-    """Return `folder`, made if need be, if files can be written there.
-
-    Raises:
-        InputError: they cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            argument, f"{folder} cannot be written ({error.strerror})", "Give another folder"
-        ) from error
-    return folder
-
-
 def run(section: Callable[[], Any], device: torch.device, folder: Path, warmup: int = 1) -> Profile:
     """Run `section`, first `warmup` times unmeasured.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,8 +10,6 @@ from torch import Tensor
 
 from . import ops
 from .checks import Watch
-from .coefficients import coefficient_table
-from .denoisers import Denoiser
 from .solvers import Table
 
 __all__ = ["Memory", "State"]
@@ -101,21 +99,13 @@ class State:
         cls,
         x: Tensor,
         rows: Table,
-        weights: Sequence[float],
-        denoiser: Denoiser,
+        coefficients: Tensor,
         captured: bool = False,
     ) -> State:
         """The state before the first row; `captured` fixes every place and never looks."""
-        places = [denoiser.at(row.t) for row in rows.rows]
         return cls(
             x,
-            coefficient_table(
-                rows.rows,
-                weights,
-                predictions=[(p.c_in, 0.0, 1.0, p.time) for p in places],  # type: ignore[misc]
-                device=x.device,
-                dtype=x.dtype,
-            ),
+            coefficients,
             x.new_zeros((rows.history, *x.shape)) if rows.history > 1 else None,
             Watch(rows, x, False if captured else None),
             Memory(fixed=captured),

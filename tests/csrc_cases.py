@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import kernel_cases
 import pytest
 import torch
-from kernel_cases import Make, Step, check, make_step, poisoned, rand
+from kernel_cases import Make, Step, rand
 from torch import Tensor
 
 from reg_engine import csrc
@@ -47,19 +47,5 @@ def run(step: Step, out: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def verify(step: Step, make_out: Make = rand) -> None:
-    """x_s and the written slot by the rule of accuracy, every other slot untouched."""
-    out, history = run(step, poisoned(make_out, tuple(step.x.shape), step.x.dtype))
-    (twin, twin_ring), (exact, exact_ring) = step.twin(), step.in_float64().twin()
-    check(out, twin, exact)
-    if history is not None:
-        assert twin_ring is not None and exact_ring is not None and step.history is not None
-        slot = step.step % len(history)
-        check(history[slot], twin_ring[slot], exact_ring[slot])
-        others = [h for h in range(len(history)) if h != slot]
-        assert torch.equal(history[others], step.history[others])
-
-
-def full(shape: tuple[int, ...] = SHAPE, **changes: object) -> Step:
-    """Everything at once."""
-    options = {"given": (True, True), "lags": 2, "ring": 3, "gain": True, "noise": True}
-    return make_step(shape, **{**options, **changes})  # type: ignore[arg-type]
+    """The compiled op against its twin."""
+    kernel_cases.verify(csrc.op("guided_step"), step, make_out)

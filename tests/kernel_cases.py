@@ -187,3 +187,22 @@ def make_step(
         history=rand((ring, *shape), dtype) if ring else None,
         channels=channels,
     )
+
+
+def full(shape: tuple[int, ...] = (3, 5, 4, 6), **changes: object) -> Step:
+    """Everything at once."""
+    options = {"given": (True, True), "lags": 2, "ring": 3, "gain": True, "noise": True}
+    return make_step(shape, **{**options, **changes})  # type: ignore[arg-type]
+
+
+def verify(op: Callable[..., None], step: Step, make_out: Make = rand) -> None:
+    """x_s and the written slot by the rule of accuracy, every other slot untouched."""
+    out, history = step.run(op, poisoned(make_out, tuple(step.x.shape), step.x.dtype))
+    (twin, twin_ring), (exact, exact_ring) = step.twin(), step.in_float64().twin()
+    check(out, twin, exact)
+    if history is not None:
+        assert twin_ring is not None and exact_ring is not None and step.history is not None
+        slot = step.step % len(history)
+        check(history[slot], twin_ring[slot], exact_ring[slot])
+        others = [h for h in range(len(history)) if h != slot]
+        assert torch.equal(history[others], step.history[others])

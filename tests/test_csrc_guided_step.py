@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from csrc_cases import LARGE, SHAPE, VARIANTS, device, full, run, verify
+from csrc_cases import LARGE, SHAPE, VARIANTS, device, run, verify
 from kernel_cases import (
     F32,
     F64,
@@ -19,6 +19,7 @@ from kernel_cases import (
     Step,
     bits,
     check,
+    full,
     make_step,
     nan,
     rand,

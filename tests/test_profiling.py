@@ -190,15 +190,6 @@ def test_missing_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert profiling.missing(["nsys", "ncu"]) == ["ncu"]
 
 
-def test_folder_is_checked_first(tmp_path: Path) -> None:
-    assert profiling.check_folder(tmp_path / "a" / "b").is_dir()
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-    (tmp_path / "file").write_text("")
-    for bad in (tmp_path / "file", tmp_path / "file" / "x", Path("/proc/no")):
-        with pytest.raises(InputError, match="--out.*cannot be written"):
-            profiling.check_folder(bad)
-
-
 def test_negative_warmup_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--warmup: is -1"):
         profiling.run(section, CPU, tmp_path, warmup=-1)

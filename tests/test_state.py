@@ -6,9 +6,8 @@ import pytest
 import torch
 from nets import tiny
 
-from reg_engine import schedules
+from reg_engine import Engine
 from reg_engine.coefficients import COLUMNS
-from reg_engine.solvers import table
 from reg_engine.state import Memory, State
 
 
@@ -44,13 +43,13 @@ def test_memory_knows_who_asked_first() -> None:
 
 
 @pytest.mark.parametrize(("solver", "slots"), [("heun", 2), ("euler", None), ("dpmpp_2m", 2)])
-def test_a_new_state_holds_the_rows_numbers(solver: str, slots: int | None) -> None:
+def test_a_new_state_holds_the_engines_numbers(solver: str, slots: int | None) -> None:
     model = tiny()
-    rows = table(solver, schedules.EDM(), 4)
+    engine = Engine(model, scale=1.5, rectify=None, solver=solver, steps=4)
     x = torch.zeros(3, *model.sample_shape)
-    state = State.new(x, rows, [0.5] * len(rows.rows), model)
-    assert state.x is x and len(state.table) == len(rows.rows)
-    places = [model.at(row.t) for row in rows.rows]
+    state = State.new(x, engine.table, engine.coefficients)
+    assert state.x is x and len(state.table) == len(engine.table.rows)
+    places = [model.at(row.t) for row in engine.table.rows]
     for name, index in (("c_in", 0), ("time", 3)):
         wanted = torch.tensor([place[index] for place in places])
         assert torch.equal(state.table[:, COLUMNS.index(name)], wanted)

@@ -18,6 +18,7 @@ __all__ = [
     "apply",
     "emit",
     "fingerprint",
+    "guided_options",
     "json_option",
     "numbers",
     "plan_of",
@@ -36,6 +37,23 @@ run_options = [
     click.option("--batch-size", default=50, show_default=True, type=int, help="Samples a batch."),
     click.option("--device", default=None, help="cpu or cuda; default: where the model is."),
     click.option("--progress/--no-progress", default=True, help="Draw a progress bar."),
+]
+
+# Of a command that samples once.
+guided_options = [
+    click.option("--labels", default="0-9", show_default=True, help="Class labels: 0-9 or 3,5,7."),
+    click.option(
+        "--per-label", default=1, show_default=True, type=int, help="Samples of each label."
+    ),
+    click.option(
+        "--scale", default=4.0, show_default=True, type=float, help="Guidance scale, 1 = none."
+    ),
+    click.option(
+        "--rectify", default="auto", show_default=True, help="An estimator, auto or none."
+    ),
+    click.option(
+        "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
+    ),
 ]
 
 

@@ -15,7 +15,8 @@ from ..engine import Engine
 from ..errors import InputError
 from ..models import load_model
 from ..plots import check_matplotlib, save_profile
-from .options import apply, emit, json_option, plan_of, run_options, whole_numbers
+from ..shards import check_writable
+from .options import apply, emit, guided_options, json_option, plan_of, run_options, whole_numbers
 
 __all__ = ["profile"]
 
@@ -23,16 +24,7 @@ __all__ = ["profile"]
 @click.command(
     epilog="Example: reg-engine profile --rectify vjp --steps 8 --plot --out out/profile"
 )
-@apply(run_options)
-@click.option("--labels", default="0-9", show_default=True, help="Class labels: 0-9 or 3,5,7.")
-@click.option("--per-label", default=1, show_default=True, type=int, help="Samples of each label.")
-@click.option(
-    "--scale", default=4.0, show_default=True, type=float, help="Guidance scale, 1 = none."
-)
-@click.option("--rectify", default="auto", show_default=True, help="An estimator, auto or none.")
-@click.option(
-    "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
-)
+@apply([*run_options, *guided_options])
 @click.option(
     "--attention", default="auto", show_default=True, help=f"One of {', '.join(BACKENDS)}."
 )
@@ -75,7 +67,7 @@ def profile(
     if plot:
         check_matplotlib()
     chosen = [label for label in whole_numbers("labels", labels) for _ in range(per_label)]
-    folder = profiling.check_folder(Path(out))
+    folder = check_writable(Path(out) / "trace.json", "--out").parent
     engine = Engine(
         load_model(model),
         scale=scale,

@@ -19,7 +19,16 @@ from ..models import classifier_for, load_model
 from ..pictures import save_panels
 from ..shards import Shards, check_writable
 from ..stats import Stats
-from .options import apply, emit, fingerprint, json_option, plan_of, run_options, whole_numbers
+from .options import (
+    apply,
+    emit,
+    fingerprint,
+    guided_options,
+    json_option,
+    plan_of,
+    run_options,
+    whole_numbers,
+)
 
 __all__ = ["run_resumable", "sample"]
 
@@ -28,16 +37,7 @@ __all__ = ["run_resumable", "sample"]
     epilog="Example: reg-engine sample --labels 0-9 --per-label 10 --scale 4 --compare "
     "--out out/demo.png"
 )
-@apply(run_options)
-@click.option("--labels", default="0-9", show_default=True, help="Class labels: 0-9 or 3,5,7.")
-@click.option("--per-label", default=1, show_default=True, type=int, help="Samples of each label.")
-@click.option(
-    "--scale", default=4.0, show_default=True, type=float, help="Guidance scale, 1 = none."
-)
-@click.option("--rectify", default="auto", show_default=True, help="An estimator, auto or none.")
-@click.option(
-    "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
-)
+@apply([*run_options, *guided_options])
 @click.option("--seeds", default=None, help="One a sample: 0-99. Default: 0, 1, 2, ...")
 @click.option(
     "--out", default="samples.png", show_default=True, help="A .png grid or a .npz archive."

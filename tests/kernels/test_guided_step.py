@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import kernel_cases
 import pytest
 import torch
 from kernel_cases import (
@@ -23,9 +24,9 @@ from kernel_cases import (
     Step,
     bits,
     check,
+    full,
     make_step,
     nan,
-    poisoned,
     rand,
 )
 from torch import Tensor
@@ -49,22 +50,9 @@ def run(step: Step) -> tuple[Tensor, Tensor | None]:
     return step.run(guided_step, nan(tuple(step.x.shape)))
 
 
-def verify(case: Step, make_out: Make = rand) -> None:
-    """x_s and the written slot by the rule of accuracy, every other slot untouched."""
-    out, history = case.run(guided_step, poisoned(make_out, tuple(case.x.shape), case.x.dtype))
-    (twin, twin_history), (exact, exact_history) = case.twin(), case.in_float64().twin()
-    check(out, twin, exact)
-    if history is not None:
-        slot = case.step % len(history)
-        check(history[slot], twin_history[slot], exact_history[slot])
-        others = [h for h in range(len(history)) if h != slot]
-        assert torch.equal(history[others], case.history[others])
-
-
-def full(shape: tuple[int, ...] = (3, 5, 4, 6), **changes: object) -> Step:
-    """Everything at once."""
-    options = {"given": (True, True), "lags": 2, "ring": 3, "gain": True, "noise": True}
-    return make_step(shape, **{**options, **changes})
+def verify(step: Step, make_out: Make = rand) -> None:
+    """The kernel against its twin."""
+    kernel_cases.verify(guided_step, step, make_out)
 
 
 @pytest.mark.parametrize("given", VARIANTS.values(), ids=VARIANTS)
