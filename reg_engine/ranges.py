@@ -7,7 +7,7 @@ A range is a call and a `nullcontext` unless somebody listens: Nsight, which the
 finds when it is imported, or torch.profiler after `record(True)`. In code that torch.compile traces
 it is nothing. docs/profiling.md says what it costs.
 
-    plan          what a batch prepares: its state, the coefficients on the device
+    plan          what a batch prepares: its state on the device
     evaluate      one evaluation of the plan: the networks, the direction and the rectifier
     cond, ref     in it: the conditional network; the reference
     cond_ref      in it: both in one batch (with the moved state of `fd_batched`)
