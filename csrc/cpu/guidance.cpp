@@ -6,6 +6,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "combine_half.h"
 #include "convert.h"
 #include "tiles.h"
 
@@ -138,6 +139,16 @@ struct Step {
   }
 };
 
+bool dense_halves(const Guided<float>& from, const Lane& to) {
+  const auto fits = [&](const Lane& lane) { return lane.dtype == to.dtype && lane.stride == 1; };
+  return (to.dtype == Dtype::kF16 || to.dtype == Dtype::kBF16) && fits(to) && fits(from.cond) &&
+         (!from.ref || fits(from.ref)) && (!from.term || fits(from.term));
+}
+
+uint16_t* at_half(const Lane& lane, int64_t offset) {
+  return lane ? reinterpret_cast<uint16_t*>(lane.at(offset)) : nullptr;
+}
+
 template <typename T>
 void combine_as(const Guidance& all, T w) {
   for (int k = 0; k < all.count; ++k) {
@@ -145,8 +156,18 @@ void combine_as(const Guidance& all, T w) {
     const Walk walk = all.walk(all.parts[k], views);
     const Guided<T> guided(views, walk, w);
     const Lane to(views[kTo], walk, kTo);
+    bool fused = false;
+    if constexpr (sizeof(T) == sizeof(float)) fused = dense_halves(guided, to);
     each_tile(walk, [&](const int64_t* at, int64_t n) {
       if (guided.plain()) return copy(guided.cond, at[kCond], to, at[kTo], n);
+      if constexpr (sizeof(T) == sizeof(float)) {
+        if (fused) {
+          const Halves halves{at_half(to, at[kTo]), at_half(guided.cond, at[kCond]),
+                              at_half(guided.ref, at[kRef]), at_half(guided.term, at[kTerm])};
+          return to.dtype == Dtype::kF16 ? combine_halves<F16>(halves, w, n)
+                                         : combine_halves<BF16>(halves, w, n);
+        }
+      }
       Tile<T> buffer;
       T* values = target(to, at[kTo], buffer.values);
       guided(at, n, values);
