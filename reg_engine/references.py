@@ -148,8 +148,9 @@ class Classifier:
                 if self.on_clean_scale
                 else (1.0, point.row.t)
             )
-            t = torch.full((x.shape[0],), float(time), dtype=x.dtype, device=x.device)
-            logits = self.net(scale * x, t)
+            dtype = _dtype(self.net) or x.dtype  # the network's at the call only
+            t = torch.full((x.shape[0],), float(time), dtype=dtype, device=x.device)
+            logits = self.net((scale * x).to(dtype), t)
             if logits.dim() != 2 or logits.shape[0] != x.shape[0]:
                 raise InputError(
                     "net",
@@ -178,3 +179,9 @@ class Classifier:
                 "Give Classifier(net, labels=...)",
             )
         return point.cond.clone()
+
+
+def _dtype(net: Callable[..., Tensor]) -> torch.dtype | None:
+    """Floating dtype of a module's parameters; None if it has none."""
+    found = net.parameters() if isinstance(net, nn.Module) else ()
+    return next((value.dtype for value in found if value.is_floating_point()), None)

@@ -49,6 +49,29 @@ def test_classifier_on_the_clean_scale_and_fixed_labels() -> None:
     assert torch.allclose(runs[0], runs[1], rtol=1e-9, atol=1e-9)
 
 
+def test_a_float32_classifier_guides_a_float64_state() -> None:
+    """The network's dtype holds at its call only: the state stays float64, the sample agrees."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+
+    class Steering(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            assert x.dtype == t.dtype == net[0].weight.dtype
+            return self.net(x)
+
+    model = oracles.two_class_2d().denoiser(schedule=schedules.EDM(sigma_min=0.05, sigma_max=5.0))
+    runs = []
+    for dtype in (torch.float32, torch.float64):
+        guidance = Guidance(3.0, Classifier(Steering().to(dtype)), "vjp")
+        runs.append(reg_engine.sample(model, [0, 1], guidance=guidance, **CHOICES).samples)
+    assert runs[0].dtype == torch.float64 and not torch.equal(runs[0], runs[1])
+    assert torch.allclose(runs[0], runs[1], rtol=1e-5, atol=1e-5)
+
+
 def test_bad_model_on_another_schedule_is_rescaled() -> None:
     """The same exact denoiser on VP, as the worse model of an EDM one, gives delta = 0."""
     mixture = oracles.two_class_2d()
