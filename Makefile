@@ -61,10 +61,10 @@ demo: $(RUNTIME)
 
 # One thread a process: test processes must not fight over the cores.
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS) tests bench
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu" $(ARGS) tests bench
 
 test-all: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(ARGS) tests bench
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS) tests bench
 
 bench: $(DEV)
 	$(BIN)/pytest bench/ --benchmark $(ARGS)

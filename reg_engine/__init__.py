@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import engine, oracles, schedules
+from . import engine, fidelity, oracles, postprocess, schedules
 from .attention import set_attention
 from .denoisers import Denoiser
 from .engine import Engine, sample
@@ -45,9 +45,11 @@ __all__ = [
     "RegEngineError",
     "Unconditional",
     "engine",
+    "fidelity",
     "load_classifier",
     "load_model",
     "oracles",
+    "postprocess",
     "sample",
     "schedules",
     "set_attention",

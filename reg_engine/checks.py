@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from .conditioning import size
 from .denoisers import Denoiser
 from .errors import InputError, NumericalError
 from .guidance import Guidance
+from .plan import Plan
 from .rectifiers import Rectifier
 from .solvers import Table
+from .stats import Stats
 from .weights import Constant
 
 __all__ = [
@@ -26,7 +29,11 @@ __all__ = [
     "as_dtype",
     "as_guidance",
     "as_noise",
+    "as_plan",
+    "as_postprocess",
     "as_seeds",
+    "known_names",
+    "postprocessed",
 ]
 
 
@@ -154,6 +161,68 @@ def as_guidance(
     if rectify != "auto":
         raise InputError("rectify", "is given beside guidance", "Put it into Guidance(rectify=...)")
     return guidance
+
+
+def as_plan(plan: Plan | None) -> Plan:
+    """The plan; None = Plan.full()."""
+    if plan is not None and not isinstance(plan, Plan):
+        raise InputError("plan", f"is a {type(plan).__name__}", "Give a reg_engine.Plan")
+    return plan or Plan.full()
+
+
+def known_names(names: Iterable[str], function: Callable[..., Any], called: str) -> None:
+    """InputError for the first of `names` that is no keyword argument of `function`."""
+    known = set(function.__kwdefaults__ or {})
+    for name in names:
+        if name not in known:
+            raise InputError(
+                name, f"is not an argument of {called}", f"Known: {', '.join(sorted(known))}"
+            )
+
+
+Postprocessing = Callable[[Tensor, Any], Tensor]
+
+
+def as_postprocess(postprocess: Any) -> Postprocessing | None:
+    """None, or something callable."""
+    if postprocess is None or (callable(postprocess) and not isinstance(postprocess, type)):
+        return postprocess
+    raise InputError(
+        "postprocess",
+        f"a {type(postprocess).__name__} is not callable",
+        "Give a function of (samples, cond), such as a reg_engine.postprocess.Postprocess",
+    )
+
+
+def postprocessed(
+    function: Postprocessing | None, samples: Tensor, cond: Any, stats: Stats
+) -> Tensor:
+    """function(samples, cond), checked, and what it cost added to `stats`; None: the samples.
+
+    Raises:
+        InputError: it returned something else than a tensor like `samples`.
+        NumericalError: it returned NaN or Inf.
+    """
+    if function is None:
+        return samples
+    begun = time.perf_counter()
+    result = function(samples.clone(), cond)  # a copy without traces of inference mode
+    if not isinstance(result, Tensor) or result.shape != samples.shape:
+        found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise InputError(
+            "postprocess",
+            f"returned {found} for samples {tuple(samples.shape)}",
+            "Return a tensor of the samples' shape",
+        )
+    bad = ~result.flatten(1).isfinite().all(1)
+    if bool(bad.any()):
+        rows = bad.nonzero().flatten().tolist()[:8]
+        raise NumericalError(f"postprocess gave NaN or Inf in samples {rows} of its batch")
+    own = getattr(function, "stats", None)
+    nfe = own.nfe if isinstance(own, Stats) else 0.0
+    seconds = time.perf_counter() - begun
+    stats.add_postprocess(len(samples), nfe, seconds, samples.device)
+    return result.detach().to(samples.device, samples.dtype)
 
 
 class Watch:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,11 +22,14 @@ from .checks import (
     as_dtype,
     as_guidance,
     as_noise,
+    as_plan,
+    as_postprocess,
     as_seeds,
+    known_names,
+    postprocessed,
 )
 from .coefficients import coefficient_table
 from .conditioning import Cond, as_cond, plain, take
-from .errors import InputError
 from .frozen import Compiled, frozen
 from .graphs import graphs_for
 from .guidance import EVALUATIONS, Guidance
@@ -65,6 +68,7 @@ class Engine:
         backend: of the guidance step: one of `ops.BACKENDS`; None = the fastest that works here.
         capture: replay the steps from CUDA graphs: "auto" = on CUDA, from the second batch of a
             kind on; True = always, an error where that fails; False = never.
+        postprocess: applied to each batch, (samples, cond) -> samples: a Postprocess, for one.
         compile: run the blocks of the network (its nn.ModuleLists) through torch.compile.
         progress: show a progress bar on standard error.
 
@@ -91,14 +95,13 @@ class Engine:
         backend: str | None = None,
         capture: bool | str = "auto",
         compile: bool = False,
+        postprocess: Callable[[Tensor, Any], Tensor] | None = None,
         progress: bool = True,
     ) -> None:
         denoiser = as_denoiser(model)
         self.denoiser = denoiser.on(schedule or denoiser.schedule)
         self.guidance = as_guidance(scale, guidance, rectify)
-        if plan is not None and not isinstance(plan, Plan):
-            raise InputError("plan", f"is a {type(plan).__name__}", "Give a reg_engine.Plan")
-        self.plan = plan or Plan.full()
+        self.plan = as_plan(plan)
         self.table: Table = table(solver, self.denoiser.schedule, steps, **(solver_options or {}))
         self.weights = weights_of(self.guidance.weight, self.table)  # type: ignore[arg-type]
         self.modes = self._modes()
@@ -119,6 +122,7 @@ class Engine:
         self.backend = ops.resolve(self.device, backend)
         self._graphs, self._uncaptured = graphs_for(capture, self.device)
         self._compiled = Compiled(denoiser.modules) if compile else nullcontext()
+        self.postprocess = as_postprocess(postprocess)
         self.progress = progress
         self._rectifier, self._reason = self._chosen()
 
@@ -170,9 +174,10 @@ class Engine:
                 part = slice(start, min(start + size, len(seeds)))
                 begun = time.perf_counter()
                 own = None if noise is None else noise[part]
-                batch = self._batch(plain(take(rows, part)), seeds[part], own, stats, bar)
+                given = plain(take(rows, part))
+                batch = self._batch(given, seeds[part], own, stats, bar)
                 stats.finish_batch(part.stop - part.start, time.perf_counter() - begun, self.device)
-                yield part, batch
+                yield part, postprocessed(self.postprocess, batch, given, stats)
 
     @torch.inference_mode()
     def _batch(
@@ -290,10 +295,5 @@ def sample(
         InputError: a bad argument (unknown ones are named); NumericalError: NaN or Inf in a
             prediction.
     """
-    known = set(Engine.__init__.__kwdefaults__ or {})
-    for name in choices:
-        if name not in known:
-            raise InputError(
-                name, "is not an argument of sample", f"Known: {', '.join(sorted(known))}"
-            )
+    known_names(choices, Engine.__init__, "sample")
     return Engine(model, **choices).sample(cond, seeds, noise)

@@ -14,10 +14,22 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .profiling import Row, Span
 
-__all__ = ["check_matplotlib", "save_evaluation", "save_profile"]
+__all__ = ["OKABE_ITO", "check_matplotlib", "save_evaluation", "save_profile"]
 
-# Okabe-Ito, each with a marker of its own so that colour is never the only sign.
-_STYLES = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
+# Colours that people with any colour vision tell apart (Okabe & Ito 2008).
+OKABE_ITO = {
+    "vermillion": "#D55E00",
+    "blue": "#0072B2",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "yellow": "#B8A900",  # darker than theirs, which cannot be seen on white
+    "grey": "#7F7F7F",
+    "black": "#000000",
+}
+# Each with a marker of its own, so that colour is never the only sign.
+_STYLES = tuple(zip(OKABE_ITO.values(), "os^Dv", strict=False))
 
 
 def save_evaluation(points: list[dict[str, Any]], path: Path) -> None:

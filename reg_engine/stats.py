@@ -29,6 +29,7 @@ class Stats:
         estimator, reason: the rectifier used and why.
         solver: its name.
         backend: which of `ops.BACKENDS` did the guidance steps.
+        postprocess_nfe, postprocess_seconds: of `postprocess`; not part of nfe and seconds.
         capture: "captured" where the last batch was replayed from CUDA graphs, else why not.
     """
 
@@ -43,6 +44,8 @@ class Stats:
     solver: str = ""
     backend: str = ""
     capture: str = "not captured: not asked for"
+    postprocess_nfe: float = 0.0
+    postprocess_seconds: float = 0.0
     _forward_rows: int = field(default=0, repr=False)
     _backward_rows: int = field(default=0, repr=False)
 
@@ -64,18 +67,32 @@ class Stats:
         self.seconds += seconds
         self.nfe = self._forward_rows / self.samples
         self.backward = self._backward_rows / self.samples
+        self._peak(device)
+
+    def add_postprocess(
+        self, samples: int, nfe: float, seconds: float, device: torch.device
+    ) -> None:
+        """Count the postprocessing of a batch whose sampling is counted already."""
+        before = self.postprocess_nfe * (self.samples - samples)
+        self.postprocess_nfe = (before + nfe * samples) / self.samples
+        self.postprocess_seconds += seconds
+        self._peak(device)
+
+    def _peak(self, device: torch.device) -> None:
         if device.type == "cuda":
             self.peak_memory = max(self.peak_memory or 0, torch.cuda.max_memory_allocated(device))
 
     def merge(self, other: dict[str, Any]) -> None:
         """Add another run of the same engine, given as its `as_dict()`."""
         total = self.samples + other["samples"]
-        for name in ("nfe", "backward"):
-            mean = getattr(self, name) * self.samples + other[name] * other["samples"]
+        for name in ("nfe", "backward", "postprocess_nfe"):
+            # Batches kept by an earlier version say nothing of postprocessing: they had none.
+            mean = getattr(self, name) * self.samples + other.get(name, 0) * other["samples"]
             setattr(self, name, mean / total)
         peaks = [p for p in (self.peak_memory, other["peak_memory"]) if p is not None]
         self.peak_memory = max(peaks, default=None)
         self.samples, self.seconds = total, self.seconds + other["seconds"]
+        self.postprocess_seconds += other.get("postprocess_seconds", 0)
         for name in ("modes", "estimator", "reason", "solver", "backend", "capture"):
             setattr(self, name, other[name])
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reg_engine.errors import InputError
-from reg_engine.metrics import fid, label_agreement, wilson
+from reg_engine.metrics import Frechet, features, fid, label_agreement, wilson
 
 
 class Pixels(nn.Module):
@@ -55,6 +55,50 @@ def test_fid_is_the_closed_form_of_two_gaussians() -> None:
     assert fid(CLASSIFIER, a, b, batch_size=33) == pytest.approx(fid(CLASSIFIER, a, b), rel=1e-12)
     assert fid(CLASSIFIER, a, a) == pytest.approx(0, abs=1e-10)
     assert CLASSIFIER.scale.dtype == torch.float32  # the metric leaves the caller's network alone
+
+
+def test_frechet_is_fid_of_features_worked_out_once() -> None:
+    """Two ways to the same number: torchmetrics' eigenvalues of C1 C2, and a symmetric root."""
+    mixing = np.random.default_rng(4).normal(size=(4, 4)) * 0.05
+    a = cloud(300, [0.1, 0, -0.1, 0.2], mixing.tolist(), 1)
+    b = cloud(200, [0.0, 0.1, -0.1, 0.1], (0.08 * np.eye(4)).tolist(), 2)
+    frechet = Frechet(features(CLASSIFIER, b))
+    assert features(CLASSIFIER, a, batch_size=7).shape == (300, 4)
+    assert frechet(features(CLASSIFIER, a)) == pytest.approx(fid(CLASSIFIER, a, b), rel=1e-6)
+    assert frechet(features(CLASSIFIER, b)) == pytest.approx(0, abs=1e-9)
+    # A set without full rank: two points differ along one axis only.
+    two = torch.tensor([[0.0, 0, 0, 0], [1.0, 0, 0, 0]])
+    unit = Frechet(torch.tensor([[1.0, 0], [-1.0, 0], [0, 1.0], [0, -1.0]]) * 1.5**0.5)
+    # C2 = identity, C1 = diag(1/2, 0), |m|^2 = 1/4: 1/4 + 1/2 + 2 - 2 sqrt(1/2)
+    assert unit(two[:, :2]) == pytest.approx(2.75 - 2**0.5, abs=1e-6)  # roots of rounding
+
+
+def test_a_resample_is_the_distance_of_its_rows() -> None:
+    generator = torch.Generator().manual_seed(3)
+    samples, other = (torch.randn(60, 3, generator=generator) for _ in range(2))
+    frechet = Frechet(other)
+    rows = torch.randint(60, (4, 60), generator=generator)
+    wanted = [frechet(samples[chosen]) for chosen in rows]
+    assert frechet.resampled(samples, rows).tolist() == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_bootstrap_spreads_as_the_distance_does() -> None:
+    """Deviation over fresh draws against the mean bootstrap deviation, of one law."""
+    generator = torch.Generator().manual_seed(5)
+    frechet = Frechet(torch.randn(4000, 3, generator=generator))
+    sets = 1.2 * torch.randn(80, 250, 3, generator=generator) + 0.3
+    rows = torch.randint(250, (60, 250), generator=generator)
+    truth = torch.tensor([frechet(part) for part in sets]).std()
+    found = torch.stack([frechet.resampled(part, rows).std() for part in sets[:20]]).mean()
+    assert float(found / truth) == pytest.approx(1, abs=0.25)  # 80 draws know it to 8 %
+
+
+def test_frechet_refuses() -> None:
+    good = torch.eye(3)
+    with pytest.raises(InputError, match="reference: is \\(1, 3\\)"):
+        Frechet(good[:1])
+    with pytest.raises(InputError, match="samples: has NaN or Inf"):
+        Frechet(good)(torch.full((3, 3), torch.nan))
 
 
 def test_fid_takes_bytes_and_clips_samples() -> None:

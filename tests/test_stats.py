@@ -32,6 +32,21 @@ def test_merge_weighs_by_samples() -> None:
     json.dumps(total.as_dict())
 
 
+def test_postprocessing_is_counted_apart() -> None:
+    total = Stats()
+    for samples, nfe in ((2, 30.0), (1, 60.0)):
+        total.finish_batch(samples, 1.0, torch.device("cpu"))
+        total.add_postprocess(samples, nfe, 0.5, torch.device("cpu"))
+    assert (total.postprocess_nfe, total.postprocess_seconds) == (pytest.approx(40.0), 1.0)
+    assert (total.nfe, total.seconds) == (0.0, 2.0)
+    kept = total.as_dict()
+    total.merge({**kept, "samples": 1, "postprocess_nfe": 80.0})
+    assert (total.postprocess_nfe, total.postprocess_seconds) == (pytest.approx(50.0), 2.0)
+    older = {name: value for name, value in kept.items() if not name.startswith("post")}
+    total.merge(older)  # written before there was postprocessing
+    assert total.postprocess_nfe == pytest.approx(200 / 7)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_peak_memory_and_samples_on_a_device() -> None:

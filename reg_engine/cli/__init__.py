@@ -1,4 +1,5 @@
-"""The command line: `reg-engine sample | calibrate | train | evaluate | profile | doctor`."""
+"""The command line: `reg-engine sample | calibrate | train | evaluate | experiment |
+profile | doctor`."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from ..errors import RegEngineError
 from .calibrate import calibrate
 from .doctor import doctor
 from .evaluate import evaluate
+from .experiment import experiment
 from .profile import profile
 from .sample import sample
 from .train import train
@@ -27,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (sample, calibrate, train, evaluate, profile, doctor):
+for _command in (sample, calibrate, train, evaluate, experiment, profile, doctor):
     cli.add_command(_command)
 
 

@@ -7,15 +7,25 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, choice
 from .checkpoint import build, read
 from .classifier import NoisyClassifier
 from .unet import UNet
+from .unet2d import UNet2D
 
 if TYPE_CHECKING:
     from ..denoisers import Denoiser
+    from ..schedules import Schedule
 
-__all__ = ["PACKAGED", "NoisyClassifier", "UNet", "classifier_for", "load_classifier", "load_model"]
+__all__ = [
+    "PACKAGED",
+    "NoisyClassifier",
+    "UNet",
+    "UNet2D",
+    "classifier_for",
+    "load_classifier",
+    "load_model",
+]
 
 PACKAGED = ("mnist",)
 
@@ -25,23 +35,22 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
 
     Args:
         name_or_path: "mnist" (28x28 digits in [-1, 1], labels 0-9, null label 10) or a .safetensors
-            file of `reg-engine train mnist`.
+            file of `reg-engine train`: mnist, cifar10 (a flow) or cifar10-edm.
 
     Raises:
-        InputError: an unknown name; no such file; a pickle; a damaged file; another network's.
+        InputError: an unknown name; no such file; a pickle; a damaged file; another network's;
+            diffusers is missing (colour models are made of its blocks).
     """
     # Here, because denoisers imports much that a classifier does not need.
     from ..denoisers import Denoiser
-    from ..schedules import EDM
 
     path = _path(name_or_path, "{}.safetensors")
-    net, description = build(path, "unet")
+    net, description = build(path, "unet", "unet2d")
     try:
-        schedule: dict[str, Any] = description["schedule"]
         return Denoiser(
             net,
             prediction=description["prediction"],
-            schedule=EDM(sigma_min=schedule["sigma_min"], sigma_max=schedule["sigma_max"]),
+            schedule=_schedule(description["schedule"]),
             sample_shape=description["sample_shape"],
             null_cond=description["null_cond"],
             sigma_data=description["sigma_data"],
@@ -51,15 +60,24 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
         raise InputError(
             "name_or_path",
             f"the description in {str(path)!r} is incomplete ({error!r})",
-            "Give a .safetensors file that `reg-engine train mnist` wrote",
+            "Give a .safetensors file that `reg-engine train` wrote",
         ) from error
+
+
+def _schedule(description: dict[str, Any]) -> Schedule:
+    from ..schedules import EDM, Flow
+
+    if choice("schedule", description["name"], ("edm", "flow")) == "flow":
+        return Flow()
+    return EDM(sigma_min=description["sigma_min"], sigma_max=description["sigma_max"])
 
 
 def load_classifier(name_or_path: str | os.PathLike[str] = "mnist") -> NoisyClassifier:
     """A trained noise-aware classifier, float32, on the CPU.
 
     Args:
-        name_or_path: "mnist" or a .safetensors file of `reg-engine train mnist-classifier`.
+        name_or_path: "mnist" or a .safetensors file of `reg-engine train mnist-classifier` or
+            `cifar10-classifier`.
 
     Raises:
         InputError: as load_model.

@@ -16,11 +16,16 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .classifier import NoisyClassifier
 from .unet import UNet
+from .unet2d import UNet2D
 
 __all__ = ["build", "load_weights", "read", "save_weights"]
 
 FORMAT = "reg_engine"  # the metadata key of the description
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "classifier": NoisyClassifier}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+    "unet2d": UNet2D,
+    "classifier": NoisyClassifier,
+}
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 REMEDY = "Give a .safetensors file that `reg-engine train` wrote"
 
@@ -85,28 +90,28 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, description
 
 
-def build(path: Path, architecture: str) -> tuple[nn.Module, dict[str, Any]]:
+def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a file, float32 and in eval mode, and the file's description.
 
     Args:
         path: see read.
-        architecture: the one that is wanted, "unet" or "classifier".
+        architectures: those that are wanted: "unet", "unet2d", "classifier".
 
     Raises:
-        InputError: as read; another architecture; weights that do not fit it.
+        InputError: as read; another architecture; weights that do not fit it; diffusers is missing
+            where the network is made of its blocks.
     """
     weights, description = read(path)
     found = description.get("architecture")
-    if found != architecture:
-        raise InputError(
-            "name_or_path", f"{str(path)!r} holds a {found!r}, not a {architecture!r}", REMEDY
-        )
+    if found not in architectures:
+        wanted = " or ".join(repr(name) for name in architectures)
+        raise InputError("name_or_path", f"{str(path)!r} holds a {found!r}, not a {wanted}", REMEDY)
     try:
-        net = ARCHITECTURES[architecture](**description["arguments"])
+        net = ARCHITECTURES[found](**description["arguments"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             "name_or_path",
-            f"the description in {str(path)!r} fits no {architecture}: {error}",
+            f"the description in {str(path)!r} fits no {found}: {error}",
             REMEDY,
         ) from error
     load_weights(net, weights, str(path))

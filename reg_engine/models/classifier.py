@@ -1,4 +1,4 @@
-"""A small noise-aware digit classifier: judges samples, guides, and gives FID its features."""
+"""A small noise-aware image classifier: judges samples, guides, and gives FID its features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PERIODS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # of the sines of c_noise, about in [
 
 
 class NoisyClassifier(nn.Module):
-    """p(label | x_0 + sigma eps) for 28x28 grey images in [-1, 1].
+    """p(label | x_0 + sigma eps) for images in [-1, 1], by default 28x28 grey ones.
 
     Called as `classifier(x, sigma)`; `reg_engine.Classifier(classifier, on_clean_scale=True)`
     guides any model of the same images with it. Rows of a batch do not influence each other.
@@ -30,6 +30,8 @@ class NoisyClassifier(nn.Module):
         embedding: width of the noise embedding.
         num_classes: labels.
         sigma_data: deviation of clean pixels; input scale 1/sqrt(sigma^2 + sigma_data^2).
+        image_channels: channels of the image, 1 for grey.
+        blocks: residual blocks at half, and at quarter resolution.
 
     Raises:
         InputError: channels that are no multiples of 16.
@@ -42,6 +44,8 @@ class NoisyClassifier(nn.Module):
         embedding: int = 64,
         num_classes: int = 10,
         sigma_data: float = 0.5,
+        image_channels: int = 1,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
         if any(width % GROUP_CHANNELS for width in channels):
@@ -55,28 +59,33 @@ class NoisyClassifier(nn.Module):
             "embedding": embedding,
             "num_classes": num_classes,
             "sigma_data": sigma_data,
+            "image_channels": image_channels,
+            "blocks": blocks,
         }
         self.num_classes, self.num_features, self.sigma_data = num_classes, features, sigma_data
         self.noise = nn.Linear(2 * len(PERIODS), embedding)
-        self.stem = nn.Conv2d(4, half, 3, padding=1)
+        self.stem = nn.Conv2d(4 * image_channels, half, 3, padding=1)
         self.coarse = _Block(half, embedding)
         self.shrink = nn.Conv2d(half, quarter, 3, stride=2, padding=1)
         self.coarser = _Block(quarter, embedding)
         self.norm = nn.GroupNorm(quarter // GROUP_CHANNELS, quarter)
         self.mix = nn.Conv2d(quarter, features, 1)
         self.head = nn.Linear(features, num_classes)
+        self.more = nn.ModuleList(
+            _Block(width, embedding) for width in channels for _ in range(blocks - 1)
+        )
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Logits (B, num_classes), differentiable in x.
 
         Args:
-            x: (B, 1, 28, 28), x_0 + sigma eps.
+            x: (B, image_channels, H, W), x_0 + sigma eps; H and W multiples of 4.
             sigma: (B,) noise levels >= 0.
         """
         return self.head(self._vectors(x, sigma))
 
     def features(self, x: Tensor) -> Tensor:
-        """Feature vectors (B, num_features) of clean images (B, 1, 28, 28)."""
+        """Feature vectors (B, num_features) of clean images (B, image_channels, H, W)."""
         return self._vectors(x, torch.zeros(x.shape[0], device=x.device))
 
     def _vectors(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -86,7 +95,12 @@ class NoisyClassifier(nn.Module):
         emb = F.silu(self.noise(torch.cat([phase.cos(), phase.sin()], dim=1)))
         scale = (sigma.square() + self.sigma_data**2).rsqrt().reshape(-1, 1, 1, 1)
         h = self.stem(F.pixel_unshuffle(scale * x.to(dtype), 2))
-        h = self.coarser(self.shrink(F.silu(self.coarse(h, emb))), emb)
+        more, half = list(self.more), len(self.more) // 2
+        for block in (self.coarse, *more[:half]):
+            h = block(h, emb)
+        h = self.shrink(F.silu(h))
+        for block in (self.coarser, *more[half:]):
+            h = block(h, emb)
         return F.silu(self.mix(F.silu(self.norm(h)))).mean(dim=(2, 3))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from .closed import Posterior
 from .energy import energy_distance
 from .examples import one_d, two_class_2d
+from .fractal import fractal, fractal_points
 from .mixture import GaussianMixture
 from .target import TargetSampler
 from .tilted import TiltedPosterior
@@ -21,6 +22,8 @@ __all__ = [
     "TargetSampler",
     "TiltedPosterior",
     "energy_distance",
+    "fractal",
+    "fractal_points",
     "one_d",
     "two_class_2d",
 ]

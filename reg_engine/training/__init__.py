@@ -1,4 +1,4 @@
-"""Training of the packaged models: one loop, two tasks."""
+"""Training of the packaged models and of colour ones: one loop, a task each."""
 
 from __future__ import annotations
 

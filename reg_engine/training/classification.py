@@ -107,7 +107,8 @@ def accuracy(
     labels: NDArray[np.int64],
     batch_size: int = 500,
 ) -> float:
-    """Share of clean images (N, 28, 28) uint8 whose largest logit is their label."""
+    """Share of clean images, (N, H, W) or (N, H, W, 3) uint8, whose largest logit is their
+    label."""
     device = next(classifier.parameters()).device
     right = 0
     for start in range(0, len(images), batch_size):

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from ..models.unet import UNet
 from ..preconditioning import preconditioning
 
-__all__ = ["DiffusionSettings", "DiffusionTask", "LabelledImages", "to_unit_range"]
+__all__ = [
+    "DiffusionSettings",
+    "DiffusionTask",
+    "LabelledImages",
+    "edm_loss",
+    "normal_slices",
+    "slices",
+    "to_unit_range",
+]
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,47 @@ class DiffusionSettings:
 
 
 def to_unit_range(images: NDArray[np.uint8]) -> Tensor:
-    """(N, H, W) uint8 -> (N, 1, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1).float() / 127.5 - 1.0
+    """(N, H, W) or (N, H, W, C) uint8 -> (N, 1 or C, H, W) float32 in [-1, 1]."""
+    values = torch.from_numpy(np.ascontiguousarray(images))
+    values = values.unsqueeze(1) if values.ndim == 3 else values.permute(0, 3, 1, 2).contiguous()
+    return values.float() / 127.5 - 1.0
+
+
+def slices(count: int, generator: torch.Generator) -> Tensor:
+    """One uniform draw in each of `count` equal slices of (0, 1), (count,), on the generator's
+    device: less variance than independent draws, the same mean."""
+    device = generator.device
+    drawn = torch.rand(count, generator=generator, device=device)
+    return (torch.arange(count, device=device) + drawn) / count
+
+
+def normal_slices(count: int, generator: torch.Generator) -> Tensor:
+    """As `slices`, of the standard normal law."""
+    uniform = slices(count, generator)
+    return math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-0.999999, 0.999999))
+
+
+def edm_loss(
+    net: nn.Module, x0: Tensor, noise: Tensor, log_sigma: Tensor, cond: Tensor, sigma_data: float
+) -> Tensor:
+    """Mean over the batch of lambda(sigma) |denoised - x_0|^2, lambda = 1 / c_out^2.
+
+    Karras et al. 2022 (arXiv 2206.00364), Eq. 8. Written as |net output - (x_0 - c_skip x) /
+    c_out|^2, which is the same and does not multiply rounding errors of a half-precision network
+    output by lambda.
+
+    Args:
+        net: called as net(x, t, cond).
+        x0, noise: (B, C, H, W), clean images and unit noise.
+        log_sigma: (B,) ln(sigma).
+        cond: (B,) labels.
+        sigma_data: deviation of the data.
+    """
+    sigma = log_sigma.exp().reshape(-1, 1, 1, 1)
+    x = x0 + sigma * noise
+    c_in, c_skip, c_out = preconditioning("edm", torch.ones_like(sigma), sigma, sigma_data)
+    output = net(c_in * x, log_sigma / 4, cond)
+    return (output.float() - (x0 - c_skip * x) / c_out).square().mean()
 
 
 class LabelledImages:
@@ -66,7 +113,7 @@ class LabelledImages:
 
 
 class DiffusionTask(LabelledImages):
-    """EDM loss (Karras et al. 2022, eq. 8) on images with labels.
+    """EDM loss (Karras et al. 2022, Eq. 8) on grey images with labels.
 
     Args:
         images: (N, H, W) uint8.
@@ -93,25 +140,16 @@ class DiffusionTask(LabelledImages):
         return UNet(1, s.channels, s.blocks, s.heads, s.embedding, num_labels=s.num_classes + 1)
 
     def loss(self, net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean over the batch of lambda(sigma) |denoised - x_0|^2, lambda = 1 / c_out^2.
-
-        Written as |net output - (x_0 - c_skip x) / c_out|^2, which is the same and does not
-        multiply rounding errors of a half-precision network output by lambda.
-        """
+        """edm_loss; noise levels, noise and hidden labels come from `generator`."""
         s, count = self.settings, len(indices)
         x0 = to_unit_range(self.images[indices].numpy()).to(self.device)
         cond = self.labels[indices].clone()
         cond[torch.rand(count, generator=generator) < s.label_dropout] = s.num_classes
-        # One draw in each of `count` equal slices of the normal law: less variance, the same mean.
-        slices = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        normal = math.sqrt(2) * torch.erfinv((2 * slices - 1).clamp(-0.999999, 0.999999))
-        log_sigma = (s.log_sigma_mean + s.log_sigma_std * normal).to(self.device)
+        log_sigma = s.log_sigma_mean + s.log_sigma_std * normal_slices(count, generator)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
-        sigma = log_sigma.exp().reshape(-1, 1, 1, 1)
-        x = x0 + sigma * noise
-        c_in, c_skip, c_out = preconditioning("edm", torch.ones_like(sigma), sigma, self.sigma_data)
-        output = net(c_in * x, log_sigma / 4, cond.to(self.device))
-        return (output.float() - (x0 - c_skip * x) / c_out).square().mean()
+        return edm_loss(
+            net, x0, noise, log_sigma.to(self.device), cond.to(self.device), self.sigma_data
+        )
 
     def metadata(self, net: nn.Module) -> dict[str, Any]:
         """What a reader needs to make a denoiser of the weights."""

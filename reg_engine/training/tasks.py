@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import MNIST
+from ..cifar import CIFAR10, load_cifar10
+from ..data import MNIST, load_mnist
 from ..errors import InputError, choice
 from ..models.checkpoint import read, save_weights
 from .classification import ClassifierTask, accuracy
+from .colour import ColourSettings, ColourTask
+from .colour_classifier import ColourClassifierTask
 from .config import TrainConfig
 from .diffusion import DiffusionTask
 from .state import load_state
@@ -24,6 +27,8 @@ from .trainer import Trainer
 
 __all__ = ["TASKS", "Recipe", "Result", "export", "plan_steps", "train_task"]
 
+AnyTask = DiffusionTask | ClassifierTask | ColourTask | ColourClassifierTask
+Data = MNIST | CIFAR10
 RATE_STEPS = 12  # steps that measure the speed for --minutes, after two to warm up
 
 
@@ -32,21 +37,32 @@ class Recipe:
     """A task and the settings that suit it.
 
     Args:
-        task: made from images, labels and a device.
+        task: made from images, labels, settings and a device.
         epochs: how long, unless said otherwise.
         lr: peak learning rate.
         file: name of the exported weights.
+        load: reads its data from a path, or finds them without one.
     """
 
-    task: Callable[..., DiffusionTask | ClassifierTask]
+    task: Callable[..., AnyTask]
     epochs: float
     lr: float
     file: str
+    load: Callable[..., Data] = load_mnist
+
+
+def _edm(images: Any, labels: Any, settings: Any = None, device: str = "cpu") -> ColourTask:
+    return ColourTask(images, labels, settings or ColourSettings("edm"), device)
 
 
 TASKS = {
     "mnist": Recipe(DiffusionTask, 40.0, 2e-3, "mnist.safetensors"),
     "mnist-classifier": Recipe(ClassifierTask, 6.0, 2e-3, "mnist_classifier.safetensors"),
+    "cifar10": Recipe(ColourTask, 60.0, 2e-4, "cifar10.safetensors", load_cifar10),
+    "cifar10-edm": Recipe(_edm, 60.0, 2e-4, "cifar10_edm.safetensors", load_cifar10),
+    "cifar10-classifier": Recipe(
+        ColourClassifierTask, 30.0, 1e-3, "cifar10_classifier.safetensors", load_cifar10
+    ),
 }
 
 
@@ -66,9 +82,10 @@ class Result:
 
 def train_task(
     name: str,
-    data: MNIST,
+    data: Data,
     folder: Path | str,
     *,
+    settings: Any = None,
     epochs: float | None = None,
     minutes: float | None = None,
     device: str = "cpu",
@@ -80,7 +97,7 @@ def train_task(
     """Train a task, or go on with the run in `folder`; when done, export its averaged weights.
 
     Args:
-        name: a key of TASKS.
+        name: a key of TASKS; settings: of this task, None = its own defaults.
         data: images and labels.
         folder: of this run; made if missing.
         epochs: passes through the training set; default: the recipe's.
@@ -98,11 +115,10 @@ def train_task(
     """
     recipe = TASKS[choice("task", name, TASKS)]
     folder = Path(folder)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("device", f"{device!r} is not usable here", "Use --device cpu")
+    _check_device(device)
     digest, weights = _start(start)
     config = TrainConfig(steps=1, start=digest, **{"lr": recipe.lr, **numbers})
-    task = recipe.task(data.train_images, data.train_labels, device=device)
+    task = recipe.task(data.train_images, data.train_labels, settings=settings, device=device)
     if export_now or (minutes is not None and (folder / "checkpoint.pt").exists()):
         config = _as_begun(config, folder, whole=export_now)
     else:
@@ -126,6 +142,11 @@ def train_task(
     )
 
 
+def _check_device(device: str) -> None:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device", f"{device!r} is not usable here", "Use --device cpu")
+
+
 def _as_begun(config: TrainConfig, folder: Path, whole: bool) -> TrainConfig:
     """The config of the run in `folder`; not `whole`: only its number of steps."""
     checkpoint = folder / "checkpoint.pt"
@@ -145,7 +166,7 @@ def _start(path: Path | str | None) -> tuple[str, dict[str, Tensor] | None]:
 
 
 def plan_steps(
-    task: DiffusionTask | ClassifierTask,
+    task: AnyTask,
     config: TrainConfig,
     device: str,
     epochs: float,
@@ -173,7 +194,7 @@ def plan_steps(
     return max(1, int(minutes * 60 * RATE_STEPS / (trial.seconds - before)))
 
 
-def export(trainer: Trainer, task: DiffusionTask | ClassifierTask, path: Path) -> Path:
+def export(trainer: Trainer, task: AnyTask, path: Path) -> Path:
     """Write the averaged weights as float16 safetensors with all a reader needs."""
     description = {
         **task.metadata(trainer.net),
@@ -189,11 +210,9 @@ def _from_dict(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{**values, "betas": tuple(values["betas"])})
 
 
-def _scores(
-    trainer: Trainer, task: DiffusionTask | ClassifierTask, data: MNIST
-) -> dict[str, float]:
+def _scores(trainer: Trainer, task: AnyTask, data: Data) -> dict[str, float]:
     """Accuracy of the averaged classifier on clean test images; nothing for a generator."""
-    if not isinstance(task, ClassifierTask):
+    if not isinstance(task, ClassifierTask | ColourClassifierTask):
         return {}
     net: nn.Module = task.build().to(trainer.device)
     net.load_state_dict(trainer.average.state)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -41,11 +42,16 @@ def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Tensor:
     start = step * batch_size
     parts = []
     for epoch in range(start // size, (start + batch_size - 1) // size + 1):
-        generator = torch.Generator().manual_seed(_mix(seed, 0, epoch))
-        order = torch.randperm(size, generator=generator)
+        order = _order(seed, epoch, size)
         low = max(0, start - epoch * size)
         parts.append(order[low : start + batch_size - epoch * size])
     return torch.cat(parts)
+
+
+@lru_cache(maxsize=2)  # a batch can straddle two epochs
+def _order(seed: int, epoch: int, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(_mix(seed, 0, epoch))
+    return torch.randperm(size, generator=generator)
 
 
 def _begin_with(net: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -158,9 +164,10 @@ class Trainer:
         indices = batch_indices(config.seed, step, config.batch_size, self.task.size)
         generator = torch.Generator().manual_seed(_mix(config.seed, 1, step))
         self.net.train()
-        # Math attention: with 49 tokens it is faster in training on the CPU than the fused kernel.
+        # On the CPU math attention is faster in training than the fused kernel, with 49 tokens.
+        attention = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
         with (
-            sdpa_kernel(SDPBackend.MATH),
+            attention,
             torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"),
         ):
             loss = self.task.loss(self.net, indices, generator)

@@ -1,0 +1,91 @@
+"""`reg-engine experiment`: the papers' experiments, one command each."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError, choice
+
+__all__ = ["experiment"]
+
+
+@click.command(
+    epilog="Example: reg-engine experiment theory --quick --out out/experiments",
+)
+@click.argument("name", metavar="NAME|all")
+@click.option("--quick", is_flag=True, help="Small sizes: all of them in minutes.")
+@click.option(
+    "--out",
+    default="out/experiments",
+    show_default=True,
+    help="Writes OUT/NAME/README.md, numbers.json and figures.",
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Of everything random.")
+@click.option("--data", default=None, help="Real data (mnist, cifar10): a file, or a folder.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the experiment's own; may be given again.",
+)
+def experiment(
+    name: str,
+    quick: bool,
+    out: str,
+    seed: int,
+    data: str | None,
+    device: str,
+    settings: tuple[str, ...],
+) -> None:
+    """Run an experiment and write its page, figures and numbers.
+
+    \b
+    theory        what guidance should do, exactly, against what CFG and REG do
+    reg-1d        REG's 1-D toy: gradients and win ratios
+    reg-2d        REG's 2-D toy: fields, samples, win ratios of every guidance method
+    trajectories  how classifiers and CFG bend denoising trajectories
+    fractal       a 2-D fractal before and after postprocessing
+    mnist         FID against confidence, with and without REG and postprocessing
+    cifar10       the same in colour; needs a GPU for its numbers
+    all           every one of them
+
+    A run that was stopped goes on when the same command is given again.
+    """
+    # Here, so that the other commands start without plots and training.
+    from ..experiments import EXPERIMENTS, run_experiment
+
+    names = list(EXPERIMENTS) if name == "all" else [choice("NAME", name, [*EXPERIMENTS, "all"])]
+    options = _options(settings)
+    failed = 0
+    for each in names:
+        began = time.monotonic()
+        found = run_experiment(
+            each, out, quick=quick, seed=seed, data=data, device=device, options=options
+        )
+        claims: dict[str, Any] = found["numbers"]["claims"]
+        missed = [claim for claim in claims.values() if not claim["holds"]]
+        failed += len(missed)
+        click.echo(
+            f"{each:13} {time.monotonic() - began:6.1f} s  {len(claims) - len(missed)} of "
+            f"{len(claims)} claims hold  {Path(out) / each / 'README.md'}"
+        )
+        for claim in missed:
+            click.echo(f"{'':13} does not hold: {claim['text']} ({claim['found']})")
+    if len(names) > 1:
+        click.echo(f"{failed} claims do not hold" if failed else "every claim holds")
+
+
+def _options(settings: tuple[str, ...]) -> dict[str, str]:
+    options = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals and value):
+            raise InputError("--set", f"{setting!r} is no setting", "Write --set key=value")
+        options[key] = value
+    return options

@@ -1,0 +1,80 @@
+"""The experiments of both papers behind this project, each run by one command.
+
+`run_experiment(name, out)` is `reg-engine experiment NAME --out OUT`. An experiment is a module
+with `run(report)`: it computes, and leaves figures, tables, numbers and claims in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError, choice
+from .report import Report
+
+__all__ = ["EXPERIMENTS", "Report", "run_experiment"]
+
+# Name -> title of its page. Its package here is the name with underscores.
+EXPERIMENTS: dict[str, str] = {
+    "theory": "What guidance should do, what CFG does, and what REG repairs",
+    "reg-1d": "REG in one dimension: the paper's toy",
+    "reg-2d": "REG in two dimensions: fields, samples and win ratios",
+    "trajectories": "Guidance from a classifier's point of view: trajectories",
+    "fractal": "Guidance and postprocessing on a fractal mixture",
+    "mnist": "Guidance on MNIST: fronts of quality against confidence",
+    "cifar10": "Guidance and postprocessing on CIFAR-10",
+}
+
+
+def run_experiment(
+    name: str,
+    out: Path | str = "out/experiments",
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    data: str | None = None,
+    device: str | torch.device = "cpu",
+    options: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run one experiment; it writes OUT/NAME/README.md, numbers.json and figures (PNG, SVG).
+
+    Long work inside is resumable: a run that was stopped goes on when called again in the same
+    way, from what lies in OUT/NAME/work.
+
+    Args:
+        name: a key of EXPERIMENTS.
+        out: folder of all experiments.
+        quick: small sizes, seconds to a minute each.
+        seed: of everything random, >= 0.
+        data: path of real data (mnist, cifar10).
+        device: where networks run.
+        options: further settings of an experiment.
+
+    Returns:
+        What numbers.json holds.
+
+    Raises:
+        InputError: an unknown name, a seed below 0, a folder that cannot be written, missing data
+            or packages; CUDA asked for where there is none.
+    """
+    choice("experiment", name, EXPERIMENTS)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError("seed", f"is {seed!r}", "Give an integer >= 0")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device", f"{str(device)!r} is not usable here", "Use --device cpu")
+    report = Report(
+        name,
+        EXPERIMENTS[name],
+        out,
+        quick=quick,
+        seed=seed,
+        data=data,
+        device=device,
+        options=options,
+    )
+    import_module(f"{__name__}.{name.replace('-', '_')}").run(report)
+    return report.finish()

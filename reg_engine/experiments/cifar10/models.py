@@ -1,0 +1,250 @@
+"""The sizes and the networks of the `cifar10` experiment, trained here or given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ...cifar import CIFAR10
+from ...cli.options import fingerprint
+from ...denoisers import Denoiser
+from ...errors import InputError, choice
+from ...models import NoisyClassifier, load_classifier, load_model
+from ...training import Result, train_task
+from ...training.colour import ColourSettings
+from ...training.colour_classifier import ColourClassifierSettings
+from ..report import Report
+
+__all__ = ["FULL", "TINY", "Models", "Sizes", "load_models", "sizes_of", "to_device"]
+
+# hours, samples: see sizes_of; features: of the Frechet distance; neighbours: a DINOv2 folder for
+# postprocessing's search; the others are weights to use instead of training.
+STAGES = ("flow", "edm", "judge", "guide")
+OPTIONS = ("hours", "samples", "features", "neighbours", *STAGES)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Args:
+        minutes: of training, by stage (flow, edm, judge, guide, and each postprocessing flow);
+            None: `steps` each instead.
+        steps: see minutes.
+        batch_size: of training; lr: of the flow and the EDM model.
+        samples: a point, and of each scale in a postprocessing pool.
+        sampling_batch: samples a batch.
+        solver_steps: of the flow, the EDM model and the postprocessing flow, all Heun's method.
+        k: nearest real samples that postprocessing draws from.
+        train, test: images used; None = all.
+        colour, judge, guide: settings of the networks.
+    """
+
+    minutes: Mapping[str, float] | None
+    steps: int
+    batch_size: int
+    lr: float
+    samples: int
+    sampling_batch: int
+    solver_steps: tuple[int, int, int]
+    k: int
+    train: int | None
+    test: int | None
+    colour: ColourSettings
+    judge: ColourClassifierSettings
+    guide: ColourClassifierSettings
+
+
+# About an hour on a GPU of the H100's class by arithmetic, not by measurement: 45 minutes of
+# training; then 10 million forward passes of 12.1 GFLOP (37 points of samples, six pools, and the
+# postprocessing of each), 14 minutes at 150 TFLOP/s.
+FULL = Sizes(
+    minutes={"flow": 20.0, "edm": 14.0, "judge": 2.0, "guide": 2.0, "post": 3.3},
+    steps=0,
+    batch_size=256,
+    lr=4e-4,
+    samples=2500,
+    sampling_batch=125,
+    solver_steps=(15, 18, 10),
+    k=20,
+    train=None,
+    test=None,
+    colour=ColourSettings(),
+    judge=ColourClassifierSettings(),
+    guide=ColourClassifierSettings(clean_share=0.1),
+)
+
+_SMALL = ColourClassifierSettings(channels=(16, 32), features=32, embedding=32, blocks=1)
+# A few steps of everything, so that each line of the code runs: its numbers mean nothing.
+TINY = Sizes(
+    minutes=None,
+    steps=3,
+    batch_size=4,
+    lr=1e-3,
+    samples=16,
+    sampling_batch=8,
+    solver_steps=(2, 2, 2),
+    k=20,
+    train=400,
+    test=100,
+    colour=ColourSettings(
+        channels=32, multipliers=(1, 1), blocks=1, attention=(16,), head_width=32
+    ),
+    judge=_SMALL,
+    guide=replace(_SMALL, clean_share=0.1),
+)
+
+
+def sizes_of(report: Report) -> Sizes:
+    """FULL on a GPU (with `hours` and `samples` of report.options), TINY elsewhere.
+
+    Raises:
+        InputError: an unknown option, or a number out of range.
+    """
+    for key in report.options:
+        choice("--set", key, OPTIONS)
+    if report.quick or report.device.type != "cuda":
+        return TINY
+    hours = _number(report, "hours", 1.0)
+    count = int(_number(report, "samples", FULL.samples))
+    if count < 100:
+        raise InputError("--set samples", f"is {count}", "Give 100 or more; FID needs thousands")
+    assert FULL.minutes is not None
+    minutes = {name: value * hours for name, value in FULL.minutes.items()}
+    return replace(FULL, minutes=minutes, samples=count)
+
+
+def _number(report: Report, key: str, default: float) -> float:
+    text = report.options.get(key, str(default))
+    try:
+        value = float(text)
+    except ValueError as error:
+        problem = f"{text!r} is no number"
+        raise InputError(f"--set {key}", problem, "Write 1, for example") from error
+    if not 0 < value < 1e7:
+        raise InputError(f"--set {key}", f"is {text}", "Give a positive number")
+    return value
+
+
+# Networks
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the points are sampled and scored with.
+
+    Args:
+        flow, edm: the base models.
+        judge: gives features, agreement and confidence; never a guide.
+        guide: of classifier guidance, another network.
+        stages: what was trained: name, optimizer steps, seconds, parameters, scores.
+        files: weights, by name; digests: of the base models', as float32.
+    """
+
+    flow: Denoiser
+    edm: Denoiser
+    judge: NoisyClassifier
+    guide: NoisyClassifier
+    stages: list[dict[str, Any]]
+    files: dict[str, str]
+    digests: dict[str, str]
+
+
+def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
+    """Networks from the files in report.options, the others trained in report.work; resumable.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped the training; the same command goes on with it.
+        InputError: a file that holds something else.
+    """
+    stages: list[dict[str, Any]] = []
+    files = {name: report.options[name] for name in STAGES if name in report.options}
+    loaded = {name: _loaded(name, file) for name, file in files.items()}  # bad ones die here
+    tasks = {
+        "judge": ("cifar10-classifier", sizes.judge, report.seed, 1e-3),
+        "guide": ("cifar10-classifier", sizes.guide, report.seed + 1, 1e-3),
+        "flow": ("cifar10", replace(sizes.colour, prediction="flow"), report.seed, sizes.lr),
+        "edm": ("cifar10-edm", replace(sizes.colour, prediction="edm"), report.seed, sizes.lr),
+    }
+    for name, (task, settings, seed, lr) in tasks.items():
+        if name in files:
+            stages.append({"name": name, "file": os.path.basename(files[name])})
+            continue
+        report.say(f"training {name}")
+        result = _trained(report, sizes, name, task, data, settings=settings, seed=seed, lr=lr)
+        files[name] = str(result.weights)
+        stages.append(
+            {
+                "name": name,
+                "steps": result.steps,
+                "seconds": result.seconds,
+                "parameters": result.parameters,
+                **(result.scores if sizes.minutes is not None else {}),
+            }
+        )
+        loaded[name] = _loaded(name, files[name])
+    flow, edm, judge, guide = (loaded[name] for name in STAGES)
+    digests = {"flow": fingerprint(flow), "edm": fingerprint(edm)}
+    for denoiser in (flow, edm):
+        to_device(denoiser, report.device)
+    classifiers = judge.to(report.device), guide.to(report.device)
+    return Models(flow, edm, *classifiers, stages, files, digests)
+
+
+def _trained(
+    report: Report, sizes: Sizes, name: str, task: str, data: CIFAR10, **numbers: Any
+) -> Result:
+    epochs, minutes = sizes.steps * sizes.batch_size / len(data.train_labels), None
+    if sizes.minutes is not None:
+        epochs, minutes = None, sizes.minutes[name]  # type: ignore[assignment]
+    result = train_task(
+        task,
+        data,
+        report.work / name,
+        epochs=epochs,
+        minutes=minutes,
+        device=str(report.device),
+        dtype="bfloat16" if report.device.type == "cuda" else "float32",
+        batch_size=sizes.batch_size,
+        warmup=sizes.steps or 500,
+        show=sizes.minutes is not None,
+        **numbers,
+    )
+    if not result.finished:
+        raise KeyboardInterrupt  # its state is saved: the same command goes on
+    return result
+
+
+def _loaded(name: str, file: str) -> Any:
+    """A Denoiser or a classifier of colour images, on the CPU."""
+    if name in ("judge", "guide"):
+        classifier = load_classifier(file)
+        _fits(
+            name, file, classifier.arguments["image_channels"] == 3, "a classifier of grey images"
+        )
+        return classifier
+    denoiser = load_model(file)
+    kind = f"a {denoiser.prediction!r} model of samples {denoiser.sample_shape}"
+    fits = denoiser.prediction == name and denoiser.sample_shape == (3, 32, 32)
+    _fits(name, file, fits, kind)
+    return denoiser
+
+
+def _fits(name: str, file: str, fits: bool, kind: str) -> None:
+    if not fits:
+        task = {"flow": "cifar10", "edm": "cifar10-edm"}.get(name, "cifar10-classifier")
+        raise InputError(
+            f"--set {name}",
+            f"{os.path.basename(file)!r} is {kind}",
+            f"Give one that `reg-engine train {task}` wrote",
+        )
+
+
+def to_device(denoiser: Denoiser, device: torch.device) -> None:
+    """Move it; to bfloat16 on a GPU, where the state of the sampler stays float32."""
+    for module in denoiser.modules:
+        module.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)

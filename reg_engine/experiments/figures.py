@@ -1,0 +1,60 @@
+"""One look for every figure: colour-blind safe, and one colour and marker for each method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..plots import OKABE_ITO, check_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "LABELS", "figure", "style"]
+
+# What the eye compares gets colours far apart; lines of one family differ by their marker too.
+_LOOKS: dict[str, tuple[str, str, str]] = {
+    "target": ("black", "*", "target"),
+    "golden": ("orange", "P", "golden"),
+    "unguided": ("grey", "x", "unguided"),
+    "cfg": ("vermillion", "o", "CFG"),
+    "reg": ("blue", "s", "REG"),
+    "cg": ("purple", "D", "classifier guidance"),
+    "interval": ("green", "^", "interval"),
+    "linear": ("sky", "v", "linear"),
+    "cosine": ("yellow", "<", "cosine"),
+    "autoguidance": ("black", ">", "autoguidance"),
+    "real": ("grey", ".", "real"),
+    "before": ("vermillion", "o", "before"),
+    "postprocessed": ("green", "^", "postprocessed"),
+    "class0": ("vermillion", ".", "class 0"),
+    "class1": ("blue", ".", "class 1"),
+}
+COLOURS = {name: OKABE_ITO[colour] for name, (colour, _, _) in _LOOKS.items()}
+LABELS = {name: label for name, (_, _, label) in _LOOKS.items()}
+
+
+def style(method: str) -> dict[str, Any]:
+    """colour, marker and label of a method, as keywords of `Axes.plot`."""
+    colour, marker, label = _LOOKS[method]
+    return {"color": OKABE_ITO[colour], "marker": marker, "label": label}
+
+
+def figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **subplots: Any
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure (inches) and its axes (rows, columns), without the upper and right spines.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    axes: NDArray[Any] = np.asarray(made.subplots(rows, columns, squeeze=False, **subplots))
+    for each in axes.flat:
+        each.spines[["top", "right"]].set_visible(False)
+    return made, axes

@@ -1,0 +1,229 @@
+"""What an experiment leaves behind: a Markdown page, its figures, and a JSON of every number."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..shards import check_writable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PAGE", "NUMBERS", "Report", "shown"]
+
+PAGE, NUMBERS = "README.md", "numbers.json"
+PACKAGES = [
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+    "torchmetrics",
+    "faiss-cpu",
+    "torchdiffeq",
+    "diffusers",
+]
+
+
+class Report:
+    """One experiment's page. Methods append to it in the order they are called.
+
+    Args:
+        name, title: of the experiment.
+        out: the folder that gets a folder `name`.
+        quick: small sizes, for a first look and for the tests.
+        seed: of everything random.
+        data: path of real data, None = where the loaders look by themselves.
+        device: where to compute.
+        options: further settings of an experiment (`--set key=value`).
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        out: Path | str,
+        *,
+        quick: bool = False,
+        seed: int = 0,
+        data: str | None = None,
+        device: str | torch.device = "cpu",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.quick, self.seed, self.data = name, quick, seed, data
+        self.device, self.options = torch.device(device), dict(options or {})
+        self.folder = Path(out) / name
+        check_writable(self.folder / NUMBERS, "--out")
+        self.work = self.folder / "work" / f"{'quick' if quick else 'full'}-{seed}"
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.numbers: dict[str, Any] = {"claims": {}}
+        self._page = [f"# {title}"]
+        self._began = time.monotonic()
+
+    @property
+    def command(self) -> str:
+        """The command that makes this report again (of a data path only the last part)."""
+        words = ["reg-engine", "experiment", self.name]
+        words += ["--quick"] if self.quick else []
+        words += ["--seed", str(self.seed)] if self.seed else []
+        words += ["--device", self.device.type] if self.device.type != "cpu" else []
+        words += ["--data", Path(self.data).name] if self.data else []
+        for key, value in self.options.items():
+            words += ["--set", f"{key}={Path(value).name if os.sep in value else value}"]
+        return shlex.join(words)
+
+    def say(self, text: str) -> None:
+        """One line about the progress on standard error."""
+        seconds = time.monotonic() - self._began
+        print(f"[{self.name} {seconds:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def generator(self, stream: int = 0) -> torch.Generator:
+        """A CPU generator of its own for every (seed, stream)."""
+        state = np.random.SeedSequence([self.seed, stream]).generate_state(1)
+        return torch.Generator().manual_seed(int(state[0]))
+
+    def section(self, title: str, text: str = "") -> None:
+        """A heading and a paragraph."""
+        self._page.append(f"## {title}")
+        if text:
+            self._page.append(text.strip())
+
+    def text(self, markdown: str) -> None:
+        """A paragraph."""
+        self._page.append(markdown.strip())
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = ""
+    ) -> None:
+        """A table; numbers are shown with three significant digits.
+
+        Raises:
+            ValueError: a row with another number of cells than there are columns.
+        """
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"{len(row)} cells for {len(columns)} columns: {list(row)}")
+        lines = [columns, ["---"] * len(columns), *([shown(cell) for cell in row] for row in rows)]
+        self._page.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        if caption:
+            self._page.append(caption.strip())
+
+    def figure(self, name: str, figure: Figure, caption: str) -> None:
+        """Write `name`.png and `name`.svg; the caption says what to see."""
+        import matplotlib
+
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None}, dpi=120)
+            figure.savefig(self.folder / f"{name}.png", dpi=120)
+        self._page += [f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*"]
+
+    def claim(self, key: str, text: str, holds: bool, found: str) -> None:
+        """Something the experiment says, whether it held this time, and the figure behind it."""
+        self.numbers["claims"][key] = {"text": text, "holds": bool(holds), "found": found}
+
+    def finish(self) -> dict[str, Any]:
+        """Write the page and the numbers, remove unfinished work; return what the JSON holds."""
+        content = {
+            "experiment": self.name,
+            "command": self.command,
+            "quick": self.quick,
+            "seed": self.seed,
+            "device": _device(self.device),
+            "versions": _versions(),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "numbers": _plain(self.numbers),
+        }
+        claims = self.numbers["claims"]
+        if claims:
+            self.section("What this run says")
+            rows = [
+                [claim["text"], "yes" if claim["holds"] else "**NO**", claim["found"]]
+                for claim in claims.values()
+            ]
+            self.table(["claim", "holds", "found"], rows)
+        kind = "A quick run: small sizes, to see that it works. " if self.quick else ""
+        self.section(
+            "How this page was made",
+            f"{kind}Every number is in [{NUMBERS}]({NUMBERS}); {content['seconds']:.0f} s on "
+            f"{content['device']}, torch {content['versions']['torch']}.\n\n"
+            f"```\n{self.command}\n```",
+        )
+        text = json.dumps(content, indent=1, allow_nan=False)
+        _write(self.folder / NUMBERS, _short_lists(text) + "\n")
+        _write(self.folder / PAGE, "\n\n".join(self._page) + "\n")
+        shutil.rmtree(self.work)
+        if not any(self.work.parent.iterdir()):
+            self.work.parent.rmdir()
+        return content
+
+
+def shown(cell: object) -> str:
+    """A table's cell: floats with three significant digits, everything else as it is."""
+    if isinstance(cell, bool) or not isinstance(cell, float):
+        return str(cell)
+    if not math.isfinite(cell):
+        return str(cell)
+    return f"{cell:.3g}" if cell == 0 or 1e-3 <= abs(cell) < 1000 else f"{cell:.2e}"
+
+
+def _short_lists(text: str) -> str:
+    """Indented JSON with lists of plain values on one line; no string holds a line break."""
+    found = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
+    return found.sub(lambda m: "[" + re.sub(r",\n\s+", ", ", m.group(1)) + "]", text)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it; NaN and infinities become None, tensors and arrays lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, float):
+        # Seven digits: what a float32 computation can mean, and files that can be compared.
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"CPU ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def _versions() -> dict[str, str]:
+    from .. import __version__
+
+    found = {"reg_engine": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

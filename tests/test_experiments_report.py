@@ -1,0 +1,112 @@
+"""Pages: tables, figures, claims, and numbers as JSON can hold them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reg_engine.experiments.figures import COLOURS, figure, style
+from reg_engine.experiments.report import Report, shown
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (0.12345, "0.123"),
+        (-1.5, "-1.5"),
+        (0.0, "0"),
+        (1234.5, "1.23e+03"),
+        (0.00012345, "1.23e-04"),
+        (math.nan, "nan"),
+        (1234, "1234"),
+        (True, "True"),
+        ("0.123456", "0.123456"),
+    ],
+)
+def test_cells(cell: object, text: str) -> None:
+    assert shown(cell) == text
+
+
+def test_the_page_keeps_the_order(tmp_path: Path) -> None:
+    report = Report("one", "Title", tmp_path)
+    report.section("First", "words")
+    report.table(["a", "b"], [[1, 0.5]], "what it says")
+    report.text("more words")
+    report.finish()
+    page = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
+    expected = (
+        "# Title\n\n## First\n\nwords\n\n| a | b |\n| --- | --- |\n| 1 | 0.5 |\n\n"
+        "what it says\n\nmore words\n\n## How this page was made\n"
+    )
+    assert page.startswith(expected)
+
+
+def test_a_table_with_a_missing_cell_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="1 cells for 2 columns"):
+        Report("one", "Title", tmp_path).table(["a", "b"], [[1]])
+
+
+def test_numbers_are_plain(tmp_path: Path) -> None:
+    report = Report("one", "Title", tmp_path)
+    report.numbers |= {
+        "tensor": torch.tensor([[1.0, math.nan]]),
+        "array": np.arange(2),
+        "scalar": np.float64(1 / 3),
+        "deep": {1: [(2.0, math.inf)]},
+    }
+    report.finish()
+    numbers = json.loads((tmp_path / "one" / "numbers.json").read_text(encoding="utf-8"))["numbers"]
+    assert numbers["tensor"] == [[1.0, None]]
+    assert numbers["array"] == [0, 1]
+    assert numbers["scalar"] == 0.3333333
+    assert numbers["deep"] == {"1": [[2.0, None]]}
+
+
+def test_lists_of_values_take_one_line(tmp_path: Path) -> None:
+    report = Report("one", "Title", tmp_path)
+    report.numbers["list"] = [1.5, None, "a, [b]"]
+    report.numbers["rows"] = [[1, 2], [3, 4]]
+    content = report.finish()
+    text = (tmp_path / "one" / "numbers.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "[1, 2]" in text and "[3, 4]" in text
+
+
+def test_only_the_last_part_of_a_path_is_told(tmp_path: Path) -> None:
+    report = Report(
+        "one", "Title", tmp_path, data="/home/someone/mnist.npz", options={"net": "/a/b.npz"}
+    )
+    assert report.command == "reg-engine experiment one --data mnist.npz --set net=b.npz"
+
+
+def test_streams_of_a_seed_are_independent(tmp_path: Path) -> None:
+    report = Report("one", "Title", tmp_path, seed=7)
+    first, again, other = (torch.rand(4, generator=report.generator(k)) for k in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_figures_are_written_twice_and_repeat(tmp_path: Path) -> None:
+    contents = []
+    for run in ("a", "b"):
+        report = Report("one", "Title", tmp_path / run)
+        made, axes = figure(3, 2)
+        axes[0, 0].plot([0, 1], [0, 1], **style("reg"))
+        report.figure("line", made, "One line.")
+        report.finish()
+        folder = tmp_path / run / "one"
+        contents.append((folder / "line.svg").read_bytes())
+        assert (folder / "line.png").read_bytes().startswith(b"\x89PNG")
+        assert "![line](line.png)\n\n*One line.*" in (folder / "README.md").read_text()
+    assert contents[0] == contents[1]
+    assert b"<svg" in contents[0]
+
+
+def test_methods_that_are_compared_look_different() -> None:
+    compared = ("cfg", "reg", "golden", "unguided", "interval", "linear", "cosine", "autoguidance")
+    assert len({COLOURS[name] for name in compared}) == len(compared)
+    assert len({style(name)["marker"] for name in compared}) == len(compared)
