@@ -124,6 +124,15 @@ def test_difference_error_falls_with_the_step() -> None:
     assert errors[1] / errors[2] == pytest.approx(10, rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["fd", "fd_batched"])
+def test_a_difference_at_zero_is_a_product_too(name: str) -> None:
+    p = point()
+    p.x[0] = 0.0
+    k, _, delta = dense(p)
+    exact, got = apply(k, delta), make(name)(p, Delta())[1]
+    assert (got - exact).norm() <= 1e-5 * exact.norm()
+
+
 def test_diagonal_converges_to_the_diagonal() -> None:
     p = point()
     k, _, delta = dense(p)

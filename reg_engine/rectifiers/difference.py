@@ -24,6 +24,7 @@ __all__ = ["FD", "RHO", "DiagonalBatched", "FDBatched"]
 
 # Best one-sided step by dtype: the sum of truncation and rounding error is least there.
 RHO = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.03, torch.bfloat16: 0.1}
+FLOOR = 0.1  # of sigma_t: the least rms of x that a step is relative to
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class _Difference:
         gram = ops.reduce(point.x, d, backend=point.backend)
         count = gram[:, 0, 0].clamp_min(1)
         state, size = ((gram[:, i, i] / count).sqrt().to(d.dtype) for i in (1, 2))
-        length = rho * state.clamp_min(tiny)
+        # A small x (few dimensions, or 0) must not make the step vanish in rounding: the network
+        # changes over lengths of sigma.
+        length = rho * state.clamp_min(FLOOR * point.sigma).clamp_min(tiny)
         h = torch.where(size > 0, length / size.clamp_min(tiny), 0)
         return h, torch.where(size > 0, point.alpha * size / length, 0)
 

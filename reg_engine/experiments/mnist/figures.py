@@ -252,5 +252,5 @@ def draw_samples(rows: dict[str, Tensor], columns: int = 20) -> Figure:
         panel.imshow(grid(to_uint8(samples[:columns]), columns).squeeze(-1).numpy(), cmap="gray")
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
-        panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     return made
