@@ -255,9 +255,9 @@ def _estimators(report: Report) -> None:
         "and the products with delta are the same thing, and they agree up to rounding. On this "
         f"grid K lies in [{low:.2f}, {high:.2f}] for the network and in [{exact_low:.2f}, "
         f"{exact_high:.2f}] for the exact denoiser (authors' checkpoint: 0.05 to 1.67). Finite "
-        "differences step by rho times the root mean square of the sample, which is |x| here: for "
-        "the points next to x = 0 the step drowns in float32 rounding. In images, where a sample "
-        "has thousands of numbers, that does not happen.",
+        "differences step by rho times the root mean square of the sample, which is |x| here, but "
+        "by no less than rho sigma / 10: without that the step would drown in float32 rounding "
+        "next to x = 0.",
     )
     report.table(
         ["estimator", "win ratio, %", "mean difference from `vjp`", "largest", "next to x = 0"],
