@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from .data import KEYS, read_npz
 from .errors import InputError
 
 __all__ = ["CIFAR10", "CLASSES", "find_cifar10", "load_cifar10"]
@@ -113,7 +114,7 @@ def load_cifar10(
     if not source.exists():
         raise InputError("data", f"there is no {str(source)!r}", REMEDY)
     if source.suffix == ".npz":
-        return _checked(_read_npz(source), str(source), lossy=False)
+        return _checked(read_npz(source, KEYS, REMEDY), str(source), lossy=False)
     stamp = _stamp(source)
     if cache is not None and (kept := _cached(Path(cache), stamp)) is not None:
         return kept
@@ -221,20 +222,6 @@ def _batch(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.in
 # Arrays
 
 
-def _read_npz(file: Path) -> Arrays:
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive]
-            if missing:
-                raise InputError("data", f"{str(file)!r} lacks {', '.join(missing)}", REMEDY)
-            return {key: archive[key] for key in keys}
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError("data", f"{str(file)!r} is no readable .npz ({error})", REMEDY) from error
-
-
 def _checked(arrays: Arrays, where: str, lossy: bool) -> CIFAR10:
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
@@ -270,7 +257,7 @@ def _cached(cache: Path, stamp: str) -> CIFAR10 | None:
         with np.load(cache, allow_pickle=False) as archive:
             if bytes(archive["stamp"]).decode() != stamp:
                 return None
-            arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+            arrays = {key: archive[key] for key in KEYS}
             return _checked(arrays, str(cache), bool(archive["lossy"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

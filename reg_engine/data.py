@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
-__all__ = ["MNIST", "load_mnist"]
+__all__ = ["KEYS", "MNIST", "load_mnist", "read_npz"]
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 REMEDY = (
@@ -50,21 +50,26 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> MNIST:
         file = file / "mnist.npz"
     if not file.is_file():
         raise InputError("data", f"there is no file {str(file)!r}", REMEDY)
-    return _checked(_read(file), str(file))
+    return _checked(read_npz(file, KEYS, REMEDY), str(file))
 
 
-def _read(file: Path) -> dict[str, NDArray[np.generic]]:
+def read_npz(file: Path, keys: tuple[str, ...], remedy: str) -> dict[str, NDArray[np.generic]]:
+    """The arrays `keys` of an .npz, nothing unpickled.
+
+    Raises:
+        InputError: it lacks one of them, or is no readable .npz; it ends with `remedy`.
+    """
     try:
         with np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
+            missing = [key for key in keys if key not in archive]
             if missing:
-                raise InputError("data", f"{str(file)!r} lacks {', '.join(missing)}", REMEDY)
-            return {key: archive[key] for key in KEYS}
+                raise InputError("data", f"{str(file)!r} lacks {', '.join(missing)}", remedy)
+            return {key: archive[key] for key in keys}
     except InputError:
         raise
     except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         # TypeError, AttributeError: the file was a bare .npy array, which is no archive
-        raise InputError("data", f"{str(file)!r} is no readable .npz ({error})", REMEDY) from error
+        raise InputError("data", f"{str(file)!r} is no readable .npz ({error})", remedy) from error
 
 
 def _checked(arrays: dict[str, NDArray[np.generic]], where: str) -> MNIST:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .errors import InputError
 
-__all__ = ["Shards", "check_writable"]
+__all__ = ["Shards", "check_writable", "write_whole"]
 
 
 def check_writable(path: Path, argument: str = "out") -> Path:
@@ -86,7 +86,7 @@ class Shards:
         if not self._note.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             content = {"key": self._key, "settings": self._settings}
-            _write(self._note, json.dumps(content, indent=1).encode())
+            write_whole(self._note, json.dumps(content, indent=1).encode())
         part = self.folder / f"{name}.npz.part"
         text = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
         with part.open("wb") as file:
@@ -106,7 +106,8 @@ def _read_key(note: Path) -> str | None:
         return None
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, or leave the old one as it was: never a half."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
     os.replace(part, path)

@@ -11,6 +11,7 @@ import torch
 
 from reg_engine import oracles, schedules
 from reg_engine.experiments import run_experiment
+from reg_engine.experiments.classifier_guidance import ExactClassifier
 from reg_engine.experiments.fractal.claims import ratios
 from reg_engine.experiments.fractal.measures import (
     class_target,
@@ -21,7 +22,6 @@ from reg_engine.experiments.fractal.measures import (
 )
 from reg_engine.experiments.fractal.models import CHAIN, SCHEDULE, Data, Models, SeenFromEDM
 from reg_engine.experiments.fractal.post import one_pool
-from reg_engine.experiments.trajectories.paths import ExactClassifier
 from reg_engine.oracles import energy_distance
 
 MIXTURE = oracles.two_class_2d()

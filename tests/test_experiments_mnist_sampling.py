@@ -12,7 +12,8 @@ from torch import Tensor
 from reg_engine import load_model
 from reg_engine.engine import Engine
 from reg_engine.errors import InputError
-from reg_engine.experiments.mnist import sampling as mnist_sampling
+from reg_engine.experiments.classifier_guidance import unlabelled
+from reg_engine.experiments.draws import SEEDS_A_RUN
 from reg_engine.experiments.mnist.grid import CHEAP, Point, guidance_of
 from reg_engine.experiments.mnist.models import (
     GuideNet,
@@ -20,7 +21,6 @@ from reg_engine.experiments.mnist.models import (
     Models,
     contiguous,
     load_models,
-    unlabelled,
 )
 from reg_engine.experiments.mnist.sampling import TIMES, Sampling, sample_points
 from reg_engine.models import load_classifier
@@ -130,6 +130,6 @@ def test_the_pool_and_calibration_have_seeds_of_their_own() -> None:
     pool = set(sampling.seeds(Point("vanilla", 2, pool=True)))
     assert len(own) == len(pool) == 10_000 and not own & pool
     assert own == set(sampling.seeds(Point("cg", 8, CHEAP)))  # paired
-    last = set(range(2 * mnist_sampling.SEEDS_A_RUN - 16, 2 * mnist_sampling.SEEDS_A_RUN))
+    last = set(range(2 * SEEDS_A_RUN - 16, 2 * SEEDS_A_RUN))
     assert not last & (own | pool)
     assert torch.bincount(sampling.labels).tolist() == [1000] * 10

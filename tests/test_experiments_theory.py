@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from theory_cases import CENTRE, DEVIATION, F64, gaussians
 from torch import Tensor
 
 import reg_engine
@@ -34,15 +35,6 @@ from reg_engine.experiments.theory.scores import (
 )
 from reg_engine.oracles import GaussianMixture, energy_distance, one_d, two_class_2d
 from reg_engine.rectifiers import RECTIFIERS
-
-F64 = torch.float64
-DEVIATION, CENTRE = 0.3, -0.7
-
-
-def gaussians(ref_deviation: float = DEVIATION) -> GaussianMixture:
-    """Class 0 is N(0, 0.3^2), the reference N(-0.7, ref_deviation^2)."""
-    reference = GaussianMixture(torch.tensor([[CENTRE]], dtype=F64), ref_deviation)
-    return GaussianMixture(torch.zeros(1, 1, dtype=F64), DEVIATION, reference=reference)
 
 
 def points(mixture: GaussianMixture, sigma: float, count: int = 200, y: int | None = 0) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from theory_cases import CENTRE, DEVIATION, gaussians
 from torch import Tensor
 
 import reg_engine
@@ -16,16 +17,7 @@ from reg_engine.experiments.theory.chains import (
     two_class_1d,
     vp_levels,
 )
-from reg_engine.oracles import GaussianMixture, one_d, two_class_2d
-
-F64 = torch.float64
-DEVIATION, CENTRE = 0.3, -0.7
-
-
-def gaussians(ref_deviation: float = DEVIATION) -> GaussianMixture:
-    """Class 0 is N(0, 0.3^2), the reference N(-0.7, ref_deviation^2)."""
-    reference = GaussianMixture(torch.tensor([[CENTRE]], dtype=F64), ref_deviation)
-    return GaussianMixture(torch.zeros(1, 1, dtype=F64), DEVIATION, reference=reference)
+from reg_engine.oracles import one_d, two_class_2d
 
 
 def slope(log_reward: Tensor, chain: Chain) -> Tensor:

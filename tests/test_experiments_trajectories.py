@@ -11,6 +11,11 @@ import torch
 
 import reg_engine
 from reg_engine.experiments import run_experiment
+from reg_engine.experiments.classifier_guidance import (
+    ExactClassifier,
+    bayes_denoiser,
+    unlabelled,
+)
 from reg_engine.experiments.trajectories.causes import budget, choice_of_k, eq6, find, misled
 from reg_engine.experiments.trajectories.figures import paths_figure, reach_of
 from reg_engine.experiments.trajectories.measures import (
@@ -35,15 +40,12 @@ from reg_engine.experiments.trajectories.nets import (
 )
 from reg_engine.experiments.trajectories.page import PANELS
 from reg_engine.experiments.trajectories.paths import (
-    ExactClassifier,
     Flipped,
     Paths,
-    bayes_denoiser,
     classifier_paths,
     free_paths,
     quantile_starts,
     shifted_paths,
-    unlabelled,
 )
 
 EXACT = ExactClassifier(mixture(), SCHEDULE)

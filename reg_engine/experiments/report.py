@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..shards import check_writable
+from ..shards import check_writable, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,8 +167,8 @@ class Report:
             f"```\n{self.command}\n```",
         )
         text = json.dumps(content, indent=1, allow_nan=False)
-        _write(self.folder / NUMBERS, _short_lists(text) + "\n")
-        _write(self.folder / PAGE, "\n\n".join(self._page) + "\n")
+        write_whole(self.folder / NUMBERS, (_short_lists(text) + "\n").encode())
+        write_whole(self.folder / PAGE, ("\n\n".join(self._page) + "\n").encode())
         shutil.rmtree(self.work)
         if not any(self.work.parent.iterdir()):
             self.work.parent.rmdir()
@@ -221,9 +221,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

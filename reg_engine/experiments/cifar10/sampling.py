@@ -25,8 +25,9 @@ from ...training import TrainConfig
 from ...training.colour import ColourTask
 from ...training.diffusion import to_unit_range
 from ...training.tasks import plan_steps
+from ..classifier_guidance import unlabelled
+from ..draws import Draws
 from ..mnist.grid import CLASSIFIER_METHODS, Point, guidance_of
-from ..mnist.models import unlabelled
 from ..report import Report
 from .models import Models, Sizes, to_device
 from .scores import Ruler
@@ -39,12 +40,11 @@ CLASSIFIER_WEIGHTS = (1.0, 2.0, 4.0)  # the paper has no classifier guidance on 
 POOL_SCALES = (1.0, 2.0, 3.0)  # a third of the training samples each (App. B.1)
 ESTIMATOR = "vjp"
 NOISIEST = 80 / 81  # flow time of sigma/alpha = 80: a classifier says nothing at t = 1
-POOL_SEEDS, SEEDS_A_RUN = 500_000, 1_000_000  # no point and no other report.seed has the pool's
 SHOWN = 10  # samples of each point that are kept for the pictures
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Draws):
     """How every point is sampled.
 
     Args:
@@ -58,16 +58,6 @@ class Sampling:
     seed: int = 0
     batch_size: int = 125
     device: str = "cpu"
-
-    @property
-    def labels(self) -> Tensor:
-        """0, 1, ..., 9, 0, 1, ... (count,)."""
-        return torch.arange(self.count) % 10
-
-    def seeds(self, point: Point) -> list[int]:
-        """Equal for all points, so that their samples pair up; the pool has its own."""
-        first = self.seed * SEEDS_A_RUN + (POOL_SEEDS if point.pool else 0)
-        return list(range(first, first + self.count))
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,7 @@ def clouds(
             panels += [
                 (stages[key], f"scale {scale:g}, {COLUMN[key]}") for key in ("before", "dedicated")
             ]
-        for axis, (cloud, title) in zip(row, panels, strict=True):
-            _scatter(axis, cloud, models, method)
-            if method == "cg":
-                axis.set_title(title, fontsize=10)
-        row[0].set_ylabel(NAMES[method])
+        _row(row, panels, models, method)
     return drawn
 
 
@@ -77,11 +73,7 @@ def rectified(
     for row, method in zip(axes, reversed(METHODS), strict=True):
         panels: list[Panel] = [(targets[method], "target")]
         panels += [(found[method][scale][key], title) for key, title in titles.items()]
-        for axis, (cloud, title) in zip(row, panels, strict=True):
-            _scatter(axis, cloud, models, method)
-            if method == "cg":
-                axis.set_title(title, fontsize=10)
-        row[0].set_ylabel(NAMES[method])
+        _row(row, panels, models, method)
     return drawn
 
 
@@ -112,6 +104,14 @@ def curves(numbers: Mapping[str, Any], measures: Mapping[str, str]) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return drawn
+
+
+def _row(row: Sequence[Any], panels: Sequence[Panel], models: Models, method: str) -> None:
+    for axis, (cloud, title) in zip(row, panels, strict=True):
+        _scatter(axis, cloud, models, method)
+        if method == "cg":
+            axis.set_title(title, fontsize=10)
+    row[0].set_ylabel(NAMES[method])
 
 
 def _scatter(axis: Any, cloud: Tensor | Sequence[Tensor], models: Models, method: str) -> None:

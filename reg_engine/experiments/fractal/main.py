@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...postprocess import Postprocess
+from ..classifier_guidance import ExactClassifier
 from ..report import Report
-from ..trajectories.paths import ExactClassifier
 from .figures import clouds, curves, rectified
 from .measures import class_target, floors, paired_ratio, scores
 from .models import (

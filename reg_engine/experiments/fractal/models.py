@@ -15,9 +15,9 @@ from ...guidance import Guidance
 from ...oracles import GaussianMixture, fractal, fractal_points
 from ...references import Classifier
 from ...schedules import EDM, VP, VPLinear
+from ..classifier_guidance import ClassifierNet, unlabelled
 from ..report import Report
 from ..toys import ToyClassifierTask, ToyTask, toy_denoiser, train_toy
-from ..trajectories.paths import ClassifierNet, unlabelled
 
 __all__ = [
     "CHAIN",

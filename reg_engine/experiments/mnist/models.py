@@ -27,10 +27,8 @@ __all__ = [
     "GuideTask",
     "LinearClassifier",
     "Models",
-    "Unlabelled",
     "contiguous",
     "load_models",
-    "unlabelled",
 ]
 
 BAD = DiffusionSettings(channels=(16, 32), blocks=(1, 1, 1, 1), heads=1, embedding=64)
@@ -134,30 +132,6 @@ class GuideNet(nn.Module):
         time = sigma.clamp(min=SIGMA_FLOOR).log()[:, None] / 4
         phase = time * (2 * math.pi / torch.tensor(PERIODS, dtype=x.dtype, device=x.device))
         return self.layers(torch.cat([scale[:, None] * x.flatten(1), phase.cos(), phase.sin()], 1))
-
-
-class Unlabelled(nn.Module):
-    """A class-conditional network as an unconditional one: it is always shown the null label."""
-
-    def __init__(self, net: Callable[..., Tensor], null: int) -> None:
-        super().__init__()
-        self.net, self.null = net, null
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        return self.net(x, t, torch.full_like(cond, self.null))
-
-
-def unlabelled(denoiser: Denoiser) -> Denoiser:
-    """The unconditional view of a class-conditional denoiser; labels remain for a classifier."""
-    assert isinstance(denoiser.null_cond, int)
-    return Denoiser(
-        Unlabelled(denoiser.net, denoiser.null_cond),
-        denoiser.prediction,
-        denoiser.schedule,
-        denoiser.sample_shape,
-        sigma_data=denoiser.sigma_data,
-        num_classes=denoiser.num_classes,
-    )
 
 
 def contiguous(denoiser: Denoiser) -> Denoiser:

@@ -15,22 +15,22 @@ from ...cli.sample import run_resumable
 from ...engine import Engine
 from ...plan import Plan
 from ...shards import Shards
+from ..classifier_guidance import unlabelled
+from ..draws import SEEDS_A_RUN, Draws
 from .grid import CLASSIFIER_METHODS, Point, guidance_of
-from .models import Models, contiguous, unlabelled
+from .models import Models, contiguous
 
 __all__ = ["TIMES", "Sampled", "Sampling", "sample_points"]
 
 # Ten steps where a digit takes its shape: half of the rows lie within [0.28, 2.9]. The usual grid
 # (rho 7) has as many of its rows above 3, where nothing is decided in MNIST.
 TIMES = (80.0, 25.0, 9.0, 4.5, 2.6, 1.6, 1.0, 0.6, 0.3, 0.1, 0.0)
-POOL_SEEDS = 500_000  # the pool's seeds begin here: none is among those of the points
-SEEDS_A_RUN = 1_000_000  # room for the seeds of one report.seed
 TOLERANCE = 0.02  # of calibrated plans, the default of `reg-engine calibrate`
 CALIBRATION = 16  # samples that a plan is calibrated with
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Draws):
     """How every point is sampled.
 
     Args:
@@ -53,16 +53,6 @@ class Sampling:
     def steps(self) -> int:
         """Steps of the solver."""
         return len(self.times) - 1
-
-    @property
-    def labels(self) -> Tensor:
-        """0, 1, ..., 9, 0, 1, ... (count,)."""
-        return torch.arange(self.count) % 10
-
-    def seeds(self, point: Point) -> list[int]:
-        """Equal for all points, so that their samples pair up; the pool has its own."""
-        first = self.seed * SEEDS_A_RUN + (POOL_SEEDS if point.pool else 0)
-        return list(range(first, first + self.count))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from ..classifier_guidance import ExactClassifier
 from ..report import Report
 from .causes import budget, choice_of_k, eq6, find, misled
 from .measures import SOURCES, Study, hundredths
@@ -22,7 +23,7 @@ from .nets import (
     trained_parts,
 )
 from .page import PANELS, both_sides, causes, classifiers, misleading, over_scales
-from .paths import ExactClassifier, Flipped
+from .paths import Flipped
 
 __all__ = ["run"]
 

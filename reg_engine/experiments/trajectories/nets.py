@@ -13,9 +13,9 @@ from torch import Tensor
 from ...denoisers import Denoiser
 from ...oracles import GaussianMixture
 from ...schedules import VPLinear
+from ..classifier_guidance import ClassifierNet, ExactClassifier, bayes_denoiser
 from ..report import Report
 from ..toys import ToyClassifierTask, ToyTask, toy_denoiser, train_toy
-from .paths import ClassifierNet, ExactClassifier, bayes_denoiser
 
 __all__ = [
     "MEAN",

@@ -1,45 +1,33 @@
 """Denoising trajectories of guided models in one dimension, with exact or trained parts.
 
-Classifier guidance (CG) is written twice. `bayes_denoiser` is the right-hand side of Eq. 6 of
-arXiv 2503.10638, E[x_0|x_t] + (sigma^2/alpha) grad log p(y|x_t), as a Denoiser of its own: guided
-with weight w = scale - 1 by the same classifier it is Eq. 9 with the paper's weight = scale, and
-REG's K is that of a conditional model. `shifted_paths` guides the unconditional model itself:
-there the classifier's term has the factor `scale`, and K is the unconditional model's.
+Classifier guidance (CG) is written twice. `classifier_paths` guides `bayes_denoiser`, a conditional
+model, with weight w = scale - 1; `shifted_paths` guides the unconditional model itself: there the
+classifier's term has the factor `scale`, and K is the unconditional model's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...denoisers import Denoiser
 from ...engine import Engine
-from ...frozen import recording
 from ...guidance import Guidance
-from ...oracles import GaussianMixture
 from ...references import Classifier, Reference, Unconditional
-from ...schedules import Schedule
 from ...weights import Constant
+from ..classifier_guidance import ClassifierNet, bayes_denoiser, unlabelled
 
 __all__ = [
-    "ClassifierNet",
-    "ExactClassifier",
     "Flipped",
     "Paths",
-    "bayes_denoiser",
     "classifier_paths",
     "free_paths",
     "quantile_starts",
     "shifted_paths",
-    "unlabelled",
 ]
-
-ClassifierNet = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -81,18 +69,6 @@ class _Recorder(Engine):
         super().advance(state, point, *rest)
 
 
-class ExactClassifier:
-    """net(x, t) -> log p(y|x_t) of a mixture, (B, classes)."""
-
-    def __init__(self, mixture: GaussianMixture, schedule: Schedule) -> None:
-        self.mixture, self.schedule = mixture, schedule
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = self.schedule(np.array(t.tolist(), dtype=np.float64))
-        levels = (torch.from_numpy(level).to(x) for level in (alpha, sigma))
-        return self.mixture.class_posterior(x, *levels)
-
-
 class Flipped:
     """A classifier of two classes that takes each for the other."""
 
@@ -101,67 +77,6 @@ class Flipped:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         return self.net(x, t).flip(-1)
-
-
-class _BayesNet(nn.Module):
-    """net(x, t, cond) -> E[x_0|x_t] + (sigma^2/alpha) grad log p(cond|x_t)."""
-
-    def __init__(self, unconditional: Denoiser, classifier: ClassifierNet) -> None:
-        super().__init__()
-        self.unconditional, self.classifier = unconditional, classifier
-        # Named as children where they are modules, so that a call freezes and finds them.
-        self.parts = nn.ModuleList(
-            part for part in (unconditional.net, classifier) if isinstance(part, nn.Module)
-        )
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        time = float(t[0])  # the engine evaluates a batch at one time
-        alpha, sigma = self.unconditional.schedule(time)
-        denoised = self.unconditional(x, time, cond)
-        if x.requires_grad:  # a rectifier differentiates through the gradient too
-            gradient = self._gradient(x, t, cond, create_graph=True)
-        else:
-            with recording(x) as own:
-                gradient = self._gradient(own, t.clone(), cond.clone(), create_graph=False)
-        return denoised + sigma**2 / alpha * gradient.to(x.dtype)
-
-    def _gradient(self, x: Tensor, t: Tensor, cond: Tensor, create_graph: bool) -> Tensor:
-        chosen = self.classifier(x, t).log_softmax(-1).gather(1, cond[:, None])
-        (gradient,) = torch.autograd.grad(chosen.sum(), x, create_graph=create_graph)
-        return gradient
-
-
-class _NullNet(nn.Module):
-    """net(x, t, cond): a conditional network that is always given its null label."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.net, null = denoiser.net, denoiser.null_cond
-        assert isinstance(null, int)
-        self.null = null
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        out: Tensor = self.net(x, t, torch.full_like(cond, self.null))
-        return out
-
-
-def unlabelled(denoiser: Denoiser) -> Denoiser:
-    """The unconditional model inside `denoiser`: the label is accepted and not looked at."""
-    return Denoiser(
-        _NullNet(denoiser),
-        denoiser.prediction,
-        denoiser.schedule,
-        denoiser.sample_shape,
-        sigma_data=denoiser.sigma_data,
-        num_classes=denoiser.num_classes,
-    )
-
-
-def bayes_denoiser(denoiser: Denoiser, classifier: ClassifierNet) -> Denoiser:
-    """The conditional model that Bayes' rule makes of the unconditional one and a classifier."""
-    net = _BayesNet(unlabelled(denoiser), classifier)
-    classes = denoiser.num_classes
-    return Denoiser(net, "sample", denoiser.schedule, denoiser.sample_shape, num_classes=classes)
 
 
 def quantile_starts(count: int) -> Tensor:
