@@ -25,7 +25,7 @@ from .point import Counter, Point
 from .state import State
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .run import Run
 
 __all__ = ["Capture", "Recorder"]
 
@@ -113,17 +113,17 @@ class Capture:
     """Fixed places and graphs for one batch size, conditioning and set of weights.
 
     Args:
-        engine: whose steps are recorded.
+        run: whose steps are recorded.
         cond: conditioning of a batch: its shapes and dtypes are kept.
         count: samples in the batch.
         recorder: makes a replayable graph of a function.
     """
 
-    def __init__(self, engine: Engine, cond: Cond, count: int, recorder: Recorder) -> None:
-        self._engine, self._record = engine, recorder
-        x = torch.zeros((count, *engine.denoiser.sample_shape), dtype=engine.dtype)
-        x = x.to(engine.device)
-        self.state = State.new(x, engine.table, engine.coefficients, captured=True)
+    def __init__(self, run: Run, cond: Cond, count: int, recorder: Recorder) -> None:
+        self._run, self._record = run, recorder
+        x = torch.zeros((count, *run.denoiser.sample_shape), dtype=run.dtype)
+        x = x.to(run.device)
+        self.state = State.new(x, run.table, run.coefficients, captured=True)
         self.cond = plain(cond)
         self.step = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.noise = torch.zeros_like(x)
@@ -139,7 +139,7 @@ class Capture:
     def place(self, denoiser: Denoiser) -> Place:
         """How `denoiser` is asked at that row."""
         if id(denoiser) not in self._places:
-            rows = [denoiser.at(row.t) for row in self._engine.table.rows]
+            rows = [denoiser.at(row.t) for row in self._run.table.rows]
             with torch.inference_mode(False):  # autograd may keep them
                 values = torch.tensor(rows, dtype=torch.float64)
                 self._places[id(denoiser)] = values.to(self.state.x.device, self.state.x.dtype)
@@ -161,7 +161,7 @@ class Capture:
         """Sample a batch into `state.x`; the work done, or None where an eager run is needed."""
         state = self.state
         write(self.cond, cond)
-        state.x.copy_(self._engine.start(noise, unit))
+        state.x.copy_(self._run.start(noise, unit))
         for tensor in (self.step, self.missed, state.watch.peak):
             tensor.zero_()
         state.memory.filled = frozenset()
@@ -170,8 +170,8 @@ class Capture:
 
     def replay(self, noise: SampleNoise, probes: SampleNoise) -> Counter:
         """All rows, from the state as it stands; the host waits for nothing. The work done."""
-        engine, state, counter = self._engine, self.state, Counter()
-        for row, mode, w in zip(engine.table.rows, engine.modes, engine.weights, strict=True):
+        run, state, counter = self._run, self.state, Counter()
+        for row, mode, w in zip(run.table.rows, run.modes, run.weights, strict=True):
             if row.c:
                 self.noise.copy_(noise.normal(self.noise))
             graph = self._graph(mode, bool(w))
@@ -193,7 +193,7 @@ class Capture:
         return known[-1]
 
     def _recorded(self, mode: str, guided: bool) -> Recorded:
-        engine, state, before = self._engine, self.state, self.state.memory.filled
+        run, state, before = self._run, self.state, self.state.memory.filled
         counter, tape = Counter(), Tape()
 
         def work() -> None:
@@ -205,20 +205,20 @@ class Capture:
                 state.x,
                 away,
                 away,
-                engine.denoiser,
-                engine.guidance.reference,
+                run.denoiser,
+                run.guidance.reference,
                 self.cond,
                 state.memory,
                 counter,
                 tape,
                 state.table,
                 self.step,
-                engine.backend,
+                run.backend,
                 capture=self,
             )
             w = self.number("w") if guided else 0.0
-            drawn = self.noise if engine.table.stochastic else None
-            engine.advance(state, point, mode, w, drawn)
+            drawn = self.noise if run.table.stochastic else None
+            run.advance(state, point, mode, w, drawn)
             self.step.add_(1)
 
         kept = [self.step, self.missed, state.x, state.watch.peak, *state.memory.places()]

@@ -1,4 +1,4 @@
-"""The engine: one loop over the rows of a solver's table, each row an evaluation and a guided step.
+"""The engine: a call's choices, checked and resolved once, and the batches that run with them.
 
 `sample(model, cond, ...)` is one call; `Engine(model, ...)` holds the choices and serves many.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import ops, ranges
+from . import ops
 from .checks import (
     as_batch_size,
     as_denoiser,
@@ -32,23 +31,20 @@ from .coefficients import coefficient_table
 from .conditioning import Cond, as_cond, plain, take
 from .frozen import Compiled, frozen
 from .graphs import graphs_for
-from .guidance import EVALUATIONS, Guidance
-from .noise import SampleNoise
+from .guidance import Guidance
 from .plan import Plan
-from .point import Counter, Point
 from .progress import Progress
-from .rectifiers import Rectifier, make
-from .rectifiers.auto import choose
+from .rectifiers import Rectifier
+from .run import Run
 from .schedules import Schedule
 from .solvers import Solver, Table, table
-from .state import State
 from .stats import Output, Stats
 from .weights import weights_of
 
 __all__ = ["Engine", "sample"]
 
 
-class Engine:
+class Engine(Run):
     """A model with the choices of a call; `sample` and `stream` serve many calls with them.
 
     Args:
@@ -98,33 +94,38 @@ class Engine:
         postprocess: Callable[[Tensor, Any], Tensor] | None = None,
         progress: bool = True,
     ) -> None:
-        denoiser = as_denoiser(model)
-        self.denoiser = denoiser.on(schedule or denoiser.schedule)
-        self.guidance = as_guidance(scale, guidance, rectify)
-        self.plan = as_plan(plan)
-        self.table: Table = table(solver, self.denoiser.schedule, steps, **(solver_options or {}))
-        self.weights = weights_of(self.guidance.weight, self.table)  # type: ignore[arg-type]
-        self.modes = self._modes()
-        self.batch_size = as_batch_size(batch_size)
-        self.dtype = as_dtype(dtype)
-        self.device = as_device(
-            device, self.denoiser.device, (*denoiser.modules, *self.guidance.reference.modules)
+        network = as_denoiser(model)
+        denoiser = network.on(schedule or network.schedule)
+        chosen = as_guidance(scale, guidance, rectify)
+        rows: Table = table(solver, denoiser.schedule, steps, **(solver_options or {}))
+        weights = weights_of(chosen.weight, rows)  # type: ignore[arg-type]
+        dtype = as_dtype(dtype)
+        modules = (*network.modules, *chosen.reference.modules)
+        device = as_device(device, denoiser.device, modules)
+        places = [denoiser.at(row.t) for row in rows.rows]
+        super().__init__(
+            denoiser,
+            chosen,
+            as_plan(plan),
+            rows,
+            weights,
+            coefficient_table(
+                rows.rows,
+                weights,
+                predictions=[(p.c_in, 0.0, 1.0, p.time) for p in places],  # type: ignore[misc]
+                device=device,
+                dtype=dtype,
+            ),
+            dtype,
+            ops.resolve(device, backend),
+            as_batch_size(batch_size),
+            memory_budget,
         )
-        places = [self.denoiser.at(row.t) for row in self.table.rows]
-        self.coefficients = coefficient_table(
-            self.table.rows,
-            self.weights,
-            predictions=[(p.c_in, 0.0, 1.0, p.time) for p in places],  # type: ignore[misc]
-            device=self.device,
-            dtype=self.dtype,
-        )
-        self.memory_budget = memory_budget
-        self.backend = ops.resolve(self.device, backend)
-        self._graphs, self._uncaptured = graphs_for(capture, self.device)
-        self._compiled = Compiled(denoiser.modules) if compile else nullcontext()
+        self._modules = modules
+        self._graphs, self._uncaptured = graphs_for(capture, device)
+        self._compiled = Compiled(network.modules) if compile else nullcontext()
         self.postprocess = as_postprocess(postprocess)
         self.progress = progress
-        self._rectifier, self._reason = self._chosen()
 
     def sample(
         self, cond: Any, seeds: Iterable[int] | None = None, noise: Tensor | None = None
@@ -167,9 +168,8 @@ class Engine:
         stats.backend, stats.capture = self.backend, self._uncaptured
         stats.begin(self.device)
         size = self.batch_size or len(seeds)
-        modules = (*self.denoiser.modules, *self.guidance.reference.modules)
         total = len(seeds) * len(self.table.rows)
-        with Progress(total, self.progress) as bar, frozen(modules), self._compiled:
+        with Progress(total, self.progress) as bar, frozen(self._modules), self._compiled:
             for start in range(0, len(seeds), size):
                 part = slice(start, min(start + size, len(seeds)))
                 begun = time.perf_counter()
@@ -188,97 +188,7 @@ class Engine:
             if x is not None:
                 bar.advance(len(seeds) * len(self.modes))
                 return x
-        noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
-        with ranges.plan():
-            state = State.new(self.start(noise, unit), self.table, self.coefficients)
-        steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
-        for index, row in enumerate(self.table.rows):
-            point = Point(
-                state.x,
-                row,
-                index,
-                self.denoiser,
-                self.guidance.reference,
-                cond,
-                state.memory,
-                counter,
-                probes,
-                state.table,
-                steps[index],
-                self.backend,
-            )
-            drawn = noise.normal(state.x) if row.c else None
-            self.advance(state, point, self.modes[index], self.weights[index], drawn)
-            bar.advance(len(seeds))
-        state.watch.finish()
-        stats.add(counter, Tally(self.modes), *self.chosen)
-        return state.x
-
-    def start(self, noise: SampleNoise, unit: Tensor | None) -> Tensor:
-        """The first state, from unit noise: drawn, or the user's own."""
-        if unit is None:
-            shape = (len(noise), *self.denoiser.sample_shape)
-            unit = noise.normal(torch.empty(shape, dtype=self.dtype, device=self.device))
-        return self.table.init_scale * unit
-
-    def advance(
-        self,
-        state: State,
-        point: Point,
-        mode: str,
-        w: float | Tensor,
-        drawn: Tensor | None,
-    ) -> None:
-        """One row: evaluate what its mode needs, guide, and step the state in place.
-
-        Args:
-            point: stands at the row.
-            w: its weight; on the device while a graph is captured.
-            drawn: the solver's noise, if the row adds any.
-        """
-        rectifier = self.ready(point) if mode == "reg" else None
-        with ranges.evaluate():
-            cond, term = EVALUATIONS[mode](point, self.guidance.direction, rectifier)
-        assert point.step is not None
-        with ranges.guided_step():
-            if self.guidance.adjust and not (isinstance(w, float) and w == 0):
-                guided = cond if term is None else cond + w * term
-                for adjustment in self.guidance.adjust:
-                    guided = adjustment(point, guided, cond)
-                cond, term = guided, None
-            state.step(point.step, cond, term, drawn, self.backend)
-
-    def _modes(self) -> tuple[str, ...]:
-        """The plan's modes; w = 0 needs no reference, no rectifier makes `reg` a `cfg`."""
-        planned = self.plan.modes_for(self.table)
-        if self.guidance.rectify is None:
-            planned = tuple("cfg" if mode == "reg" else mode for mode in planned)
-        return tuple(mode if w else "cond" for mode, w in zip(planned, self.weights, strict=True))
-
-    def _chosen(self) -> tuple[Rectifier | None, str]:
-        rectify = self.guidance.rectify
-        if "reg" not in self.modes or rectify is None:
-            return None, "no evaluation is rectified"
-        if rectify == "auto":
-            return None, "auto"
-        if isinstance(rectify, str):
-            return make(rectify, self.memory_budget), "asked for"
-        return rectify, "asked for"
-
-    def ready(self, point: Point) -> Rectifier:
-        """The rectifier; `auto` is decided at the first point that asks."""
-        if self._rectifier is None:
-            size = self.batch_size or point.x.shape[0]
-            self._rectifier, self._reason = choose(point, size, self.memory_budget)
-        return self._rectifier
-
-    @property
-    def chosen(self) -> tuple[str, str]:
-        """The estimator's name, and why it was taken."""
-        return self._name(), self._reason
-
-    def _name(self) -> str:
-        return "none" if self._rectifier is None else self._rectifier.name
+        return self.loop(cond, seeds, unit, stats, bar)
 
 
 def sample(

@@ -22,7 +22,7 @@ from .noise import SampleNoise
 from .stats import Stats
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .run import Run
 
 __all__ = ["CudaRecorder", "Graphs", "graphs_for"]
 
@@ -93,26 +93,26 @@ class Graphs:
         self._failed = ""
 
     def run(
-        self, engine: Engine, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats
+        self, run: Run, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats
     ) -> Tensor | None:
         """Samples of a batch, or None: then it is to be sampled eagerly, as `stats.capture` says.
 
         Raises:
             CaptureError, RuntimeError: a step cannot be captured and `always` is set.
         """
-        key = (len(seeds), signature(cond), _places_of(engine))
+        key = (len(seeds), signature(cond), _places_of(run))
         if self._failed:
             stats.capture = self._failed
         elif not self._always and key not in self._seen:
             self._seen.add(key)
             stats.capture = "not captured: the first batch of its kind"
         else:
-            return self._captured(engine, cond, seeds, unit, stats, key)
+            return self._captured(run, cond, seeds, unit, stats, key)
         return None
 
     def _captured(
         self,
-        engine: Engine,
+        run: Run,
         cond: Cond,
         seeds: Sequence[int],
         unit: Tensor | None,
@@ -121,7 +121,7 @@ class Graphs:
     ) -> Tensor | None:
         noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
         try:
-            capture = self._capture(engine, cond, len(seeds), key)
+            capture = self._capture(run, cond, len(seeds), key)
             counter = capture.run(cond, noise, probes, unit)
         except (CaptureError, RuntimeError) as error:
             if self._always:
@@ -137,22 +137,22 @@ class Graphs:
             return None
         stats.capture = "captured"
         capture.state.watch.finish()
-        stats.add(counter, Tally(engine.modes), *engine.chosen)
+        stats.add(counter, Tally(run.modes), *run.chosen)
         return capture.state.x.clone()
 
-    def _capture(self, engine: Engine, cond: Cond, count: int, key: object) -> Capture:
+    def _capture(self, run: Run, cond: Cond, count: int, key: object) -> Capture:
         if key not in self._kept:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = Capture(engine, cond, count, self._recorder)
+                self._kept[key] = Capture(run, cond, count, self._recorder)
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return self._kept[key]
 
 
-def _places_of(engine: Engine) -> tuple[int, ...]:
+def _places_of(run: Run) -> tuple[int, ...]:
     """Where the weights are: a graph reads them there."""
-    modules = (*engine.denoiser.modules, *engine.guidance.reference.modules)
+    modules = (*run.denoiser.modules, *run.guidance.reference.modules)
     return tuple(
         tensor.data_ptr()
         for module in modules

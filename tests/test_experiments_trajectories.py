@@ -11,11 +11,7 @@ import torch
 
 import reg_engine
 from reg_engine.experiments import run_experiment
-from reg_engine.experiments.classifier_guidance import (
-    ExactClassifier,
-    bayes_denoiser,
-    unlabelled,
-)
+from reg_engine.experiments.classifier_guidance import ExactClassifier
 from reg_engine.experiments.trajectories.causes import budget, choice_of_k, eq6, find, misled
 from reg_engine.experiments.trajectories.figures import paths_figure, reach_of
 from reg_engine.experiments.trajectories.measures import (
@@ -105,28 +101,6 @@ def test_starts_are_normal_quantiles_and_mirrored() -> None:
     assert torch.equal(starts[:512], -starts[512:])
     assert float(starts[512:].std()) == pytest.approx(1.0, abs=0.01)
     assert float((starts[512:] < 1.0).double().mean()) == pytest.approx(0.8413, abs=2e-3)
-
-
-@pytest.mark.parametrize("t", [30.0, 300.0, 700.0])
-def test_bayes_rule_gives_the_conditional_model_and_its_k(t: float) -> None:
-    alpha, sigma = SCHEDULE(t)
-    x = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)[:, None].requires_grad_(True)
-    y = torch.arange(11) % 2
-    found = bayes_denoiser(DENOISER, EXACT)(x, t, y)
-    torch.testing.assert_close(found, mixture().denoised(x, alpha, sigma, y))
-    (gradient,) = torch.autograd.grad(found.sum(), x)
-    exact = mixture().jacobian(x, alpha, sigma, y)[:, :, 0]
-    torch.testing.assert_close(alpha * gradient, exact)
-    plain = bayes_denoiser(DENOISER, EXACT)(x.detach(), t, y)  # the path without autograd
-    torch.testing.assert_close(plain, found.detach())
-
-
-def test_the_unconditional_view_does_not_look_at_the_label() -> None:
-    x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
-    view = unlabelled(DENOISER)
-    zeros, ones = (torch.full((7,), y) for y in (0, 1))
-    assert torch.equal(view(x, 200.0, zeros), view(x, 200.0, ones))
-    torch.testing.assert_close(view(x, 200.0, ones), mixture().denoised(x, *SCHEDULE(200.0)))
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])

@@ -1,0 +1,158 @@
+"""The running steps: one loop over a solver's table, each row an evaluation and a guided step.
+
+What runs is decided before (engine.py); how a row runs is the same for the eager loop and for a
+recorded one (capture.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import ranges
+from .conditioning import Cond
+from .denoisers import Denoiser
+from .guidance import EVALUATIONS, Guidance
+from .noise import SampleNoise
+from .plan import Plan
+from .point import Counter, Point
+from .progress import Progress
+from .rectifiers import Rectifier, make
+from .rectifiers.auto import choose
+from .solvers import Table
+from .state import State
+from .stats import Stats
+
+__all__ = ["Run"]
+
+
+class Run:
+    """A denoiser, a guidance and a solver's table, resolved: everything that a row reads.
+
+    Args:
+        denoiser: on the schedule that is sampled in.
+        guidance, plan, table: what every row does.
+        weights: w of every row.
+        coefficients: the rows' numbers on the device (coefficients.py).
+        dtype, backend: of the state; of the guidance step.
+        batch_size, memory_budget: what `auto` sizes an estimator's memory by.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        guidance: Guidance,
+        plan: Plan,
+        table: Table,
+        weights: tuple[float, ...],
+        coefficients: Tensor,
+        dtype: torch.dtype,
+        backend: str,
+        batch_size: int | None,
+        memory_budget: int | None,
+    ) -> None:
+        self.denoiser, self.guidance, self.plan, self.table = denoiser, guidance, plan, table
+        self.weights, self.coefficients = weights, coefficients
+        self.device, self.dtype, self.backend = coefficients.device, dtype, backend
+        self.batch_size, self.memory_budget = batch_size, memory_budget
+        self.modes = self._modes()
+        self._rectifier, self._reason = self._chosen()
+
+    def loop(
+        self, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
+    ) -> Tensor:
+        """Samples of one batch, (B, *sample_shape), row by row."""
+        noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
+        with ranges.plan():
+            state = State.new(self.start(noise, unit), self.table, self.coefficients)
+        steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
+        for index, row in enumerate(self.table.rows):
+            point = Point(
+                state.x,
+                row,
+                index,
+                self.denoiser,
+                self.guidance.reference,
+                cond,
+                state.memory,
+                counter,
+                probes,
+                state.table,
+                steps[index],
+                self.backend,
+            )
+            drawn = noise.normal(state.x) if row.c else None
+            self.advance(state, point, self.modes[index], self.weights[index], drawn)
+            bar.advance(len(seeds))
+        state.watch.finish()
+        stats.add(counter, Tally(self.modes), *self.chosen)
+        return state.x
+
+    def start(self, noise: SampleNoise, unit: Tensor | None) -> Tensor:
+        """The first state, from unit noise: drawn, or the user's own."""
+        if unit is None:
+            shape = (len(noise), *self.denoiser.sample_shape)
+            unit = noise.normal(torch.empty(shape, dtype=self.dtype, device=self.device))
+        return self.table.init_scale * unit
+
+    def advance(
+        self,
+        state: State,
+        point: Point,
+        mode: str,
+        w: float | Tensor,
+        drawn: Tensor | None,
+    ) -> None:
+        """One row: evaluate what its mode needs, guide, and step the state in place.
+
+        Args:
+            point: stands at the row.
+            w: its weight; on the device while a graph is captured.
+            drawn: the solver's noise, if the row adds any.
+        """
+        rectifier = self.ready(point) if mode == "reg" else None
+        with ranges.evaluate():
+            cond, term = EVALUATIONS[mode](point, self.guidance.direction, rectifier)
+        assert point.step is not None
+        with ranges.guided_step():
+            if self.guidance.adjust and not (isinstance(w, float) and w == 0):
+                guided = cond if term is None else cond + w * term
+                for adjustment in self.guidance.adjust:
+                    guided = adjustment(point, guided, cond)
+                cond, term = guided, None
+            state.step(point.step, cond, term, drawn, self.backend)
+
+    def _modes(self) -> tuple[str, ...]:
+        """The plan's modes; w = 0 needs no reference, no rectifier makes `reg` a `cfg`."""
+        planned = self.plan.modes_for(self.table)
+        if self.guidance.rectify is None:
+            planned = tuple("cfg" if mode == "reg" else mode for mode in planned)
+        return tuple(mode if w else "cond" for mode, w in zip(planned, self.weights, strict=True))
+
+    def _chosen(self) -> tuple[Rectifier | None, str]:
+        rectify = self.guidance.rectify
+        if "reg" not in self.modes or rectify is None:
+            return None, "no evaluation is rectified"
+        if rectify == "auto":
+            return None, "auto"
+        if isinstance(rectify, str):
+            return make(rectify, self.memory_budget), "asked for"
+        return rectify, "asked for"
+
+    def ready(self, point: Point) -> Rectifier:
+        """The rectifier; `auto` is decided at the first point that asks."""
+        if self._rectifier is None:
+            size = self.batch_size or point.x.shape[0]
+            self._rectifier, self._reason = choose(point, size, self.memory_budget)
+        return self._rectifier
+
+    @property
+    def chosen(self) -> tuple[str, str]:
+        """The estimator's name, and why it was taken."""
+        return self._name(), self._reason
+
+    def _name(self) -> str:
+        return "none" if self._rectifier is None else self._rectifier.name

@@ -1,0 +1,77 @@
+"""The running steps against the formulas written out, with no engine in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from nets import CLASSES, SHAPE, tiny
+from torch import Tensor
+
+from reg_engine import Engine, Guidance, Plan
+from reg_engine.directions import Delta
+from reg_engine.noise import SampleNoise
+from reg_engine.point import Point
+
+LABELS = torch.tensor([0, 1, 2])
+SEEDS = [4, 5, 6]
+
+
+@dataclass(frozen=True)
+class Tripled:
+    """A rectifier whose K is known: 3."""
+
+    name = "tripled"
+
+    def __call__(self, point: Point, direction: Delta) -> tuple[Tensor, Tensor, Tensor]:
+        ref, cond = point.stack(point.x)
+        delta = direction(point, cond, ref)
+        return cond, 3 * delta, delta
+
+
+@dataclass(frozen=True)
+class Halved:
+    """An adjustment that depends on both of its arguments."""
+
+    def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
+        return 0.5 * guided + 0.25 * cond
+
+
+def by_hand(k: float, adjusted: bool, scale: float = 2.5, steps: int = 4) -> Tensor:
+    """Euler on EDM: dx/d sigma = (x - guided)/sigma, guided = cond + (scale - 1) k (cond - ref)."""
+    model = tiny()
+    sigmas = [*Engine(model, solver="euler", steps=steps, progress=False).table.rows]
+    levels = [row.sigma for row in sigmas] + [0.0]
+    x = levels[0] * SampleNoise(SEEDS).normal(torch.empty(3, *SHAPE, dtype=torch.float64))
+    with torch.no_grad():
+        for now, then in zip(levels, levels[1:], strict=False):
+            cond = model(x, now, LABELS)
+            ref = model(x, now, torch.full_like(LABELS, CLASSES))
+            guided = cond + (scale - 1) * k * (cond - ref)
+            if adjusted:
+                guided = 0.5 * guided + 0.25 * cond
+            x = x + (then - now) * (x - guided) / now
+    return x
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+@pytest.mark.parametrize(("k", "plan"), [(0.0, "cond"), (1.0, "cfg"), (3.0, "reg")])
+def test_every_mode_is_its_formula(k: float, plan: str, adjusted: bool) -> None:
+    above, below = Plan.interval(0.0, 1e-9), Plan.interval(1e6, 2e6)  # no row is rectified
+    plans = {"cond": above, "cfg": below, "reg": Plan.full()}
+    adjust = (Halved(),) if adjusted else ()
+    guidance = Guidance(weight=2.5, rectify=Tripled(), adjust=adjust)
+    engine = Engine(
+        tiny(), guidance=guidance, plan=plans[plan], solver="euler", steps=4,
+        dtype=torch.float64, progress=False,
+    )  # fmt: skip
+    out = engine.sample(LABELS, SEEDS)
+    assert out.stats.modes == {plan: 4}
+    torch.testing.assert_close(out.samples, by_hand(k, adjusted), rtol=1e-5, atol=1e-5)
+
+
+def test_modes_need_a_weight_and_a_rectifier() -> None:
+    assert Engine(tiny(), scale=1.0, solver="euler", steps=2).modes == ("cond", "cond")
+    assert Engine(tiny(), scale=2.0, rectify=None, solver="euler", steps=2).modes == ("cfg", "cfg")
+    assert Engine(tiny(), scale=2.0, rectify="vjp", solver="euler", steps=2).modes == ("reg", "reg")
