@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Capture", "Recorder"]
 
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]  # work -> replay of that work
+# (work, restore) -> replay of that work; `restore` undoes a run of it, such as a warm-up.
+Recorder = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
 
 
 class _OnDevice:
@@ -224,10 +225,14 @@ class Capture:
         kept = [self.step, self.missed, state.x, state.watch.peak, *state.memory.places()]
         kept += [] if state.history is None else [state.history]
         saved = [tensor.clone() for tensor in kept]
-        try:
-            replay = self._record(work)
-        finally:
+
+        def restore() -> None:
             for tensor, value in zip(kept, saved, strict=True):
                 tensor.copy_(value)
+
+        try:
+            replay = self._record(work, restore)
+        finally:
+            restore()
             after, state.memory.filled = state.memory.filled, before
         return Recorded(replay, replace(counter), state.memory.asked, after - before, tape)

@@ -56,16 +56,19 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
 
-    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+    def __call__(self, work: Callable[[], None], restore: Callable[[], None]) -> Callable[[], None]:
         with ranges.capture():
-            return self._captured(work)
+            return self._captured(work, restore)
 
-    def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
+    def _captured(
+        self, work: Callable[[], None], restore: Callable[[], None]
+    ) -> Callable[[], None]:
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
                 work()
+                restore()  # each run moves to the next row, and past the last there is none
         current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # thread_local: the backward pass runs on autograd's own thread
