@@ -234,8 +234,19 @@ class _Rescheduled(Denoiser):
         self._inner = inner
 
     def _numbers(self, t: float) -> tuple[float, float, float, float]:
-        inner_t = float(self._inner.schedule.time_of(self.schedule.noise_level(t)))
-        factor = float(self._inner.schedule(inner_t)[0]) / float(self.schedule(t)[0])  # on x_t
+        level, inner = self.schedule.noise_level(t), self._inner.schedule
+        try:
+            inner_t = inner.time_of(level)
+        except InputError as error:
+            raise InputError(
+                "schedule",
+                f"{type(self.schedule).__name__} has sigma/alpha = {level:.6g} at t = {t:g}, where "
+                f"the model's {type(inner).__name__} has no time",
+                "Leave schedule out, or start later: solver_options={'times': [...]}",
+            ) from error
+        # x_t of both differ by this factor: of alpha, or of sigma where that is the larger one.
+        here, there = self.schedule(t), inner(inner_t)
+        factor = there[1] / here[1] if here[1] > here[0] else there[0] / here[0]
         c_in, c_skip, c_out, time = self._inner._numbers(inner_t)
         return c_in * factor, c_skip * factor, c_out, time
 

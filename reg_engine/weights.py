@@ -132,7 +132,7 @@ class Cosine:
 
     def __call__(self, row: Row, table: Table) -> float:
         if self.convention == "edm":
-            progress = 1 - row.noise_level / max(r.noise_level for r in table.rows)
+            progress = 1 - row.noise_level / max(_noise_levels(table))
         else:
             progress = _progress(row, table, self.convention)
         return (self.scale - 1) * (1 - math.cos(math.pi * progress**self.power)) / 2
@@ -201,10 +201,22 @@ def _progress(row: Row, table: Table, convention: str) -> float:
                 "Use 'diffusers' with this schedule",
             )
         return 1 - row.t / 1000
-    values = [r.t if convention == "diffusers" else r.noise_level for r in table.rows]
+    values = [r.t for r in table.rows] if convention == "diffusers" else _noise_levels(table)
     here = row.t if convention == "diffusers" else row.noise_level
     first, last = max(values), min(values)
     return 1.0 if first == last else (here - first) / (last - first)
+
+
+def _noise_levels(table: Table) -> list[float]:
+    """sigma/alpha of every row; InputError where "edm" has nothing finite to follow."""
+    levels = [row.noise_level for row in table.rows]
+    if math.inf in levels:
+        raise InputError(
+            "convention",
+            "'edm' follows sigma/alpha, which is infinite at the first row of this schedule",
+            "Use 'diffusers', or give times that start later: solver_options={'times': [...]}",
+        )
+    return levels
 
 
 WEIGHTS = {

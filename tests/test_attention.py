@@ -189,6 +189,7 @@ def test_refusal_looks_at_tensors_only_and_only_while_forward_ad_is_on() -> None
 
 
 def test_names_are_those_that_diffusers_knows() -> None:
+    pytest.importorskip("diffusers")
     from diffusers.models import attention_processor
     from diffusers.models.attention_dispatch import AttentionBackendName
 

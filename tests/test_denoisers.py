@@ -10,7 +10,7 @@ import torch
 from nets import CLASSES, SHAPE, tiny
 from torch import Tensor, nn
 
-from reg_engine import Denoiser, schedules
+from reg_engine import Denoiser, InputError, schedules
 from reg_engine.preconditioning import PREDICTIONS
 
 SCHEDULES = [schedules.VPLinear(), schedules.EDM(), schedules.Flow()]
@@ -84,6 +84,37 @@ def test_network_dtype_only_at_the_call(dtype: torch.dtype) -> None:
     out = view(torch.randn(2, *SHAPE), 998.0, torch.zeros(2, dtype=torch.long))
     assert out.dtype == torch.float32
     assert net.seen == [(dtype, torch.float32)]  # bfloat16 would turn step 998 into 1000
+
+
+def test_view_through_another_flow_starts_at_pure_noise() -> None:
+    """alpha = 0 at t = 1 on both: x_t is the same, so the view is too."""
+    own = tiny("flow", schedules.Flow())
+    other = own.on(schedules.Flow(3.0))
+    assert other is not own and other.at(1.0) == own.at(1.0)
+    assert other.at(0.3) == pytest.approx(own.at(0.3), rel=1e-12)
+
+
+def test_view_through_a_schedule_beyond_the_model_names_it() -> None:
+    for own, beyond in ((schedules.EDM(), schedules.Flow()), (schedules.VPLinear(), Far())):
+        view = tiny("sample", own).on(beyond)
+        with pytest.raises(InputError, match=f"^schedule: {type(beyond).__name__}") as caught:
+            view.at(beyond.prior_time)
+        assert caught.value.argument == "schedule"
+        assert all(map(math.isfinite, view.at(0.5)))
+
+
+class Far(schedules.EDM):
+    """A user's schedule with a parameter that is no field."""
+
+    def __init__(self, sigma_max: float = 500.0) -> None:
+        super().__init__(sigma_max=sigma_max)
+
+
+def test_views_of_unequal_schedules_are_kept_apart() -> None:
+    own = tiny("epsilon", schedules.VPLinear())
+    first, second = Far(), Far(80.0)
+    assert own.on(first) is own.on(first) and own.on(first) is not own.on(second)
+    assert own.on(second).schedule is second
 
 
 def test_view_through_another_schedule_is_the_same_point() -> None:

@@ -167,6 +167,50 @@ def test_schedules_are_values() -> None:
         EDM().sigma_max = 3.0  # type: ignore[misc]
 
 
+class Scaled(EDM):
+    """A user's schedule without `@dataclass`: `factor` is a parameter that no field tells of."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        object.__setattr__(self, "factor", factor)
+
+    def _marginal(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones_like(t), np.minimum(t, 1e300) * self.factor  # type: ignore[attr-defined]
+
+    def _time_of(self, noise_level: np.ndarray) -> np.ndarray:
+        return noise_level / self.factor  # type: ignore[attr-defined, no-any-return]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabled(EDM):
+    """A user's schedule with `@dataclass`, and an array among its fields."""
+
+    knots: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(2))
+
+
+class Beyond(Tabled):
+    """Without `@dataclass` again, below one that has it."""
+
+
+def test_a_schedule_with_unknown_parameters_equals_itself_alone() -> None:
+    wide, narrow = Scaled(20.0), Scaled(5.0)
+    assert wide != narrow and wide == wide and wide != Scaled(20.0)  # noqa: PLR0124
+    assert len({wide, narrow, wide}) == 2
+    assert Beyond() != Beyond() and Scaled(1.0) != EDM() and EDM() != Scaled(1.0)
+    assert wide(2.0) == (1.0, 40.0) and narrow.time_of(10.0) == 2.0
+
+
+def test_a_dataclass_compares_all_its_fields() -> None:
+    assert Tabled() == Tabled() and hash(Tabled()) == hash(Tabled())
+    assert Tabled() != Tabled(knots=np.zeros(2)) and Tabled() != Tabled(sigma_max=40.0)
+    assert Tabled(EDM().sigma_min) != EDM() and EDM() != "EDM"
+
+
+def test_levels_up_to_the_largest_number() -> None:
+    with pytest.raises(InputError, match="noise_level"):
+        EDM().time_of(math.inf)
+
+
 @pytest.mark.parametrize("t", [-1.5, 999.5, math.nan, math.inf])
 def test_times_out_of_range(t: float) -> None:
     for call in (VPLinear(), VPLinear().noise_level, VPLinear().prior_scale):

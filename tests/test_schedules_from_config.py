@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import diffusers
 import pytest
 
 from reg_engine.errors import InputError
 from reg_engine.schedules import EDM, Cosine, Flow, from_diffusers, solver_from_diffusers
 from reg_engine.schedules.from_config import READERS
+
+diffusers = pytest.importorskip("diffusers")
 
 PLAIN = {"clip_sample": False}  # the engine never clips
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from reg_engine.schedules import from_diffusers, solver_from_diffusers
 from reg_engine.solvers import Row, table
 
+diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")  # theirs
 
 TOLERANCE = 1e-5

@@ -46,6 +46,15 @@ def test_cosine_by_convention() -> None:
     assert weights_of(Cosine(5.0, convention="edm"), EDM) == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("weight", [Cosine(3.0, convention="edm"), Linear(3.0, 1.0, "edm")])
+def test_edm_convention_needs_finite_levels(weight: Cosine | Linear) -> None:
+    flow = table("flow_euler", schedules.Flow(), 10)
+    with pytest.raises(InputError, match="^convention: 'edm'"):
+        weights_of(weight, flow)
+    later = table("flow_euler", schedules.Flow(), 2, times=[0.9, 0.5, 0.0])
+    assert weights_of(weight, later)[0] == (2.0 if isinstance(weight, Linear) else 0.0)
+
+
 def test_dit_convention_needs_integer_steps() -> None:
     with pytest.raises(InputError, match="diffusers"):
         weights_of(Linear(2.0, convention="dit"), table("flow_euler", schedules.Flow(), 5))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import overload
+from dataclasses import dataclass, field, fields
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ def karras(first: float, last: float, count: int, rho: float = 7.0) -> Array:
 class Schedule(ABC):
     """t -> (alpha_t, sigma_t), its inverse, and the default times of a sampler.
 
+    Two schedules are equal if they are of one class, that class is a dataclass itself, and all its
+    fields are equal. Of a subclass without `@dataclass` the parameters are not known, so that each
+    of its values equals itself alone.
+
     Args:
         prior: deviation of the first state: "sigma" is sigma_t (the noise alone); "unit" is
             sqrt(alpha_t^2 + sigma_t^2), data of unit variance plus the noise (1 for every VP kind).
@@ -42,6 +46,26 @@ class Schedule(ABC):
 
     def __post_init__(self) -> None:
         choice("prior", self.prior, PRIORS)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # `@dataclass` leaves an __eq__ of the class alone. Inherited, the one that it generates
+        # would compare the parent's fields only.
+        super().__init_subclass__(**options)
+        if "__eq__" not in vars(cls):
+            cls.__eq__ = Schedule.__eq__  # type: ignore[method-assign]
+            cls.__hash__ = Schedule.__hash__  # type: ignore[method-assign]
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(self) is not type(other) or "__dataclass_params__" not in vars(type(self)):
+            return False
+        compared = (f.name for f in fields(self) if f.compare)
+        pairs = ((getattr(self, name), getattr(other, name)) for name in compared)
+        return all(a is b or bool(np.array_equal(a, b)) for a, b in pairs)  # fields may be arrays
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     @property
     @abstractmethod
@@ -103,10 +127,10 @@ class Schedule(ABC):
         level = np.asarray(noise_level, dtype=np.float64)
         largest = self.noise_level(self.last_valid_time)
         # A level computed on another schedule may pass the end by rounding.
-        if not np.all((level >= 0) & (level <= largest * (1 + 1e-12))):
+        if not np.all((level >= 0) & (level * (1 - 1e-12) <= largest)):
             raise InputError(
                 "noise_level",
-                f"{noise_level} is not in [0, {largest:.6g}] of {self}",
+                f"{noise_level} is not in [0, {largest:.6g}] of {type(self).__name__}",
                 "Sample on a schedule whose largest sigma/alpha the model was trained for",
             )
         return _like(noise_level, self._time_of(level))

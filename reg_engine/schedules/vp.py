@@ -114,7 +114,11 @@ class VP(Schedule):
         total = len(self._times) - 1
         count = steps + (self.extra_step and spacing != "trailing")
         if count > total:
-            raise InputError("steps", f"is {steps}", f"{self} has {total} times: take fewer steps")
+            raise InputError(
+                "steps",
+                f"is {steps}, and the chain has {total} times",
+                f"Take fewer steps, {total - (count - steps)} at most",
+            )
         if spacing == "trailing":
             times = np.round(total - np.arange(steps) * (total / steps)) - 1
         elif spacing == "leading":
