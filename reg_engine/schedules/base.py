@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, choice
 
-__all__ = ["Array", "Schedule", "check_number", "karras", "positive_int"]
+__all__ = ["SPACED", "Array", "Schedule", "check_number", "karras", "positive_int", "spaced"]
 
 Array = NDArray[np.float64]
 
-PRIORS = ("sigma", "unit")
+PRIORS = ("sigma", "unit", "standard")
+SPACED = ("karras", "exponential", "beta")
+BETA = 0.6  # both parameters of the Beta distribution that "beta" takes its quantiles of
 
 
 def karras(first: float, last: float, count: int, rho: float = 7.0) -> Array:
@@ -27,6 +29,37 @@ def karras(first: float, last: float, count: int, rho: float = 7.0) -> Array:
     # Exact ends: rounding must not carry them out of the schedule's range.
     levels[[-1, 0]] = (last, first) if count > 1 else (first, first)
     return levels
+
+
+def spaced(kind: str, first: float, last: float, count: int, rho: float = 7.0) -> Array:
+    """`count` values from `first` down to `last`, (count,), spaced as `kind` says.
+
+    Args:
+        kind: "karras"; "exponential" (equal ratios); "beta": the quantiles of Beta(0.6, 0.6), which
+            are dense at both ends (arXiv 2407.12173).
+        rho: of "karras".
+
+    Raises:
+        InputError: "beta" without SciPy.
+    """
+    if kind == "karras":
+        return karras(first, last, count, rho)
+    if kind == "exponential":
+        values = np.exp(np.linspace(math.log(first), math.log(last), count))
+    else:
+        values = last + (first - last) * _beta_quantiles(np.linspace(1, 0, count))
+    values[[-1, 0]] = (last, first) if count > 1 else (first, first)
+    return values
+
+
+def _beta_quantiles(share: Array) -> Array:
+    try:
+        from scipy.stats import beta
+    except ImportError as error:
+        raise InputError(
+            "spacing", "is 'beta', which needs SciPy", "pip install scipy, or space otherwise"
+        ) from error
+    return np.asarray(beta.ppf(share, BETA, BETA), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -39,13 +72,18 @@ class Schedule(ABC):
 
     Args:
         prior: deviation of the first state: "sigma" is sigma_t (the noise alone); "unit" is
-            sqrt(alpha_t^2 + sigma_t^2), data of unit variance plus the noise (1 for every VP kind).
+            sqrt(alpha_t^2 + sigma_t^2), data of unit variance plus the noise (1 for every VP kind);
+            "standard" is 1, as diffusers starts its multistep solvers whatever the schedule.
+        times: times of `grid` in place of the default ones, strictly from noisy to clean.
     """
 
     prior: str = field(default="sigma", kw_only=True)
+    times: tuple[float, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         choice("prior", self.prior, PRIORS)
+        if self.times is not None:
+            object.__setattr__(self, "times", tuple(self.times))
 
     def __init_subclass__(cls, **options: Any) -> None:
         # `@dataclass` leaves an __eq__ of the class alone. Inherited, the one that it generates
@@ -141,12 +179,21 @@ class Schedule(ABC):
         Raises:
             InputError: steps is not an integer >= 1, or the schedule has no grid of that many.
         """
-        return self._grid(positive_int("steps", steps))
+        steps = positive_int("steps", steps)
+        if self.times is None:
+            return self._grid(steps)
+        if steps != len(self.times) - 1:
+            raise InputError(
+                "steps",
+                f"is {steps}, and the schedule has the times of {len(self.times) - 1} steps",
+                f"Take steps={len(self.times) - 1}, or a schedule with times=None",
+            )
+        return self.check_times(self.times, steps)
 
     def prior_scale(self, t: float) -> float:
         """Deviation of the first state at time t, as `prior` says."""
         alpha, sigma = self(t)
-        return sigma if self.prior == "sigma" else math.hypot(alpha, sigma)
+        return {"sigma": sigma, "unit": math.hypot(alpha, sigma), "standard": 1.0}[self.prior]
 
     def check(self, t: float | Array) -> Array:
         """t as a float64 array; InputError if any of it is not a time of this schedule."""

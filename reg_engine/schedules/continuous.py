@@ -7,24 +7,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .base import Array, Schedule, check_number, karras
+from ..errors import InputError, choice
+from .base import SPACED, Array, Schedule, check_number, spaced
 
 __all__ = ["EDM", "Flow"]
 
 
 @dataclass(frozen=True)
 class EDM(Schedule):
-    """alpha = 1, sigma = t; the grid is Karras et al. 2022, Eq. 5, then 0. Any t >= 0 is valid."""
+    """alpha = 1, sigma = t; the grid is Karras et al. 2022, Eq. 5, then 0. Any t >= 0 is valid.
+
+    Args:
+        sigma_min, sigma_max: ends of the grid, before its last time 0.
+        rho: of Eq. 5.
+        spacing: "karras", or another of base.spaced.
+    """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
+    spacing: str = field(default="karras", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("sigma_min", self.sigma_min, 0, math.inf)
         check_number("sigma_max", self.sigma_max, self.sigma_min, math.inf)
         check_number("rho", self.rho, 0, math.inf)
+        choice("spacing", self.spacing, SPACED)
 
     @property
     def prior_time(self) -> float:
@@ -45,7 +54,8 @@ class EDM(Schedule):
         return noise_level
 
     def _grid(self, steps: int) -> Array:
-        return np.append(karras(self.sigma_max, self.sigma_min, steps, self.rho), 0.0)
+        levels = spaced(self.spacing, self.sigma_max, self.sigma_min, steps, self.rho)
+        return np.append(levels, 0.0)
 
 
 @dataclass(frozen=True)
@@ -53,19 +63,37 @@ class Flow(Schedule):
     """alpha = 1 - t, sigma = t; the grid is t = shift u / (1 + (shift - 1) u), u linear in [0, 1].
 
     Args:
-        shift: > 1 spends more steps at high noise (Esser et al. 2024, Eq. 23).
-        grid_end: 0: `steps` equal intervals of u down to 0; in (0, 1): `steps` values of u from 1
-            to grid_end, then 0 (as FlowMatchEulerDiscreteScheduler spaces them).
+        shift: > 1 spends more steps at high noise (Esser et al. 2024, Eq. 23); exp(mu) for the
+            dynamic shift of Flux and its kin.
+        grid_start, grid_end: u goes from one to the other. Down to 0 it has `steps` equal
+            intervals; down to a larger end `steps` values, then 0 (as in
+            FlowMatchEulerDiscreteScheduler).
+        extra_step: space as for one step more, and leave out the last value.
+        terminal: stretch 1 - t, so that the last time before 0 is this one (LTX-Video, Qwen-Image).
+        spacing: "linear" as above, or another of base.spaced between those ends.
+        highest: no time of the grid is above it.
     """
 
     shift: float = 1.0
     grid_end: float = field(default=0.0, kw_only=True)
+    grid_start: float = field(default=1.0, kw_only=True)
+    extra_step: bool = field(default=False, kw_only=True)
+    terminal: float | None = field(default=None, kw_only=True)
+    spacing: str = field(default="linear", kw_only=True)
+    highest: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("shift", self.shift, 0, math.inf)
+        if self.grid_start != 1:
+            check_number("grid_start", self.grid_start, 0, 1)
         if self.grid_end != 0:
-            check_number("grid_end", self.grid_end, 0, 1)
+            check_number("grid_end", self.grid_end, 0, self.grid_start)
+        if self.terminal is not None:
+            check_number("terminal", self.terminal, 0, 1)
+        choice("spacing", self.spacing, ("linear", *SPACED))
+        if self.highest != 1:
+            check_number("highest", self.highest, 0, 1)
 
     @property
     def prior_time(self) -> float:
@@ -83,8 +111,15 @@ class Flow(Schedule):
             return 1 / (1 + 1 / noise_level)
 
     def _grid(self, steps: int) -> Array:
-        if self.grid_end:
-            u = np.append(np.linspace(1, self.grid_end, steps), 0.0)
-        else:
-            u = np.linspace(1, 0, steps + 1)
-        return self.shift * u / (1 + (self.shift - 1) * u)
+        count = steps + (self.extra_step or self.grid_end == 0)
+        u = np.linspace(self.grid_start, self.grid_end, count)[:steps]
+        times = self.shift * u / (1 + (self.shift - 1) * u)
+        if self.terminal is not None:
+            if times[-1] == 1:
+                raise InputError(
+                    "steps", f"is {steps}, terminal needs two times", "Take more steps"
+                )
+            times = 1 - (1 - times) * ((1 - self.terminal) / (1 - times[-1]))
+        if self.spacing != "linear":
+            times = spaced(self.spacing, times[0], times[-1], steps)
+        return np.append(np.minimum(times, self.highest), 0.0)

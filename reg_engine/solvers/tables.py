@@ -92,11 +92,11 @@ class Table:
             if (row.s, row.alpha_s, row.sigma_s) != (after.t, after.alpha, after.sigma):
                 raise _bad(index, f"ends at s = {row.s:g}, the next starts at t = {after.t:g}")
         first = self.rows[0]
-        high = math.hypot(first.alpha, first.sigma) * (1 + RTOL)
+        high = max(math.hypot(first.alpha, first.sigma), 1.0) * (1 + RTOL)
         if self.preserves_marginals and not first.sigma * (1 - RTOL) <= self.init_scale <= high:
             raise InputError(
                 "init_scale",
-                f"{self.init_scale:g} is not in [sigma, sqrt(alpha^2 + sigma^2)]",
+                f"{self.init_scale:g} is not in [sigma, max(sqrt(alpha^2 + sigma^2), 1)]",
                 f"The first row starts at alpha = {first.alpha:g}, sigma = {first.sigma:g}",
             )
         self._check_marginals()
