@@ -15,21 +15,28 @@ QUIET = {"progress": False}
 
 
 def test_rescale_one_keeps_the_deviation_of_cond() -> None:
+    before: list[torch.Tensor] = []
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def first(point: object, guided: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        before.append(point.to_prediction(guided))
+        return guided
 
     def spy(point: object, guided: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         seen.append((point.to_prediction(guided), point.to_prediction(cond)))
         return guided
 
-    guidance = Guidance(6.0, rectify=None, adjust=(Rescale(1.0), spy))
+    guidance = Guidance(6.0, rectify=None, adjust=(first, Rescale(1.0), spy))
     net = TinyNet().double()
     reg_engine.sample(
         tiny(net=net), LABELS, guidance=guidance, steps=4, dtype=torch.float64, **QUIET
     )
     assert len(seen) == 7
-    for guided, cond in seen:
-        wanted, found = cond.flatten(1).std(1), guided.flatten(1).std(1)
-        assert torch.allclose(found, wanted, rtol=1e-12)
+    for unscaled, (guided, cond) in zip(before, seen, strict=True):
+        # A deviation says nothing of the sign: the factor itself, positive and one a sample.
+        factor = cond.flatten(1).std(1) / unscaled.flatten(1).std(1)
+        assert torch.allclose(guided, factor[:, None, None, None] * unscaled, rtol=1e-12)
+        assert torch.allclose(guided.flatten(1).std(1), cond.flatten(1).std(1), rtol=1e-12)
         assert (guided - cond).abs().max() > 1e-3, "guidance did nothing"
 
 

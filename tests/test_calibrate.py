@@ -9,7 +9,9 @@ import torch
 from nets import tiny
 
 import reg_engine
-from reg_engine import InputError, Plan, oracles, schedules
+from reg_engine import Engine, Guidance, InputError, Linear, Plan, oracles, schedules
+from reg_engine.calibrate import _Recorder
+from reg_engine.rectifiers import FD
 
 
 @pytest.mark.parametrize("tolerance", [0.003, 0.03])
@@ -66,3 +68,39 @@ def test_calibrate_refuses(changes: dict[str, object]) -> None:
     choices = {"scale": 2.0, "steps": 3, "progress": False, **changes}
     with pytest.raises(InputError):
         Plan.calibrate(tiny(), [0, 1], **choices)
+
+
+def test_displacements_are_where_one_step_would_land() -> None:
+    """x_s/alpha_s of each row under full REG, against the same row done as `cfg` or `cond`."""
+    seen: list[tuple[torch.Tensor, ...]] = []
+
+    class Spy:
+        name = "spy"
+
+        def __call__(self, point, direction):  # type: ignore[no-untyped-def]
+            out = FD()(point, direction)
+            seen.append((point.x.clone(), *out))
+            return out
+
+    recorder = _Recorder(Spy(), None)
+    guidance = Guidance(Linear(4.0, 2.0), rectify=recorder)
+    vp = schedules.VPLinear()
+    engine = Engine(
+        tiny("epsilon", vp), guidance=guidance, solver="ddim", steps=5, batch_size=2,
+        dtype=torch.float64, progress=False,
+    )  # fmt: skip
+    engine.sample([0, 1, 2, 0], range(4))
+    rows = engine.table.rows
+    assert len(seen) == 2 * len(rows)
+    for index, (row, found) in enumerate(zip(rows, recorder.displacements(engine), strict=True)):
+        parts = zip(seen[index], seen[index + len(rows)], strict=True)  # both batches
+        x, cond, rectified, delta = (torch.cat(pair) for pair in parts)
+
+        def landing(guided, x=x, row=row):  # type: ignore[no-untyped-def]
+            return (row.a * x + row.b[0] * (row.p * x + row.q * guided)) / row.alpha_s
+
+        w = engine.weights[index]
+        full = landing(cond + w * rectified)
+        for mode, guided in (("cond", cond), ("cfg", cond + w * delta)):
+            away = (landing(guided) - full).flatten(1).norm(dim=1).square().mean().sqrt()
+            assert found[mode] == pytest.approx(float(away), rel=1e-9), (index, mode)

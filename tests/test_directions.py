@@ -26,6 +26,8 @@ def test_apg_is_orthogonal_limited_and_remembers() -> None:
     assert (limited * cond).flatten(1).sum(1).abs().max() < 1e-12
     full = APG(momentum=0.0, radius=0.5, parallel=1.0)(p, cond, ref)
     assert torch.allclose(full.flatten(1).norm(dim=1), torch.full((4,), 0.5).double())
+    wide = APG(momentum=0.0, radius=1e3, parallel=1.0)(p, cond, ref)
+    assert torch.allclose(wide, cond - ref, rtol=1e-12), "a direction within the radius is kept"
     p.memory.clear()
     apg = APG(momentum=-0.5, parallel=1.0)
     deltas = []

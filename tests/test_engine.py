@@ -177,6 +177,32 @@ def test_noise_argument_replaces_the_seeds_own_start() -> None:
     assert torch.equal(runs[0].samples, runs[1].samples)
 
 
+def test_every_batch_starts_from_its_own_rows_of_the_noise() -> None:
+    own = SampleNoise(range(20, 25)).normal(torch.empty(5, *SHAPE))
+    drawn, handed = (
+        reg_engine.sample(
+            tiny(), LABELS, rectify=None, steps=4, seeds=s, noise=n, batch_size=2, **QUIET
+        ).samples
+        for s, n in ((range(20, 25), None), (range(5), own))
+    )
+    assert torch.equal(drawn, handed)
+
+
+def test_the_references_networks_are_frozen_too() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    class Bad(TinyNet):
+        def forward(self, x, t, cond):  # type: ignore[no-untyped-def]
+            seen.append((self.training, any(p.requires_grad for p in self.parameters())))
+            return super().forward(x, t, cond)
+
+    bad = Bad().train()
+    guidance = Guidance(2.0, reference=BadModel(tiny(net=bad)), rectify="vjp")
+    reg_engine.sample(tiny(), LABELS, guidance=guidance, steps=3, **QUIET)
+    assert set(seen) == {(False, False)}
+    assert bad.training and all(p.requires_grad for p in bad.parameters())
+
+
 def test_stream_gives_the_batches_of_sample() -> None:
     engine = Engine(tiny(), scale=2.0, rectify="fd", steps=3, batch_size=2, **QUIET)
     whole = engine.sample(LABELS, seeds=range(5)).samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,30 @@ def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
         Plan.load(path)
     with pytest.raises(InputError, match="read"):
         Plan.load(tmp_path / "missing.json")
+
+
+def test_edges_lie_midway_on_the_log_scale() -> None:
+    rows = table("euler", schedules.EDM(), 4)
+    first, second, third, last = (row.sigma for row in rows.rows)
+    plan = Plan.of_rows(rows, ["cond", "reg", "reg", "cfg"], {})
+    assert plan.modes == ("cfg", "reg", "cond")
+    assert plan.edges == pytest.approx([math.sqrt(last * third), math.sqrt(second * first)])
+
+
+def test_rows_of_one_noise_level_keep_the_dearer_mode() -> None:
+    """Heun's correction stands where the next step begins: one level, two rows."""
+    rows = table("heun", schedules.EDM(), 3)
+    levels = [row.noise_level for row in rows.rows]
+    assert levels[1] == levels[2] and levels[3] == levels[4]
+    for pair in (["cfg", "reg"], ["reg", "cfg"]):
+        assert Plan.of_rows(rows, ["cond", *pair, "cond", "cond"], {}).modes_for(rows) == (
+            "cond", "reg", "reg", "cond", "cond",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi"), [(-0.1, 1.0), (2.0, 1.0), (1.0, 1.0), (math.nan, 1.0), (0.0, math.nan)]
+)
+def test_interval_needs_ordered_noise_levels(lo: float, hi: float) -> None:
+    with pytest.raises(InputError, match="0 <= lo < hi"):
+        Plan.interval(lo, hi)

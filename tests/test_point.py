@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from nets import CLASSES, flow_point, tiny
+from nets import CLASSES, SHAPE, flow_point, tiny
 
-from reg_engine.point import Counter
-from reg_engine.references import BadModel
+from reg_engine import Engine
+from reg_engine.point import Counter, Point
+from reg_engine.references import BadModel, Unconditional
 
 
 def test_stack_is_one_batch_for_the_same_network() -> None:
@@ -42,3 +43,26 @@ def test_predictions_and_back() -> None:
     wanted = p.to_prediction(denoised + delta) - p.to_prediction(denoised)
     assert torch.allclose(p.delta_to_prediction(delta), wanted, rtol=1e-9)
     assert torch.allclose(p.delta_from_prediction(wanted), delta, rtol=1e-9)
+
+
+def test_a_probe_in_one_pass_is_the_stack_and_counts_every_row() -> None:
+    """With the device table at hand the network's input is written at once: same values, 3 rows."""
+    model = tiny()
+    engine = Engine(model, scale=2.0, rectify="fd", solver="euler", steps=4, progress=False)
+    x = torch.randn(2, *SHAPE)
+    p = Point(
+        x, engine.table.rows[1], 1, model, Unconditional(), torch.tensor([0, 2]), {},
+        table=engine.coefficients, step=torch.tensor(1), backend="reference",
+    )  # fmt: skip
+    apart = replace(p, table=None, counter=Counter())
+    direction, length = torch.randn_like(x), torch.tensor([0.1, 0.3])
+    fused, plain = (q.stack_probe(direction, length) for q in (p, apart))
+    assert p.counter == apart.counter == Counter(forward=6)
+    moved = x + length[:, None, None, None] * direction
+    null = torch.full((2,), CLASSES)
+    for one, two, (state, labels) in zip(
+        fused, plain, ((x, null), (x, p.cond), (moved, p.cond)), strict=True
+    ):
+        exact = model(state, p.row.t, labels)
+        assert torch.allclose(one, exact, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(two, exact, rtol=1e-5, atol=1e-5)

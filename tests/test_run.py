@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from nets import CLASSES, SHAPE, tiny
+from nets import CLASSES, SHAPE, flow_point, tiny
 from torch import Tensor
 
 from reg_engine import Engine, Guidance, Plan
 from reg_engine.directions import Delta
 from reg_engine.noise import SampleNoise
 from reg_engine.point import Point
+from reg_engine.rectifiers.reverse import saved_bytes_per_sample
 
 LABELS = torch.tensor([0, 1, 2])
 SEEDS = [4, 5, 6]
@@ -75,3 +76,14 @@ def test_modes_need_a_weight_and_a_rectifier() -> None:
     assert Engine(tiny(), scale=1.0, solver="euler", steps=2).modes == ("cond", "cond")
     assert Engine(tiny(), scale=2.0, rectify=None, solver="euler", steps=2).modes == ("cfg", "cfg")
     assert Engine(tiny(), scale=2.0, rectify="vjp", solver="euler", steps=2).modes == ("reg", "reg")
+
+
+def test_auto_sizes_the_memory_of_a_whole_batch() -> None:
+    """Recorded activations of one sample fit the budget, those of the batch do not."""
+    one = saved_bytes_per_sample(flow_point(batch=1))
+    for batch, rows, takes in ((None, 1, "vjp"), (None, 3, "jvp"), (1, 3, "vjp"), (3, 3, "jvp")):
+        engine = Engine(
+            tiny(), scale=2.0, rectify="auto", solver="euler", steps=2, batch_size=batch,
+            memory_budget=int(1.5 * one), dtype=torch.float64, progress=False,
+        )  # fmt: skip
+        assert engine.sample(LABELS[:rows]).stats.estimator == takes, (batch, rows)

@@ -19,6 +19,10 @@ def test_constant_and_interval() -> None:
     got = weights_of(Interval(3.0, 0.5, 10.0), EDM)
     assert got == tuple(2.0 if 0.5 <= row.sigma <= 10 else 0.0 for row in EDM.rows)
     assert 0.0 in got and 2.0 in got
+    # Both ends belong to the interval.
+    levels = [row.sigma for row in EDM.rows]
+    closed = weights_of(Interval(3.0, levels[6], levels[2]), EDM)
+    assert closed == (0.0,) * 2 + (2.0,) * 5 + (0.0,) * 3
 
 
 def test_linear_by_convention() -> None:

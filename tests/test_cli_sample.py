@@ -1,0 +1,52 @@
+"""A resumable run against the engine itself: same samples, nothing done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from nets import tiny
+
+from reg_engine import Engine, InputError
+from reg_engine.cli.sample import run_resumable
+from reg_engine.shards import Shards
+
+LABELS, SEEDS = torch.tensor([0, 1, 2, 0, 1]), [11, 12, 13, 14, 15]
+
+
+def engine() -> Engine:
+    return Engine(tiny(), scale=2.0, rectify="vjp", steps=3, batch_size=2, progress=False)
+
+
+def test_a_resumable_run_is_the_engines_own(tmp_path: Path) -> None:
+    whole = engine().sample(LABELS, SEEDS)
+    samples, stats = run_resumable(engine(), LABELS, SEEDS, Shards(tmp_path / "p", {}), "REG")
+    assert torch.equal(samples, whole.samples)
+    for name in ("samples", "nfe", "backward", "modes", "estimator", "solver", "backend"):
+        assert getattr(stats, name) == getattr(whole.stats, name), name
+    assert stats.seconds > 0
+
+
+def test_what_is_kept_is_not_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = engine().sample(LABELS, SEEDS).samples
+    asked: list[list[int]] = []
+    plain = Engine.sample
+
+    def counting(self, cond, seeds=None, noise=None):  # type: ignore[no-untyped-def]
+        asked.append(list(seeds))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return plain(self, cond, seeds, noise)
+
+    monkeypatch.setattr(Engine, "sample", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run_resumable(engine(), LABELS, SEEDS, Shards(tmp_path / "p", {}), "REG")
+    samples, stats = run_resumable(engine(), LABELS, SEEDS, Shards(tmp_path / "p", {}), "REG")
+    assert asked == [[11, 12], [13, 14], [13, 14], [15]]
+    assert torch.equal(samples, whole) and stats.samples == 5
+
+
+def test_a_seed_is_needed_for_every_sample(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="seeds"):
+        run_resumable(engine(), LABELS, SEEDS[:4], Shards(tmp_path / "p", {}), "REG")

@@ -1,0 +1,145 @@
+"""Every method under every rectifier, a whole run against the formulas of the papers written out.
+
+The exact denoiser of a mixture stands in for the network, K is its dense Jacobian, the steps are
+DDIM's. Nothing of the engine is used but its times and the samples' own draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+import reg_engine
+from reg_engine import CFGPlusPlus, Cosine, Guidance, Interval, Linear, oracles, schedules
+from reg_engine.adjustments import Rescale, ZeroInit
+from reg_engine.directions import APG, TCFG, CFGZeroStar
+from reg_engine.noise import SampleNoise
+from reg_engine.rectifiers import RECTIFIERS
+
+MIXTURE, SCHEDULE, STEPS = oracles.two_class_2d(), schedules.VPLinear(), 6
+LABELS, SEEDS, NULL = torch.tensor([0, 1, 0, 1]), [3, 4, 5, 6], 2
+METHODS = {
+    "cfg": {},
+    "apg": {"direction": APG(momentum=-0.5, radius=0.4, parallel=0.2)},
+    "zero_star": {"direction": CFGZeroStar(), "adjust": (ZeroInit(1),)},
+    "tcfg": {"direction": TCFG()},
+    "cfg++": {"weight": CFGPlusPlus(0.6)},
+    "linear": {"weight": Linear(1.0, 4.0)},
+    "cosine": {"weight": Cosine(4.0)},
+    "interval": {"weight": Interval(4.0, 0.1, 5.0)},
+    "rescale": {"adjust": Rescale(0.7)},
+}
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1, keepdim=True)
+
+
+def weight_of(method: str, times: list[float], k: int) -> float:
+    (a, s), (a_s, s_s) = SCHEDULE(times[k]), SCHEDULE(times[k + 1])
+    p = (times[k] - times[0]) / (times[-2] - times[0])
+    return {
+        "cfg++": 0.6 * a_s / (a_s - a * s_s / s) - 1,
+        "linear": 3 * p,
+        "cosine": 3 * (1 - math.cos(math.pi * p)) / 2,
+        "interval": 3.0 * (0.1 <= s / a <= 5),
+    }.get(method, 2.0)
+
+
+def direction_of(method: str, x: Tensor, a: float, s: float, c: Tensor, r: Tensor,
+                 kept: dict[str, Tensor]) -> Tensor:  # fmt: skip
+    eps_c, eps_r = (x - a * c) / s, (x - a * r) / s
+    if method == "apg":
+        d = kept["mean"] = c - r - 0.5 * kept.get("mean", torch.zeros_like(c))
+        d = d * (0.4 / d.norm(dim=1, keepdim=True)).clamp_max(1)
+        along = dot(d, c) / dot(c, c) * c
+        return d - along + 0.2 * along
+    if method == "zero_star":
+        return -s / a * (eps_c - dot(eps_c, eps_r) / dot(eps_r, eps_r) * eps_r)
+    if method == "tcfg":
+        second = torch.linalg.svd(torch.stack([eps_c, eps_r], 1)).Vh[:, 1]
+        return -s / a * (eps_c - (eps_r - dot(eps_r, second) * second))
+    return c - r
+
+
+def rectified(rectify: str | None, k: Tensor, delta: Tensor, lag: Tensor | None,
+              signs: Callable[[], Tensor]) -> Tensor:  # fmt: skip
+    def forward(v: Tensor) -> Tensor:
+        return (k @ v[:, :, None])[:, :, 0]
+
+    def backward(v: Tensor) -> Tensor:
+        return (k.mT @ v[:, :, None])[:, :, 0]
+
+    if rectify is None:
+        return delta
+    if rectify == "paper":
+        return k.sum(1) * delta
+    if rectify == "vjp":
+        return backward(delta)
+    if rectify in ("diagonal", "diagonal_batched"):
+        z = signs()
+        return z * (backward(z) if rectify == "diagonal" else forward(z)) * delta
+    if rectify == "fd" or lag is None:
+        return forward(delta)
+    share = dot(delta, lag) / dot(lag, lag)
+    gain = dot(forward(lag), lag) / dot(lag, lag)
+    return share * forward(lag) + gain * (delta - share * lag)
+
+
+def adjusted(method: str, k: int, x: Tensor, a: float, s: float, guided: Tensor,
+             c: Tensor) -> Tensor:  # fmt: skip
+    if method == "zero_star" and k == 0:
+        return x / a  # eps = 0
+    if method == "rescale":
+        eps, eps_c = (x - a * guided) / s, (x - a * c) / s
+        ratio = eps_c.std(1, keepdim=True) / eps.std(1, keepdim=True)
+        return (x - s * (0.7 * ratio + 0.3) * eps) / a
+    return guided
+
+
+def by_hand(method: str, rectify: str | None, x: Tensor, times: list[float]) -> Tensor:
+    kept: dict[str, Tensor] = {}
+    probes = SampleNoise(SEEDS, "probes")
+    for k, (t, t_s) in enumerate(pairwise(times)):
+        (a, s), (a_s, s_s) = SCHEDULE(t), SCHEDULE(t_s)
+        c, w = MIXTURE.denoised(x, a, s, LABELS), weight_of(method, times, k)
+        guided = c
+        if w:
+            r = MIXTURE.denoised(x, a, s, NULL)
+            delta = direction_of(method, x, a, s, c, r, kept)
+            # Samples are apart, so the Jacobian of their sum holds each one's: (i, sample, j).
+            jacobian = torch.autograd.functional.jacobian(
+                lambda v, a=a, s=s: MIXTURE.denoised(v, a, s, LABELS).sum(0), x
+            )
+            signs = lambda x=x: probes.signs(x)  # noqa: E731
+            term = rectified(rectify, a * jacobian.transpose(0, 1), delta,
+                             kept.get("delta"), signs)  # fmt: skip
+            kept["delta"] = delta
+            guided = adjusted(method, k, x, a, s, c + w * term, c)
+        x = a_s * guided + s_s / s * (x - a * guided)
+    return x
+
+
+@pytest.mark.parametrize("rectify", [None, *RECTIFIERS])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_and_rectifier_is_its_formula(method: str, rectify: str | None) -> None:
+    guidance = Guidance(**{"weight": 3.0, **METHODS[method]}, rectify=rectify)
+    engine = reg_engine.Engine(
+        MIXTURE.denoiser(prediction="epsilon", schedule=SCHEDULE), guidance=guidance,
+        solver="ddim", steps=STEPS, dtype=torch.float64, progress=False,
+    )  # fmt: skip
+    rows = engine.table.rows
+    times = [row.t for row in rows] + [rows[-1].s]
+    start = engine.table.init_scale * SampleNoise(SEEDS).normal(torch.empty(4, 2).double())
+    wanted = by_hand(method, rectify, start, times)
+    got = engine.sample(LABELS, SEEDS).samples
+    # A one-sided difference of step 1e-6 (rectifiers/difference.py), carried through the steps.
+    tolerance = 1e-4 if rectify in ("fd", "fd_batched", "diagonal_batched") else 1e-9
+    assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+    plain = by_hand(method, None, start, times)
+    assert rectify is None or (wanted - plain).abs().max() > 1e-2, "the rectifier must matter"
