@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .coefficients import COLUMNS, FIRST_B
 from .errors import InputError
 from .point import Point
 from .reference import per_sample
 
-__all__ = ["Adjustment", "Rescale", "ZeroInit"]
+__all__ = ["Adjustment", "Clip", "Rescale", "ZeroInit"]
 
 
 class Adjustment(Protocol):
@@ -25,6 +26,43 @@ class Adjustment(Protocol):
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
         """The corrected guided denoised, (B, *sample_shape)."""
         ...
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The guided denoised clipped to [-limit, limit] (`clip_sample`, `clip_denoised`).
+
+    As a solver's option, `solver_options={"clip": 1.0}`, it holds at every evaluation; as an
+    adjustment of Guidance where there is guidance.
+
+    Args:
+        limit: of the data, > 0.
+        keep_epsilon: step on with epsilon of the unclipped estimate, alpha_s clipped + sigma
+            epsilon, as DDIMScheduler does; otherwise with the one that belongs to the clipped
+            estimate. With x_s = a x + b denoised, that adds alpha_s/b times what was clipped off.
+
+    Raises:
+        InputError: a bad limit, or keep_epsilon with a solver of several stages.
+    """
+
+    limit: float = 1.0
+    keep_epsilon: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < float("inf"):
+            raise InputError("limit", f"is {self.limit}", "Give a positive number")
+
+    def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
+        clipped = guided.clamp(-self.limit, self.limit)
+        if not self.keep_epsilon:
+            return clipped
+        if point.table is None or point.step is None or point.table.shape[1] > FIRST_B + 1:
+            raise InputError(
+                "keep_epsilon", "is for solvers of one stage without history", "Use 'ddim'"
+            )
+        row = point.table.index_select(0, point.step.reshape(1))[0]
+        a, alpha, b = row[COLUMNS.index("a")], row[COLUMNS.index("alpha")], row[FIRST_B]
+        return guided + (b + a * alpha) / b * (clipped - guided)
 
 
 @dataclass(frozen=True)

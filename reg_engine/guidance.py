@@ -29,7 +29,7 @@ class Guidance:
         reference: Unconditional(), BadModel(denoiser) or Classifier(net).
         rectify: None (plain guidance), an estimator's name, "auto", or a Rectifier.
         direction: Delta() (CFG), APG(), CFGZeroStar() or TCFG().
-        adjust: corrections of the guided estimate, in order: Rescale(), ZeroInit().
+        adjust: corrections of the guided estimate, in order: Rescale(), ZeroInit(), Clip().
 
     Raises:
         InputError: an unknown name, or something that is no weight, reference, direction or

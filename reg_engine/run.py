@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranges
+from .adjustments import Clip
 from .conditioning import Cond
 from .denoisers import Denoiser
 from .guidance import EVALUATIONS, Guidance
@@ -58,6 +59,7 @@ class Run:
         self.weights, self.coefficients = weights, coefficients
         self.device, self.dtype, self.backend = coefficients.device, dtype, backend
         self.batch_size, self.memory_budget = batch_size, memory_budget
+        self.clip = Clip(table.clip, table.keep_epsilon) if table.clip is not None else None
         self.modes = self._modes()
         self._rectifier, self._reason = self._chosen()
 
@@ -123,6 +125,9 @@ class Run:
                 for adjustment in self.guidance.adjust:
                     guided = adjustment(point, guided, cond)
                 cond, term = guided, None
+            if self.clip is not None:
+                guided = cond if term is None else cond + w * term
+                cond, term = self.clip(point, guided, cond), None
             state.step(point.step, cond, term, drawn, self.backend)
 
     def _modes(self) -> tuple[str, ...]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import TinyNet, flow_point, pair, tiny
+from nets import SHAPE, TinyNet, flow_point, pair, tiny
 
 import reg_engine
-from reg_engine import Guidance, InputError
-from reg_engine.adjustments import Rescale, ZeroInit
+from reg_engine import Engine, Guidance, InputError
+from reg_engine.adjustments import Clip, Rescale, ZeroInit
+from reg_engine.schedules import VPLinear
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 QUIET = {"progress": False}
+DOUBLE = {"progress": False, "dtype": torch.float64}
 
 
 def test_rescale_one_keeps_the_deviation_of_cond() -> None:
@@ -57,6 +59,37 @@ def test_zero_init_stands_still() -> None:
     still = ZeroInit(4)(p, cond, cond)
     assert p.to_prediction(still).abs().max() < 1e-12
     assert ZeroInit(3)(p, cond, cond) is cond
+
+
+def test_clipping_holds_at_every_evaluation() -> None:
+    """Without guidance, x_s = a x + b clip(denoised), written out; at scale 3 it bites too."""
+    model = tiny("sample", VPLinear(), net=TinyNet().double())
+    unit = torch.randn(5, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for keep in (False, True):
+        options = {"clip": 0.4, "keep_epsilon": keep}
+        engine = Engine(model, scale=1.0, solver="ddim", steps=5, solver_options=options, **DOUBLE)
+        got = engine.sample(LABELS, noise=unit).samples
+        x = engine.table.init_scale * unit
+        for row in engine.table.rows:
+            with torch.no_grad():
+                raw = model(x, row.t, LABELS)
+            clipped = raw.clamp(-0.4, 0.4)
+            assert (raw != clipped).any() and (raw == clipped).any()
+            epsilon = (x - row.alpha * (raw if keep else clipped)) / row.sigma
+            x = row.alpha_s * clipped + row.sigma_s * epsilon
+        assert torch.allclose(got, x, rtol=1e-9, atol=1e-9)
+        again = Engine(model, scale=3.0, solver="ddim", steps=5, solver_options=options, **DOUBLE)
+        assert again.sample(LABELS, noise=unit).samples.abs().max() <= 0.4 + 1e-12
+
+
+def test_clipping_as_an_adjustment() -> None:
+    p = flow_point()
+    cond, guided = pair(p)
+    assert Clip(0.1)(p, guided, cond).abs().max() == 0.1
+    with pytest.raises(InputError, match="keep_epsilon"):
+        Clip(0.1, keep_epsilon=True)(p, guided, cond)
+    with pytest.raises(InputError, match="limit"):
+        Clip(0.0)
 
 
 def test_options_are_checked() -> None:

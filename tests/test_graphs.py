@@ -165,6 +165,14 @@ def test_one_recording_a_mode() -> None:
     assert recorder.recorded == 4
 
 
+def test_clipped_estimates() -> None:
+    options = {"clip": 0.2, "keep_epsilon": True, "eta": 0.5}
+    choices = {"solver": "ddim", "schedule": schedules.VPLinear(), "solver_options": options}
+    eager, captured, _ = pair(tiny("sample", schedules.VPLinear()), scale=2.0, **choices)
+    same(eager, captured)
+    assert (eager.sample([0]).samples.abs().max() - 0.2).abs() < 1e-6  # the last step returns it
+
+
 def test_a_weight_that_changes_from_row_to_row() -> None:
     eager, captured, _ = pair(guidance=Guidance(Cosine(3.0), rectify="vjp"))
     same(eager, captured)

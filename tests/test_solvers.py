@@ -27,6 +27,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("heun", {"s_churn": 4.0, "s_tmin": 0.1, "s_tmax": 5.0}),
     ("dpmpp_2m", {}),
     ("dpmpp_2m", {"lower_order_final": False}),
+    ("dpmpp_2m_sde", {}),
+    ("unipc", {}),
+    ("unipc", {"order": 3, "variant": "bh1", "lower_order_final": False}),
     ("flow_euler", {}),
     ("flow_heun", {}),
 ]
@@ -190,6 +193,8 @@ def test_evaluations_and_history() -> None:
         "euler_ancestral": one,
         "heun": (39, 2),
         "dpmpp_2m": (20, 2),
+        "dpmpp_2m_sde": (20, 2),
+        "unipc": (20, 3),
         "pndm": (29, 13),
     }
     short = table("pndm", VPLinear(), 20, skip_prk=True)
@@ -243,6 +248,13 @@ def test_a_solver_may_be_given_itself() -> None:
         ("ddim", EDM(), 8, {"eta": "1"}, "eta"),
         ("ddim", EDM(), 8, {"eta": True}, "eta"),
         ("ddpm", EDM(), 8, {"variance": "larger"}, "large"),
+        ("unipc", EDM(), 8, {"order": 2.5}, "order"),
+        ("unipc", EDM(), 8, {"order": 4}, "order"),
+        ("unipc", EDM(), 8, {"variant": "bh3"}, "variant"),
+        ("ddim", EDM(), 8, {"clip": 0.0}, "clip"),
+        ("ddim", EDM(), 8, {"clip": "1"}, "clip"),
+        ("ddim", EDM(), 8, {"keep_epsilon": True}, "keep_epsilon"),
+        ("heun", EDM(), 8, {"clip": 1.0, "keep_epsilon": True}, "keep_epsilon"),
         ("pndm", EDM(), 8, {"skip_prk": 1}, "skip_prk"),
         ("pndm", EDM(), 3, {}, "skip_prk"),
         ("pndm", Flow(), 8, {}, "flow_heun"),

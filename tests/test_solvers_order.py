@@ -24,6 +24,7 @@ DETERMINISTIC: list[tuple[str, dict[str, Any]]] = [
     ("euler", {}),
     ("heun", {}),
     ("dpmpp_2m", {}),
+    ("unipc", {}),
     ("flow_euler", {}),
     ("flow_heun", {}),
 ]
@@ -64,6 +65,23 @@ def test_order_of_convergence(name: str, options: dict[str, Any], schedule: Sche
     assert slope == pytest.approx(SOLVERS[name].order, abs=0.15), errors
 
 
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unipc_converges_with_one_order_more(order: int, variant: str) -> None:
+    """The corrector adds one (Zhao et al. 2023, Thm. 3.1)."""
+    schedule, start = VPLinear(), np.array([[-1.7, 0.4], [0.5, -0.9]])
+    options = {"order": order, "variant": variant, "lower_order_final": False}
+    counts, errors = (64, 128, 256, 512), []
+    for steps in counts:
+        times = schedule.time_of(karras(10.0, 0.1, steps + 1))
+        built = table("unipc", schedule, steps, times=times, **options)
+        alphas = schedule(times[[0, -1]])[0]
+        exact = alphas[1] * exact_flow(start / alphas[0], 10.0, 0.1)
+        errors.append(np.sqrt(np.mean((run(built, denoise, start) - exact) ** 2)))
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(order + 1, abs=0.15), errors
+
+
 def exact_flow(x: np.ndarray, first: float, last: float) -> np.ndarray:
     """x/alpha at noise level n = `last`, from `first`: d(x/alpha)/dn = (x/alpha - denoised)/n."""
 
@@ -75,7 +93,7 @@ def exact_flow(x: np.ndarray, first: float, last: float) -> np.ndarray:
     return solved.y[:, -1].reshape(-1, 2)
 
 
-@pytest.mark.parametrize("name", ["flow_euler", "flow_heun", "heun", "euler", "dpmpp_2m"])
+@pytest.mark.parametrize("name", ["flow_euler", "flow_heun", "heun", "euler", "dpmpp_2m", "unipc"])
 def test_flow_solvers_start_at_pure_noise(name: str) -> None:
     """From t = 1, where alpha = 0, to t = 0.1 the error falls, and nothing is divided by zero."""
     schedule = Flow()
@@ -102,6 +120,7 @@ def test_flow_solvers_start_at_pure_noise(name: str) -> None:
         ("ddim", {"eta": 1.0}, 1.0),
         ("ddim", {"eta": 0.5}, 1.0),
         ("euler_ancestral", {}, 1.0),
+        ("dpmpp_2m_sde", {}, 2.0),
         ("heun", {"s_churn": 10.0}, 2.0),
     ],
 )
@@ -144,6 +163,7 @@ def sampling_floor() -> float:
         ("ddpm", {}, Cosine(spacing="trailing")),
         ("ddim", {"eta": 1.0}, VPLinear(spacing="trailing")),
         ("euler_ancestral", {}, EDM()),
+        ("dpmpp_2m_sde", {}, EDM()),
         ("heun", {"s_churn": 10.0}, EDM()),
     ],
 )

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 from ..errors import InputError
 from ..schedules import Schedule
-from .onestep import Place, places_at, step
+from .onestep import Place, places_at, posterior_deviation, step
 from .tables import Row
 
-__all__ = ["dpmpp_2m", "pndm"]
+__all__ = ["dpmpp_2m", "dpmpp_2m_sde", "pndm"]
 
 # Adams-Bashforth weights of the newest d first, by the number of d known.
 ADAMS = (
@@ -35,6 +35,23 @@ def dpmpp_2m(
     denoised + r/2 (denoised - denoised_previous). First order: the first step, a last one to sigma
     = 0, and any last one with euler_at_final, or with lower_order_final and fewer than 15 steps.
     """
+    return _extrapolated(schedule, times, 0.0, lower_order_final, euler_at_final)
+
+
+def dpmpp_2m_sde(
+    schedule: Schedule, times: Sequence[float], lower_order_final: bool, euler_at_final: bool
+) -> list[Row]:
+    """SDE-DPM-Solver++ 2M (ibid., App. B.6): the same, on steps with the posterior's noise."""
+    return _extrapolated(schedule, times, 1.0, lower_order_final, euler_at_final)
+
+
+def _extrapolated(
+    schedule: Schedule,
+    times: Sequence[float],
+    eta: float,
+    lower_order_final: bool,
+    euler_at_final: bool,
+) -> list[Row]:
     places = places_at(schedule, times)
     last = len(places) - 2
     low_end = euler_at_final or (lower_order_final and len(places) - 1 < FEW_STEPS)
@@ -42,7 +59,7 @@ def dpmpp_2m(
     previous = math.inf  # h of the step before; none yet
     for index, (t, s) in enumerate(pairwise(places)):
         h = math.log(t.level / s.level) if s.sigma else math.inf
-        row = step(t, s)
+        row = step(t, s, eta * posterior_deviation(t, s))
         if math.isfinite(h) and math.isfinite(previous) and not (low_end and index == last):
             half = h / previous / 2
             row = replace(row, b=(row.b[0] * (1 + half), -row.b[0] * half))

@@ -21,7 +21,16 @@ from itertools import pairwise
 from ..schedules import Schedule
 from .tables import Row
 
-__all__ = ["Place", "ancestral", "ddpm", "flow_heun", "heun", "places_at", "step"]
+__all__ = [
+    "Place",
+    "ancestral",
+    "ddpm",
+    "flow_heun",
+    "heun",
+    "places_at",
+    "posterior_deviation",
+    "step",
+]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, choice
 from ..schedules import Flow, Schedule
-from . import multistep, onestep
+from . import multistep, onestep, unipc
 from .tables import Row, Table
 
 __all__ = ["SOLVERS", "Option", "Solver", "table"]
@@ -17,7 +17,8 @@ __all__ = ["SOLVERS", "Option", "Solver", "table"]
 
 @dataclass(frozen=True)
 class Option:
-    """What an option may be: one of `known`, a bool (where the default is), or in [low, high]."""
+    """What an option may be: one of `known`, of the default's type if that is a bool or an int, and
+    in [low, high]."""
 
     default: Any
     known: tuple[str, ...] = ()
@@ -37,6 +38,12 @@ class Option:
             raise InputError(
                 name, f"is {value!r}", f"Give a number in [{self.low:g}, {self.high:g}]"
             )
+        if isinstance(self.default, int):
+            if value != int(value):
+                raise InputError(
+                    name, f"is {value!r}", f"Give an integer, {self.default} by default"
+                )
+            return int(value)
         return float(value)
 
 
@@ -107,6 +114,18 @@ SOLVERS: dict[str, Solver] = {
         Solver("euler_ancestral", 1.0, True, _ancestral),
         Solver("heun", 2.0, False, onestep.heun, _CHURN, {"s_noise": 1.0}),
         Solver("dpmpp_2m", 2.0, False, multistep.dpmpp_2m, _DPM),
+        Solver("dpmpp_2m_sde", 2.0, True, multistep.dpmpp_2m_sde, _DPM),
+        Solver(
+            "unipc",
+            2.0,
+            False,
+            unipc.unipc,
+            {
+                "order": Option(2, low=1, high=3),
+                "variant": Option("bh2", ("bh1", "bh2")),
+                "lower_order_final": Option(True),
+            },
+        ),
         Solver("flow_euler", 1.0, False, _plain, flow_only=True),
         Solver("flow_heun", 2.0, False, onestep.flow_heun, flow_only=True),
     )
@@ -119,6 +138,8 @@ def table(
     steps: int,
     *,
     times: Sequence[float] | None = None,
+    clip: float | None = None,
+    keep_epsilon: bool = False,
     **options: Any,
 ) -> Table:
     """The checked rows of `solver` on `schedule`.
@@ -128,6 +149,7 @@ def table(
         schedule: t -> (alpha_t, sigma_t).
         steps: number of steps >= 1 (not of evaluations: see len(table.rows)).
         times: steps + 1 times, strictly from noisy to clean; None = schedule.grid(steps).
+        clip, keep_epsilon: clip the denoised estimates, see Table.
         options: the solver's own, as in SOLVERS[name].options.
 
     Raises:
@@ -156,7 +178,10 @@ def table(
     rows = tuple(solver.build(schedule, grid, **values))
     exact = all(values[name] == value for name, value in solver.marginal_options.items())
     scale = _init_scale(schedule, float(grid[0]), rows[0], values.get("s_noise", 1.0))
-    return Table(solver.name, solver.order, rows, scale, exact)
+    if clip is not None:
+        clip = Option(1.0).check("clip", clip)
+    keep_epsilon = Option(False).check("keep_epsilon", keep_epsilon)
+    return Table(solver.name, solver.order, rows, scale, exact, clip, keep_epsilon)
 
 
 def _init_scale(schedule: Schedule, start: float, first: Row, s_noise: float) -> float:

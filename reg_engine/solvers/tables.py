@@ -72,6 +72,8 @@ class Table:
         init_scale: the first state is init_scale times unit noise.
         preserves_marginals: False where noise of another deviation than sigma_s is wanted (ddpm's
             "large" variance, heun's s_noise); then only the signal part alpha_s is demanded.
+        clip: the denoised estimates are clipped to [-clip, clip] before they are used; None: not.
+        keep_epsilon: the direction of a step stays that of the estimate before it was clipped.
 
     Raises:
         InputError: a row that does not do what it says.
@@ -82,6 +84,8 @@ class Table:
     rows: tuple[Row, ...]
     init_scale: float
     preserves_marginals: bool = True
+    clip: float | None = None
+    keep_epsilon: bool = False
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -100,6 +104,12 @@ class Table:
                 f"The first row starts at alpha = {first.alpha:g}, sigma = {first.sigma:g}",
             )
         self._check_marginals()
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError("clip", f"is {self.clip}", "Give a positive number, or None")
+        if self.keep_epsilon and (self.clip is None or self.history > 1):
+            raise InputError(
+                "keep_epsilon", f"does not suit {self.solver!r}", "Use it with 'ddim' and clip"
+            )
 
     @property
     def history(self) -> int:
