@@ -5,6 +5,7 @@ An adjustment is a value: `adjustment(point, guided, cond) -> guided`, in denois
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from .coefficients import COLUMNS, FIRST_B
 from .errors import InputError
 from .point import Point
 from .reference import per_sample
+from .values import as_bool, as_float, as_int, store
 
 __all__ = ["Adjustment", "Clip", "Rescale", "ZeroInit"]
 
@@ -49,8 +51,9 @@ class Clip:
     keep_epsilon: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.limit < float("inf"):
-            raise InputError("limit", f"is {self.limit}", "Give a positive number")
+        remedy = "Give a positive number"
+        limit = as_float("limit", self.limit, remedy, lambda v: 0 < v < math.inf)
+        store(self, limit=limit, keep_epsilon=as_bool("keep_epsilon", self.keep_epsilon))
 
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
         clipped = guided.clamp(-self.limit, self.limit)
@@ -76,10 +79,8 @@ class Rescale:
     share: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise InputError(
-                "share", f"is {self.share}", "Give a number in [0, 1]; 0.7 is published"
-            )
+        remedy = "Give a number in [0, 1]; 0.7 is published"
+        store(self, share=as_float("share", self.share, remedy, lambda v: 0 <= v <= 1))
 
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
         prediction = point.to_prediction(guided)
@@ -99,8 +100,7 @@ class ZeroInit:
     evaluations: int = 1
 
     def __post_init__(self) -> None:
-        if self.evaluations < 0:
-            raise InputError("evaluations", f"is {self.evaluations}", "Give a number >= 0")
+        store(self, evaluations=as_int("evaluations", self.evaluations, 0))
 
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
         if point.index >= self.evaluations:

@@ -17,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import as_seeds, known_names
 from .directions import Direction
 from .engine import Engine
 from .errors import InputError
 from .plan import MODES, Plan
 from .point import Point
-from .rectifiers import Rectifier, make
+from .rectifiers import Rectifier, make, name_of
 from .rectifiers.auto import choose
+from .values import as_float
 
 __all__ = ["calibrate"]
 
@@ -41,12 +43,12 @@ class _Recorder:
     """
 
     inner: str | Rectifier
-    budget: int | None
+    budget: float | None
     lost: dict[int, dict[str, list[Tensor]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return self.inner if isinstance(self.inner, str) else self.inner.name
+        return self.inner if isinstance(self.inner, str) else name_of(self.inner)
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         if self.inner == "auto":
@@ -98,8 +100,9 @@ def calibrate(
     Raises:
         InputError: a bad argument, or guidance that is never rectified.
     """
+    known_names(choices, Engine.__init__, "calibrate")
     _check(tolerance, choices)
-    seeds = None if seeds is None else list(seeds)
+    seeds = as_seeds(seeds, cond)
     plain = Engine(model, **choices)
     rectify = plain.guidance.rectify
     if rectify is None or "reg" not in plain.modes:
@@ -134,10 +137,8 @@ def calibrate(
 
 
 def _check(tolerance: float, choices: dict[str, Any]) -> None:
-    if not (isinstance(tolerance, float) and 0 < tolerance < 1):
-        raise InputError(
-            "tolerance", f"is {tolerance!r}", "Give a number between 0 and 1, such as 0.02"
-        )
+    remedy = "Give a number between 0 and 1, such as 0.02"
+    as_float("tolerance", tolerance, remedy, lambda v: 0 < v < 1)
     if choices.get("plan") is not None:
         raise InputError("plan", "is what calibration finds", "Leave it out")
 

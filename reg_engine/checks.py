@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,8 +16,10 @@ from .errors import InputError, NumericalError
 from .guidance import Guidance
 from .plan import Plan
 from .rectifiers import Rectifier
+from .schedules import Schedule
 from .solvers import Table
 from .stats import Stats
+from .values import as_int, as_tuple, shown
 from .weights import Constant
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "as_dtype",
     "as_guidance",
     "as_noise",
+    "as_options",
     "as_plan",
     "as_postprocess",
+    "as_schedule",
     "as_seeds",
     "known_names",
     "postprocessed",
@@ -44,17 +47,11 @@ def as_seeds(seeds: Iterable[int] | None, cond: Any) -> list[int]:
             cond = {k: torch.as_tensor(v) for k, v in cond.items()}
             return list(range(size(cond))) if cond else [0]
         return list(range(len(cond))) if hasattr(cond, "__len__") and _has_rows(cond) else [0]
-    try:
-        values = [operator.index(s) for s in seeds]
-    except TypeError as error:
-        raise InputError(
-            "seeds", f"must be integers ({error})", "Give range(n) or a list"
-        ) from error
+    values = as_tuple("seeds", seeds, "Give integers: range(n) or a list")
     if not values:
         raise InputError("seeds", "is empty", "Give one seed a sample, for example range(16)")
-    if min(values) < 0 or max(values) >= 2**63:
-        raise InputError("seeds", "holds a value outside [0, 2^63)", "Give non-negative integers")
-    return values
+    remedy = "Give non-negative integers below 2^63"
+    return [as_int("seeds", value, 0, remedy) for value in values]
 
 
 def _has_rows(cond: Any) -> bool:
@@ -63,21 +60,17 @@ def _has_rows(cond: Any) -> bool:
 
 def as_batch_size(batch_size: int | None) -> int | None:
     """None, or an integer >= 1."""
-    if batch_size is None:
-        return None
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise InputError("batch_size", f"is {batch_size!r}", "Give an integer >= 1, or None")
-    return batch_size
+    return None if batch_size is None else as_int("batch_size", batch_size)
 
 
 def as_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """The state's dtype: float32 unless float64 is asked for."""
     if dtype is None:
         return torch.float32
-    if dtype not in (torch.float32, torch.float64):
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
         raise InputError(
             "dtype",
-            f"is {dtype}",
+            f"is {shown(dtype)}",
             "The state is float32 or float64; cast the network for half precision",
         )
     return dtype
@@ -109,21 +102,24 @@ def as_noise(
     return noise.to(dtype)
 
 
-def as_device(
-    device: str | torch.device | None, own: torch.device | None, modules: Iterable[nn.Module]
-) -> torch.device:
+def as_device(device: Any, own: torch.device | None, modules: Iterable[nn.Module]) -> torch.device:
     """Where to run: `device`, to which the modules are moved, or where they are already."""
+    remedy = "Give 'cpu', or 'cuda' where torch.cuda.is_available()"
     if device is None:
-        return own or torch.device("cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            "device",
-            f"{device!r} cannot be used ({str(error).splitlines()[0]})",
-            "Give 'cpu', or 'cuda' where torch.cuda.is_available()",
-        ) from error
+        place = own or torch.device("cpu")
+    elif isinstance(device, bool):  # torch takes it for the number of a device
+        raise InputError("device", f"is {device}", remedy)
+    else:
+        try:
+            place = torch.device(device)
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+            problem = f"{shown(device)} cannot be used ({str(error).splitlines()[0]})"
+            raise InputError("device", problem, remedy) from error
+    if place.type == "meta":
+        raise InputError("device", "'meta' holds shapes and no values", remedy)
+    if device is None:
+        return place
     for module in modules:
         module.to(place)
     return place
@@ -163,11 +159,33 @@ def as_guidance(
     return guidance
 
 
+def as_options(solver_options: Any) -> dict[str, Any]:
+    """The solver's options by name; None = none."""
+    if solver_options is None:
+        return {}
+    if not isinstance(solver_options, Mapping) or not all(
+        isinstance(k, str) for k in solver_options
+    ):
+        raise InputError("solver_options", f"is {shown(solver_options)}", "Give a dict of names")
+    if both := {"solver", "schedule", "steps"} & set(solver_options):
+        raise InputError(min(both), "is no solver option", "Give it beside solver_options")
+    return dict(solver_options)
+
+
 def as_plan(plan: Plan | None) -> Plan:
     """The plan; None = Plan.full()."""
     if plan is not None and not isinstance(plan, Plan):
         raise InputError("plan", f"is a {type(plan).__name__}", "Give a reg_engine.Plan")
     return plan or Plan.full()
+
+
+def as_schedule(schedule: Any, model: Denoiser) -> Schedule:
+    """The schedule to sample in; None = the model's own."""
+    if schedule is None:
+        return model.schedule
+    if not isinstance(schedule, Schedule):
+        raise InputError("schedule", f"is {shown(schedule)}", "Give one of reg_engine.schedules")
+    return schedule
 
 
 def known_names(names: Iterable[str], function: Callable[..., Any], called: str) -> None:

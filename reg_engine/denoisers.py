@@ -14,6 +14,7 @@ from .conditioning import Cond
 from .errors import EstimatorError, InputError, choice
 from .preconditioning import INPUT_SCALINGS, PREDICTIONS, preconditioning
 from .schedules import Schedule
+from .values import as_float, as_int, as_tuple, shown
 
 __all__ = ["Denoiser", "Place"]
 
@@ -65,8 +66,8 @@ class Denoiser:
         num_classes: int | None = None,
         input_scaling: str | None = None,
     ) -> None:
-        if not callable(net):
-            raise InputError("net", f"{type(net).__name__} is not callable", "Give net(x, t, cond)")
+        if not callable(net) or isinstance(net, type):
+            raise InputError("net", f"is {shown(net)}", "Give a function net(x, t, cond)")
         if not isinstance(schedule, Schedule):
             raise InputError(
                 "schedule", f"is a {type(schedule).__name__}", "Give one of reg_engine.schedules"
@@ -74,16 +75,17 @@ class Denoiser:
         self.net = net
         self.prediction = choice("prediction", prediction, PREDICTIONS)
         self.schedule = schedule
-        self.sample_shape = tuple(int(n) for n in sample_shape)
-        if any(n < 1 for n in self.sample_shape):
-            raise InputError("sample_shape", f"is {self.sample_shape}", "Give positive sizes")
-        if not (math.isfinite(sigma_data) and sigma_data > 0):
-            raise InputError("sigma_data", f"is {sigma_data}", "Give a positive number")
+        sizes = as_tuple("sample_shape", sample_shape, "Give sizes, such as (3, 32, 32)")
+        self.sample_shape = tuple(as_int("sample_shape", size) for size in sizes)
+        if not sizes:
+            raise InputError("sample_shape", "is empty", "Give (1,) for samples of one number")
         if input_scaling is not None:
             choice("input_scaling", input_scaling, INPUT_SCALINGS)
         self.null_cond = null_cond
-        self.sigma_data = float(sigma_data)
-        self.num_classes = num_classes
+        self.sigma_data = as_float(
+            "sigma_data", sigma_data, "Give a positive number", lambda v: 0 < v < math.inf
+        )
+        self.num_classes = None if num_classes is None else as_int("num_classes", num_classes)
         self.input_scaling = input_scaling
         self._views: list[Denoiser] = []  # on other schedules
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .errors import InputError
 from .point import Point
 from .reference import per_sample
+from .values import as_float, store
 
 __all__ = ["APG", "DIRECTIONS", "TCFG", "CFGZeroStar", "Delta", "Direction"]
 
@@ -55,14 +55,13 @@ class APG:
     parallel: float = 0.0
 
     def __post_init__(self) -> None:
-        if not -1 < self.momentum < 1:
-            raise InputError("momentum", f"is {self.momentum}", "Give a number between -1 and 1")
-        if not self.radius > 0:
-            raise InputError("radius", f"is {self.radius}", "Give a positive norm, inf = no limit")
-        if not (math.isfinite(self.parallel) and self.parallel >= 0):
-            raise InputError(
-                "parallel", f"is {self.parallel}", "Give a share >= 0, usually in [0, 1]"
-            )
+        remedy = "Give a number between -1 and 1"
+        momentum = as_float("momentum", self.momentum, remedy, lambda v: -1 < v < 1)
+        remedy = "Give a positive norm, inf = no limit"
+        radius = as_float("radius", self.radius, remedy, lambda v: v > 0)
+        remedy = "Give a share >= 0, usually in [0, 1]"
+        parallel = as_float("parallel", self.parallel, remedy, lambda v: 0 <= v < math.inf)
+        store(self, momentum=momentum, radius=radius, parallel=parallel)
 
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         delta = cond - ref

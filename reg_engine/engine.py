@@ -21,8 +21,10 @@ from .checks import (
     as_dtype,
     as_guidance,
     as_noise,
+    as_options,
     as_plan,
     as_postprocess,
+    as_schedule,
     as_seeds,
     known_names,
     postprocessed,
@@ -39,6 +41,7 @@ from .run import Run
 from .schedules import Schedule
 from .solvers import Solver, Table, table
 from .stats import Output, Stats
+from .values import as_bool, as_budget
 from .weights import weights_of
 
 __all__ = ["Engine", "sample"]
@@ -54,7 +57,7 @@ class Engine(Run):
         rectify: None, "auto", an estimator's name, or a Rectifier.
         plan: a Plan; None = Plan.full().
         solver: a name in SOLVERS; `solver_options` are its own (ddim: eta; heun: s_churn, ...).
-        steps: number of solver steps >= 1.
+        steps: number of solver steps >= 1; None = as many as solver_options' `times` have, or 32.
         schedule: the schedule to sample in; None = the model's own.
         batch_size: samples a batch; None = all at once. Results do not depend on it.
         device: where to run; None = where the network is. The network is moved there.
@@ -82,12 +85,12 @@ class Engine(Run):
         plan: Plan | None = None,
         solver: str | Solver = "heun",
         solver_options: dict[str, Any] | None = None,
-        steps: int = 32,
+        steps: int | None = None,
         schedule: Schedule | None = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-        memory_budget: int | None = None,
+        memory_budget: float | None = None,
         backend: str | None = None,
         capture: bool | str = "auto",
         compile: bool = False,
@@ -95,9 +98,9 @@ class Engine(Run):
         progress: bool = True,
     ) -> None:
         network = as_denoiser(model)
-        denoiser = network.on(schedule or network.schedule)
+        denoiser = network.on(as_schedule(schedule, network))
         chosen = as_guidance(scale, guidance, rectify)
-        rows: Table = table(solver, denoiser.schedule, steps, **(solver_options or {}))
+        rows: Table = table(solver, denoiser.schedule, steps, **as_options(solver_options))
         weights = weights_of(chosen.weight, rows)  # type: ignore[arg-type]
         dtype = as_dtype(dtype)
         modules = (*network.modules, *chosen.reference.modules)
@@ -119,13 +122,13 @@ class Engine(Run):
             dtype,
             ops.resolve(device, backend),
             as_batch_size(batch_size),
-            memory_budget,
+            as_budget(memory_budget),
         )
         self._modules = modules
         self._graphs, self._uncaptured = graphs_for(capture, device)
-        self._compiled = Compiled(network.modules) if compile else nullcontext()
+        self._compiled = Compiled(network.modules) if as_bool("compile", compile) else nullcontext()
         self.postprocess = as_postprocess(postprocess)
-        self.progress = progress
+        self.progress = as_bool("progress", progress)
 
     def sample(
         self, cond: Any, seeds: Iterable[int] | None = None, noise: Tensor | None = None

@@ -52,7 +52,7 @@ class CaptureError(RegEngineError, RuntimeError):
 def choice(argument: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is one of `known`, else raise InputError proposing the closest name."""
     names = sorted(known)
-    if value in names:
+    if isinstance(value, str) and value in names:
         return value
     close = difflib.get_close_matches(str(value), names, n=1)
     hint = f"Did you mean {close[0]!r}? Known" if close else "Known"

@@ -20,6 +20,7 @@ from .conditioning import Cond, signature
 from .errors import CaptureError, InputError
 from .noise import SampleNoise
 from .stats import Stats
+from .values import as_bool
 
 if TYPE_CHECKING:
     from .run import Run
@@ -36,8 +37,8 @@ def graphs_for(capture: bool | str, device: torch.device) -> tuple[Graphs | None
     Raises:
         InputError: `capture` is no choice, or is True where there are no CUDA graphs.
     """
-    if capture not in (True, False, "auto"):
-        raise InputError("capture", f"is {capture!r}", "Give True, False or 'auto'")
+    if not isinstance(capture, str) or capture != "auto":
+        capture = as_bool("capture", capture, "Give True, False or 'auto'")
     if capture is False:
         return None, "not captured: not asked for"
     if device.type == "cuda":

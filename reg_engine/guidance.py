@@ -15,9 +15,10 @@ from .errors import InputError
 from .point import Point
 from .rectifiers import Rectifier, resolve
 from .references import Reference, Unconditional
+from .values import as_tuple, shown, store
 from .weights import Constant, Weight
 
-__all__ = ["EVALUATIONS", "Guidance"]
+__all__ = ["EVALUATIONS", "Guidance", "as_state"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class Guidance:
     adjust: tuple[Adjustment, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.weight, type):
+            raise InputError("weight", f"is {self.weight.__name__}", "Give a value of it")
         if not callable(self.weight):
-            object.__setattr__(self, "weight", Constant(self.weight))
-        if not hasattr(self.reference, "denoised"):
+            store(self, weight=Constant(self.weight))
+        if not hasattr(self.reference, "denoised") or isinstance(self.reference, type):
             raise InputError(
                 "reference",
                 f"is a {type(self.reference).__name__}",
@@ -57,9 +60,28 @@ class Guidance:
                 f"is {self.direction!r}",
                 "Give Delta(), APG(), CFGZeroStar() or TCFG()",
             )
-        if callable(self.adjust):
-            object.__setattr__(self, "adjust", (self.adjust,))
+        remedy = "Give Rescale(), ZeroInit() or a tuple of such"
+        many = not callable(self.adjust) or isinstance(self.adjust, type)
+        adjust = as_tuple("adjust", self.adjust, remedy) if many else (self.adjust,)
+        for one in adjust:
+            if not callable(one) or isinstance(one, type):
+                raise InputError("adjust", f"holds {shown(one)}", remedy)
+        store(self, adjust=adjust)
         resolve(self.rectify)  # an unknown name dies here, not in the loop
+
+
+def as_state(argument: str, value: object, like: Tensor) -> Tensor:
+    """What a user's function returned, if it is a tensor like `like`, else InputError."""
+    if isinstance(value, Tensor) and value.shape == like.shape:
+        return value
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise InputError(
+        argument, f"returned {got} for states {tuple(like.shape)}", "Return tensors of that shape"
+    )
+
+
+def _checked(direction: Direction) -> Direction:
+    return lambda point, cond, ref: as_state("direction", direction(point, cond, ref), cond)
 
 
 Terms = tuple[Tensor, Tensor | None]  # cond, and what w multiplies (None: nothing)
@@ -72,7 +94,7 @@ def _cond(point: Point, direction: Direction, rectifier: Rectifier | None) -> Te
 
 def _cfg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
     ref, cond = point.stack(point.x)
-    delta = direction(point, cond, ref)
+    delta = _checked(direction)(point, cond, ref)
     point.memory["delta"] = delta
     return cond, delta
 
@@ -80,7 +102,11 @@ def _cfg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Ter
 def _reg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
     assert rectifier is not None  # the engine chose one, or the mode would be cfg
     with ranges.rectifier():
-        cond, rectified, delta = rectifier(point, direction)
+        result: object = rectifier(point, _checked(direction))
+        if not isinstance(result, tuple) or len(result) != 3:
+            got = f"returned a {type(result).__name__}"
+            raise InputError("rectify", got, "Return (cond, rectified, delta)")
+        cond, rectified, delta = (as_state("rectify", part, point.x) for part in result)
     point.memory["delta"] = delta
     return cond, rectified
 

@@ -13,11 +13,13 @@ import os
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, choice
 from .solvers import Table
+from .values import as_float, as_levels, as_tuple, store
 
 __all__ = ["MODES", "Plan"]
 
@@ -44,10 +46,14 @@ class Plan:
     report: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        if any(not math.isfinite(e) or e <= 0 for e in self.edges) or list(self.edges) != sorted(
-            set(self.edges)
-        ):
-            raise InputError("edges", f"are {self.edges}", "Give increasing noise levels > 0")
+        remedy = "Give increasing noise levels > 0"
+        edges = as_tuple("edges", self.edges, remedy)
+        edges = tuple(as_float("edges", e, remedy, lambda v: 0 < v < math.inf) for e in edges)
+        if any(low >= high for low, high in pairwise(edges)):
+            raise InputError("edges", f"are {edges}", remedy)
+        store(self, edges=edges, modes=as_tuple("modes", self.modes, "Give a tuple of modes"))
+        if not isinstance(self.report, Mapping):
+            raise InputError("report", f"is a {type(self.report).__name__}", "Give a dict")
         if len(self.modes) != len(self.edges) + 1:
             raise InputError(
                 "modes",
@@ -65,16 +71,13 @@ class Plan:
     @classmethod
     def interval(cls, lo: float, hi: float) -> Plan:
         """`cfg` below noise level lo, `reg` from lo to hi, `cond` above hi; 0 <= lo < hi <= inf."""
-        if not 0 <= lo < hi:
-            raise InputError(
-                "lo, hi", f"are {lo}, {hi}", "Give 0 <= lo < hi (noise levels sigma/alpha)"
-            )
+        lo, hi = as_levels(lo, hi)
         edges, modes = [], ["reg"]
         if lo > 0:
             edges, modes = [lo], ["cfg", "reg"]
         if math.isfinite(hi):
             edges, modes = [*edges, hi], [*modes, "cond"]
-        return cls(tuple(float(e) for e in edges), tuple(modes))
+        return cls(tuple(edges), tuple(modes))
 
     @classmethod
     def of_rows(cls, table: Table, modes: list[str], report: Mapping[str, Any]) -> Plan:
@@ -86,7 +89,7 @@ class Plan:
             levels[level] = max(mode, levels.get(level, mode), key=MODES.index)
         ordered = sorted(levels)
         edges, kept = [], [levels[ordered[0]]]
-        for low, high in zip(ordered, ordered[1:], strict=False):
+        for low, high in pairwise(ordered):
             if levels[high] != kept[-1]:
                 edges.append(math.sqrt(low * high))
                 kept.append(levels[high])
@@ -131,8 +134,9 @@ class Plan:
         remedy = "Give a file written by Plan.save or `reg-engine calibrate`"
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError("plan", f"{path} cannot be read ({error.strerror})", remedy) from error
+        except (OSError, TypeError) as error:
+            problem = getattr(error, "strerror", None) or error
+            raise InputError("plan", f"{path} cannot be read ({problem})", remedy) from error
         except ValueError as error:
             raise InputError("plan", f"{path} is not JSON ({error})", remedy) from error
         if not isinstance(data, dict) or data.get("format") != _FORMAT:

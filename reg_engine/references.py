@@ -15,6 +15,7 @@ from .denoisers import Denoiser
 from .errors import EstimatorError, InputError
 from .frozen import recording
 from .point import Point
+from .values import as_bool, shown, store
 
 __all__ = ["BadModel", "Classifier", "Reference", "Unconditional"]
 
@@ -112,8 +113,9 @@ class Classifier:
     on_clean_scale: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.net):
-            raise InputError("net", f"{type(self.net).__name__} is not callable", "Give net(x, t)")
+        if not callable(self.net) or isinstance(self.net, type):
+            raise InputError("net", f"is {shown(self.net)}", "Give a function net(x, t)")
+        store(self, on_clean_scale=as_bool("on_clean_scale", self.on_clean_scale))
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:

@@ -16,12 +16,12 @@ from . import ranges
 from .adjustments import Clip
 from .conditioning import Cond
 from .denoisers import Denoiser
-from .guidance import EVALUATIONS, Guidance
+from .guidance import EVALUATIONS, Guidance, as_state
 from .noise import SampleNoise
 from .plan import Plan
 from .point import Counter, Point
 from .progress import Progress
-from .rectifiers import Rectifier, make
+from .rectifiers import Rectifier, make, name_of
 from .rectifiers.auto import choose
 from .solvers import Table
 from .state import State
@@ -53,7 +53,7 @@ class Run:
         dtype: torch.dtype,
         backend: str,
         batch_size: int | None,
-        memory_budget: int | None,
+        memory_budget: float | None,
     ) -> None:
         self.denoiser, self.guidance, self.plan, self.table = denoiser, guidance, plan, table
         self.weights, self.coefficients = weights, coefficients
@@ -123,7 +123,7 @@ class Run:
             if self.guidance.adjust and not (isinstance(w, float) and w == 0):
                 guided = cond if term is None else cond + w * term
                 for adjustment in self.guidance.adjust:
-                    guided = adjustment(point, guided, cond)
+                    guided = as_state("adjust", adjustment(point, guided, cond), cond)
                 cond, term = guided, None
             if self.clip is not None:
                 guided = cond if term is None else cond + w * term
@@ -160,4 +160,4 @@ class Run:
         return self._name(), self._reason
 
     def _name(self) -> str:
-        return "none" if self._rectifier is None else self._rectifier.name
+        return "none" if self._rectifier is None else name_of(self._rectifier)

@@ -23,6 +23,7 @@ from typing import Protocol
 
 from .errors import InputError, choice
 from .solvers import Row, Table
+from .values import as_float, as_levels, store
 
 __all__ = [
     "CONVENTIONS",
@@ -47,16 +48,10 @@ class Weight(Protocol):
         ...
 
 
-def check_scale(name: str, value: float) -> None:
-    """Raise InputError unless `value` is a finite number >= 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(name, f"is a {type(value).__name__}", "Give a number, 1 = no guidance")
-    if not math.isfinite(value) or value < 0:
-        raise InputError(
-            name,
-            f"is {value}",
-            "Give a finite number >= 0; 1 = no guidance, 0 = the reference alone",
-        )
+def as_scale(name: str, value: float) -> float:
+    """`value` as a finite float >= 0, else InputError."""
+    remedy = "Give a finite number >= 0; 1 = no guidance, 0 = the reference alone"
+    return as_float(name, value, remedy, lambda v: 0 <= v < math.inf)
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Constant:
     scale: float
 
     def __post_init__(self) -> None:
-        check_scale("scale", self.scale)
+        store(self, scale=as_scale("scale", self.scale))
 
     def __call__(self, row: Row, table: Table) -> float:
         return self.scale - 1
@@ -81,11 +76,9 @@ class Interval:
     hi: float
 
     def __post_init__(self) -> None:
-        check_scale("scale", self.scale)
-        if not 0 <= self.lo < self.hi:
-            raise InputError(
-                "lo, hi", f"are {self.lo}, {self.hi}", "Give 0 <= lo < hi (noise levels)"
-            )
+        store(self, scale=as_scale("scale", self.scale))
+        lo, hi = as_levels(self.lo, self.hi)
+        store(self, lo=lo, hi=hi)
 
     def __call__(self, row: Row, table: Table) -> float:
         return self.scale - 1 if self.lo <= row.noise_level <= self.hi else 0.0
@@ -101,8 +94,7 @@ class Linear:
     convention: str = "diffusers"
 
     def __post_init__(self) -> None:
-        check_scale("start", self.start)
-        check_scale("end", self.end)
+        store(self, start=as_scale("start", self.start), end=as_scale("end", self.end))
         choice("convention", self.convention, CONVENTIONS)
 
     def __call__(self, row: Row, table: Table) -> float:
@@ -125,10 +117,10 @@ class Cosine:
     convention: str = "diffusers"
 
     def __post_init__(self) -> None:
-        check_scale("scale", self.scale)
+        store(self, scale=as_scale("scale", self.scale))
         choice("convention", self.convention, CONVENTIONS)
-        if not (math.isfinite(self.power) and self.power > 0):
-            raise InputError("power", f"is {self.power}", "Give a positive number")
+        power = as_float("power", self.power, "Give a positive number", lambda v: 0 < v < math.inf)
+        store(self, power=power)
 
     def __call__(self, row: Row, table: Table) -> float:
         if self.convention == "edm":
@@ -153,8 +145,9 @@ class CFGPlusPlus:
     strength: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise InputError("strength", f"is {self.strength}", "CFG++ takes a number in [0, 1]")
+        remedy = "CFG++ takes a number in [0, 1]"
+        strength = as_float("strength", self.strength, remedy, lambda v: 0 <= v <= 1)
+        store(self, strength=strength)
 
     def __call__(self, row: Row, table: Table) -> float:
         if table.history > 1:
@@ -182,13 +175,11 @@ def weights_of(weight: Weight, table: Table) -> tuple[float, ...]:
             f"is a {type(weight).__name__}",
             f"Give one of {', '.join(WEIGHTS)} or a function (row, table) -> w",
         )
-    values = tuple(float(weight(row, table)) for row in table.rows)
-    for index, value in enumerate(values):
-        if not math.isfinite(value):
-            raise InputError(
-                "weight", f"is {value} at row {index}", "Give a weight finite everywhere"
-            )
-    return values
+    remedy = "Give a weight whose every value is a finite number"
+    return tuple(
+        as_float(f"weight at row {index}", weight(row, table), remedy)
+        for index, row in enumerate(table.rows)
+    )
 
 
 def _progress(row: Row, table: Table, convention: str) -> float:

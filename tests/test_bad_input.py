@@ -11,7 +11,9 @@ from nets import CLASSES, SHAPE, TinyNet, tiny
 from torch import Tensor
 
 import reg_engine
-from reg_engine import Guidance, InputError, NumericalError, Plan
+from reg_engine import Guidance, InputError, NumericalError, Plan, schedules
+from reg_engine.adjustments import Rescale
+from reg_engine.directions import APG
 from reg_engine.references import BadModel, Classifier
 from reg_engine.weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
 
@@ -62,6 +64,18 @@ def nan_noise() -> Tensor:
         ({"dtype": torch.float16}, "dtype", "float32"),
         ({"device": "cuda:77"}, "device", "cpu"),
         ({"device": "nonsense"}, "device", "cpu"),
+        ({"device": "meta"}, "device", "no values"),
+        ({"device": True}, "device", "cpu"),
+        ({"model": tiny(net=TinyNet().to("meta"))}, "device", "no values"),
+        ({"memory_budget": 0, "rectify": "auto"}, "memory_budget", "bytes"),
+        ({"memory_budget": -1, "rectify": "auto"}, "memory_budget", "bytes"),
+        ({"memory_budget": math.nan, "rectify": "auto"}, "memory_budget", "bytes"),
+        ({"rectify": lambda point, direction: point.x}, "rectify", "(cond, rectified"),
+        ({"rectify": lambda point, direction: (point.x, point.x, None)}, "rectify", "NoneType"),
+        ({"solver_options": ["times"]}, "solver_options", "dict"),
+        ({"solver_options": {"steps": 3}}, "steps", "beside"),
+        ({"solver_options": {"times": [80.0, 1.0, 0.0]}}, "times", "leave out steps"),
+        ({"solver_options": {"times": [80.0]}, "steps": None}, "times", "two times"),
         ({"noise": torch.zeros(2, 1, 4, 5)}, "noise", "(2, 1, 4, 4)"),
         ({"noise": torch.zeros(2, *SHAPE, dtype=torch.long)}, "noise", "floating"),
         ({"noise": torch.zeros(2, *SHAPE, device="meta")}, "noise", "Move it"),
@@ -103,6 +117,21 @@ def test_argument_is_named_with_the_remedy(
         lambda: Plan((), ("all",)),
         lambda: Plan.interval(2.0, 1.0),
         lambda: Plan((1.0,), ("reg",)),
+        lambda: Plan(None, ("reg",)),
+        lambda: Interval(3, None, 2),
+        lambda: APG(momentum="x"),
+        lambda: Rescale(None),
+        lambda: CFGPlusPlus("x"),
+        lambda: Constant(True),
+        lambda: Guidance(adjust=[None]),
+        lambda: Guidance(direction=lambda point, cond, ref: None, weight=Constant),
+        lambda: reg_engine.load_model(3),
+        lambda: schedules.EDM(1e-300, 1e300),
+        lambda: schedules.EDM(rho=1e-300),
+        lambda: schedules.Flow(1e300),
+        lambda: reg_engine.Denoiser(TinyNet(), "edm", tiny().schedule, 3),
+        lambda: reg_engine.Denoiser(TinyNet(), "edm", tiny().schedule, ()),
+        lambda: reg_engine.Denoiser(TinyNet, "edm", tiny().schedule, SHAPE),
         lambda: reg_engine.Denoiser(TinyNet(), "noise", tiny().schedule, SHAPE),
         lambda: reg_engine.Denoiser("net", "edm", tiny().schedule, SHAPE),
         lambda: reg_engine.Denoiser(TinyNet(), "edm", tiny().schedule, (0, 4)),
@@ -166,6 +195,17 @@ def test_classifier_of_the_wrong_shape_or_classes() -> None:
             sample(
                 scale=None, rectify="auto", guidance=Guidance(2.0, Classifier(net), rectify=None)
             )
+
+
+@pytest.mark.parametrize(
+    ("field", "says"), [("direction", "^direction: returned"), ("adjust", "^adjust: returned")]
+)
+@pytest.mark.parametrize("value", [None, torch.zeros(2, 3)])
+def test_a_user_function_that_returns_something_else(field: str, says: str, value: Any) -> None:
+    for rectify in (None, "vjp", "fd_batched"):
+        guidance = Guidance(3.0, rectify=rectify, **{field: lambda *args: value})
+        with pytest.raises(InputError, match=says):
+            sample(scale=None, rectify="auto", guidance=guidance)
 
 
 def test_multistage_solver_refuses_cfg_plus_plus() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError, choice
+from ..values import as_int
 from .report import Report
 
 __all__ = ["EXPERIMENTS", "Report", "run_experiment"]
@@ -62,8 +63,7 @@ def run_experiment(
             or packages; CUDA asked for where there is none.
     """
     choice("experiment", name, EXPERIMENTS)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError("seed", f"is {seed!r}", "Give an integer >= 0")
+    seed = as_int("seed", seed, 0)
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise InputError("device", f"{str(device)!r} is not usable here", "Use --device cpu")
     report = Report(

@@ -23,6 +23,7 @@ from ..denoisers import Denoiser
 from ..errors import InputError
 from ..frozen import frozen
 from ..solvers import Row, Table
+from ..values import as_int
 
 __all__ = ["chain_golden", "chain_rewards", "golden_of", "win_ratio"]
 
@@ -92,8 +93,7 @@ def chain_rewards(
     if x.dim() != 2 or not x.is_floating_point():
         raise InputError("x", f"is {x.dtype} of shape {tuple(x.shape)}", "Give floats (G, dim)")
     for name, value in (("repeats", repeats), ("block", block)):
-        if value < 1:
-            raise InputError(name, f"is {value}", "Give an integer >= 1")
+        as_int(name, value)
     labels = None if cond is None else _labels(cond, len(x)).repeat_interleave(repeats, 0)
     starts = x.detach().repeat_interleave(repeats, 0)
     # All the noise first, so that blocks change nothing.

@@ -106,7 +106,12 @@ def _path(name_or_path: str | os.PathLike[str], pattern: str) -> Path:
     if _packaged(name_or_path):
         folder = resources.files(__package__) / "weights"
         return Path(str(folder / pattern.format(name_or_path)))
-    path = Path(name_or_path)
+    try:
+        path = Path(name_or_path)
+    except TypeError as error:
+        raise InputError(
+            "name_or_path", f"is a {type(name_or_path).__name__}", "Give a name or a path"
+        ) from error
     if not path.suffix and not path.exists():
         raise InputError(
             "name_or_path",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..values import as_float
 
 __all__ = [
     "Labels",
@@ -42,9 +43,8 @@ def check_level(alpha: float | Tensor, sigma: float | Tensor) -> None:
 
 
 def check_weight(w: float) -> float:
-    if isinstance(w, bool) or not isinstance(w, (int, float)) or not (math.isfinite(w) and w >= 0):
-        raise InputError("w", f"is {w!r}", "Give a finite number >= 0 (w = scale - 1)")
-    return float(w)
+    remedy = "Give a finite number >= 0 (w = scale - 1)"
+    return as_float("w", w, remedy, lambda v: 0 <= v < math.inf)
 
 
 def label_rows(y: Labels, count: int, num_classes: int, device: torch.device) -> Tensor:

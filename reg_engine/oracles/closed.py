@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..values import as_int
 from .checks import (
     Labels,
     check_level,
@@ -159,8 +160,7 @@ class ClosedForms:
         self, count: int, y: int | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """`count` draws of p(x_0 | y), (count, d), float64."""
-        if count < 1:
-            raise InputError("count", f"is {count}", "Give an integer >= 1")
+        count = as_int("count", count)
         row = int(label_rows(y, 1, self.num_classes, self.means.device)[0])
         factors = self.basis * self.variances.sqrt()[:, None, :]
         return draw(self.log_weights[row], self.means, factors, count, generator)

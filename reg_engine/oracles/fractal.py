@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..values import as_int
 from .mixture import GaussianMixture
 
 __all__ = ["Branch", "branches", "fractal", "fractal_points"]
@@ -118,8 +119,7 @@ def fractal_points(
     Raises:
         InputError: per_leaf < 1.
     """
-    if per_leaf < 1:
-        raise InputError("per_leaf", f"is {per_leaf}", "Give an integer >= 1")
+    per_leaf = as_int("per_leaf", per_leaf)
     own = mixture.log_weights[label].isfinite().nonzero()[:, 0]
     weights = mixture.log_weights[label, own].exp()
     counts = (weights / weights.min() * per_leaf).round().long()

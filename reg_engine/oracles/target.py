@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import InputError, NumericalError
+from ..errors import NumericalError
+from ..values import as_int
 from .checks import check_weight
 from .closed import ClosedForms, draw
 from .pairs import pairs
@@ -48,8 +49,7 @@ class TargetSampler:
         Raises:
             InputError: n < 1. NumericalError: fewer than n acceptances in 2^24 proposals.
         """
-        if n < 1:
-            raise InputError("n", f"is {n}", "Give an integer >= 1")
+        n = as_int("n", n)
         kept: list[Tensor] = []
         found = proposed = 0
         while found < n:

@@ -69,13 +69,11 @@ class Postprocess:
                 raise InputError("solver", f"{solver!r} adds noise", "Use dopri5 or flow_heun")
         if scale != 1 and denoiser.null_cond is None:
             raise InputError("scale", f"is {scale}", "Train with labels to guide, or leave it at 1")
-        check_number("rtol", rtol, 0, 1)
-        check_number("atol", atol, 0, 1)
+        self.rtol, self.atol = check_number("rtol", rtol, 0, 1), check_number("atol", atol, 0, 1)
         if solver == ADAPTIVE:
             _odeint()
         self.denoiser, self.solver, self.scale = denoiser, solver, float(scale)
         self.steps, self.batch_size = positive_int("steps", steps), as_batch_size(batch_size)
-        self.rtol, self.atol = float(rtol), float(atol)
         self.stats = Stats(solver=solver)
         self._engines: dict[tuple[torch.device, torch.dtype], Engine] = {}
 

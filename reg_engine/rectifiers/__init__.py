@@ -4,7 +4,7 @@ estimators."""
 from __future__ import annotations
 
 from ..errors import InputError, choice
-from .base import Rectifier
+from .base import Rectifier, name_of
 from .difference import FD, DiagonalBatched, FDBatched
 from .forward import JVP
 from .reverse import VJP, Diagonal, Paper
@@ -20,6 +20,7 @@ __all__ = [
     "Paper",
     "Rectifier",
     "make",
+    "name_of",
     "resolve",
 ]
 
@@ -49,7 +50,7 @@ def resolve(rectify: str | Rectifier | None) -> str | Rectifier | None:
     )
 
 
-def make(name: str, memory_budget: int | None = None) -> Rectifier:
+def make(name: str, memory_budget: float | None = None) -> Rectifier:
     """The estimator `name` with its defaults; `memory_budget` (bytes) goes to those that record."""
     kind = RECTIFIERS[choice("rectify", name, RECTIFIERS)]
     if memory_budget is not None and name in ("paper", "vjp", "diagonal"):

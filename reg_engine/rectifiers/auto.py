@@ -18,7 +18,7 @@ from .reverse import VJP, saved_bytes_per_sample
 __all__ = ["choose", "free_bytes"]
 
 
-def choose(point: Point, batch_size: int, memory_budget: int | None) -> tuple[Rectifier, str]:
+def choose(point: Point, batch_size: int, memory_budget: float | None) -> tuple[Rectifier, str]:
     """Pick `vjp` where its memory fits, else `jvp` where the ops have rules, else `fd_batched`.
 
     Tries on one sample (not counted as nfe): what autograd saves for it, times `batch_size`, is
@@ -31,7 +31,7 @@ def choose(point: Point, batch_size: int, memory_budget: int | None) -> tuple[Re
     trial = replace(
         point, x=point.x[one], cond=take(point.cond, one), memory={}, counter=Counter(), probes=None
     )
-    budget = memory_budget or free_bytes(point.x.device) // 2
+    budget = free_bytes(point.x.device) / 2 if memory_budget is None else memory_budget
     try:
         needed = saved_bytes_per_sample(trial) * batch_size
     except (EstimatorError, NotImplementedError, RuntimeError) as error:

@@ -3,15 +3,15 @@ direction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
 
 from ..directions import Direction
-from ..errors import InputError
 from ..point import Point
 
-__all__ = ["Rectifier", "check_probes"]
+__all__ = ["Rectifier", "name_of"]
 
 
 class Rectifier(Protocol):
@@ -31,7 +31,7 @@ class Rectifier(Protocol):
         ...
 
 
-def check_probes(probes: int) -> None:
-    """Raise InputError unless `probes` is a number of Hutchinson probes."""
-    if not (isinstance(probes, int) and probes >= 1):
-        raise InputError("probes", f"is {probes}", "Give an integer >= 1")
+def name_of(rectifier: Callable[..., object]) -> str:
+    """What a rectifier is called: its `name`, or that of the function or class."""
+    kind = getattr(rectifier, "__name__", type(rectifier).__name__)
+    return str(getattr(rectifier, "name", kind))

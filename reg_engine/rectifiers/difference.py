@@ -14,10 +14,9 @@ from torch import Tensor
 
 from .. import ops
 from ..directions import Direction
-from ..errors import InputError
 from ..point import Point
 from ..reference import per_sample
-from .base import check_probes
+from ..values import as_float, as_int, store
 from .lag import lag_of, rectified_from_lag
 
 __all__ = ["FD", "RHO", "DiagonalBatched", "FDBatched"]
@@ -34,8 +33,9 @@ class _Difference:
     rho: float | None = None
 
     def __post_init__(self) -> None:
-        if self.rho is not None and not (math.isfinite(self.rho) and self.rho > 0):
-            raise InputError("rho", f"is {self.rho}", "Give a positive relative step, or None")
+        if self.rho is not None:
+            remedy = "Give a positive relative step, or None"
+            store(self, rho=as_float("rho", self.rho, remedy, lambda v: 0 < v < math.inf))
 
     def lengths(self, point: Point, d: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) h, and alpha_t / h (0 where d vanishes): K d = alpha_t / h * (moved cond - cond)."""
@@ -106,7 +106,7 @@ class DiagonalBatched(_Difference):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_probes(self.probes)
+        store(self, probes=as_int("probes", self.probes))
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         assert point.probes is not None

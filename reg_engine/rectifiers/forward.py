@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..directions import Direction
 from ..errors import EstimatorError
 from ..point import Point
+from ..values import as_bool, store
 from .lag import lag_of, rectified_from_lag
 
 __all__ = ["JVP"]
@@ -30,6 +31,9 @@ class JVP:
 
     lagged: bool = True
     name = "jvp"
+
+    def __post_init__(self) -> None:
+        store(self, lagged=as_bool("lagged", self.lagged))
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         lag = lag_of(point) if self.lagged else None

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..directions import Direction
-from ..errors import EstimatorError, InputError
+from ..errors import EstimatorError
 from ..frozen import SavedBytes, checkpointed, recording
 from ..point import Point
-from .base import check_probes
+from ..values import as_budget, as_int, store
 
 __all__ = ["VJP", "Diagonal", "Paper", "saved_bytes_per_sample"]
 
@@ -31,12 +31,11 @@ class _Reverse:
             recompute.
     """
 
-    memory_budget: int | None = None
+    memory_budget: float | None = None
     _measured: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.memory_budget is not None and self.memory_budget <= 0:
-            raise InputError("memory_budget", f"is {self.memory_budget}", "Give bytes, or None")
+        store(self, memory_budget=as_budget(self.memory_budget))
 
     @contextmanager
     def recorded(self, point: Point) -> Iterator[tuple[Tensor, Pullback]]:
@@ -132,7 +131,7 @@ class Diagonal(_Reverse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_probes(self.probes)
+        store(self, probes=as_int("probes", self.probes))
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         assert point.probes is not None

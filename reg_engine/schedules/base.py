@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, choice
+from ..values import as_float, as_int
 
 __all__ = ["SPACED", "Array", "Schedule", "check_number", "karras", "positive_int", "spaced"]
 
@@ -206,23 +207,27 @@ class Schedule(ABC):
             )
         return times
 
-    def check_times(self, times: Sequence[float] | Array, steps: int) -> Array:
+    def check_times(self, times: Sequence[float] | Array, steps: int | None = None) -> Array:
         """Explicit times of a sampler, (steps + 1,): in range and strictly falling in noise.
+
+        Args:
+            times: two or more.
+            steps: how many they are for; None = one less than there are.
 
         Raises:
             InputError: another number of times, a time out of range, or an order that is not
                 strict.
         """
+        remedy = "Give two times or more"
+        if steps is not None:
+            count = positive_int("steps", steps) + 1
+            remedy = f"Give steps + 1 = {count} times, or leave out steps"
         try:
             array = np.array(times, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                "times", f"are not numbers ({error})", f"Give steps + 1 = {steps + 1} times"
-            ) from error
-        if array.shape != (positive_int("steps", steps) + 1,):
-            raise InputError(
-                "times", f"has shape {array.shape}", f"Give steps + 1 = {steps + 1} times"
-            )
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise InputError("times", f"are not numbers ({error})", remedy) from error
+        if array.ndim != 1 or len(array) < 2 or (steps is not None and len(array) != steps + 1):
+            raise InputError("times", f"has shape {array.shape}", remedy)
         if not np.all(np.diff(self.noise_level(array)) < 0):
             raise InputError("times", "must fall strictly", "Order them from noisy to clean")
         return array
@@ -234,11 +239,10 @@ def _like(t: float | Array, value: Array) -> float | Array:
 
 def positive_int(argument: str, value: int) -> int:
     """`value` if it is an integer >= 1, else InputError."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(argument, f"is {value!r}", "Give an integer >= 1")
-    return int(value)
+    return as_int(argument, value)
 
 
-def check_number(argument: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
-        raise InputError(argument, f"is {value!r}", f"Give a number in ({low:g}, {high:g})")
+def check_number(argument: str, value: float, low: float, high: float) -> float:
+    """`value` as a float in (low, high), else InputError."""
+    remedy = f"Give a number in ({low:g}, {high:g})"
+    return as_float(argument, value, remedy, lambda v: low < v < high)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import InputError, choice
+from ..values import as_float, store
 from .base import SPACED, Array, Schedule, check_number, spaced
 
 __all__ = ["EDM", "Flow"]
+
+LEAST = 1e-30  # of a noise level: with its inverse, what a float32 state can be stepped in
+# The limits of rho and shift are where float64 still tells the times of a grid apart.
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class EDM(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("sigma_min", self.sigma_min, 0, math.inf)
-        check_number("sigma_max", self.sigma_max, self.sigma_min, math.inf)
-        check_number("rho", self.rho, 0, math.inf)
+        low = check_number("sigma_min", self.sigma_min, LEAST, 1 / LEAST)
+        high = check_number("sigma_max", self.sigma_max, low, 1 / LEAST)
+        store(self, sigma_min=low, sigma_max=high, rho=check_number("rho", self.rho, 0.1, 1e6))
         choice("spacing", self.spacing, SPACED)
 
     @property
@@ -84,16 +87,16 @@ class Flow(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("shift", self.shift, 0, math.inf)
-        if self.grid_start != 1:
-            check_number("grid_start", self.grid_start, 0, 1)
-        if self.grid_end != 0:
-            check_number("grid_end", self.grid_end, 0, self.grid_start)
+        store(self, shift=check_number("shift", self.shift, 1e-6, 1e6))
+        for name in ("grid_start", "highest"):
+            value, remedy = getattr(self, name), "Give a number in (0, 1]"
+            store(self, **{name: as_float(name, value, remedy, lambda v: 0 < v <= 1)})
+        remedy = "Give a number in [0, 1), below grid_start"
+        end = as_float("grid_end", self.grid_end, remedy, lambda v: 0 <= v < self.grid_start)
+        store(self, grid_end=end)
         if self.terminal is not None:
-            check_number("terminal", self.terminal, 0, 1)
+            store(self, terminal=check_number("terminal", self.terminal, 0, 1))
         choice("spacing", self.spacing, ("linear", *SPACED))
-        if self.highest != 1:
-            check_number("highest", self.highest, 0, 1)
 
     @property
     def prior_time(self) -> float:

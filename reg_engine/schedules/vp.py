@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, choice
+from ..values import as_bool, as_float, as_int, store
 from .base import SPACED, Array, Schedule, check_number, positive_int, spaced
 
 __all__ = ["VP", "Betas", "Cosine", "ScaledLinear", "VPLinear"]
@@ -56,12 +57,13 @@ class VP(Schedule):
         choice("spacing", self.spacing, (*PLAIN, *SPACED))
         choice("ends", self.ends, PLAIN)
         choice("final", self.final, FINALS)
-        if isinstance(self.steps_offset, bool) or not isinstance(self.steps_offset, int):
-            raise InputError("steps_offset", f"is {self.steps_offset!r}", "Give an integer >= 0")
-        if self.steps_offset < 0:
-            raise InputError("steps_offset", f"is {self.steps_offset}", "Give an integer >= 0")
-        if self.terminal is not None and self.terminal != 0:
-            check_number("terminal", self.terminal, 0, 1)
+        store(self, steps_offset=as_int("steps_offset", self.steps_offset, 0))
+        store(self, rounded=as_bool("rounded", self.rounded))
+        store(self, extra_step=as_bool("extra_step", self.extra_step))
+        if self.terminal is not None:
+            remedy = "Give a number in [0, 1), or None"
+            terminal = as_float("terminal", self.terminal, remedy, lambda v: 0 <= v < 1)
+            store(self, terminal=terminal)
         self.betas()  # checks the fields that it is made of
         if not np.all(np.diff(self._levels) > 0):
             raise InputError(
@@ -171,10 +173,9 @@ class VPLinear(VP):
     train_steps: int = 1000
 
     def betas(self) -> Array:
-        check_number("beta_start", self.beta_start, 0, 1)
-        check_number("beta_end", self.beta_end, 0, 1)
-        count = positive_int("train_steps", self.train_steps)
-        return np.linspace(self.beta_start, self.beta_end, count)
+        start = check_number("beta_start", self.beta_start, 0, 1)
+        end = check_number("beta_end", self.beta_end, 0, 1)
+        return np.linspace(start, end, positive_int("train_steps", self.train_steps))
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,10 @@ class ScaledLinear(VP):
     train_steps: int = 1000
 
     def betas(self) -> Array:
-        check_number("beta_start", self.beta_start, 0, 1)
-        check_number("beta_end", self.beta_end, 0, 1)
+        start = check_number("beta_start", self.beta_start, 0, 1)
+        end = check_number("beta_end", self.beta_end, 0, 1)
         count = positive_int("train_steps", self.train_steps)
-        return np.linspace(self.beta_start**0.5, self.beta_end**0.5, count) ** 2
+        return np.linspace(start**0.5, end**0.5, count) ** 2
 
 
 @dataclass(frozen=True)

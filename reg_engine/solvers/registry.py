@@ -9,10 +9,13 @@ from typing import Any
 
 from ..errors import InputError, choice
 from ..schedules import Flow, Schedule
+from ..values import as_bool, as_float, as_int
 from . import multistep, onestep, unipc
 from .tables import Row, Table
 
-__all__ = ["SOLVERS", "Option", "Solver", "table"]
+__all__ = ["SOLVERS", "STEPS", "Option", "Solver", "table"]
+
+STEPS = 32  # where neither steps nor times are given
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,13 @@ class Option:
         if self.known:
             return choice(name, value, self.known)
         if isinstance(self.default, bool):
-            if not isinstance(value, bool):
-                raise InputError(name, f"is {value!r}", "Give True or False")
-            return value
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not self.low <= value <= self.high:
-            raise InputError(
-                name, f"is {value!r}", f"Give a number in [{self.low:g}, {self.high:g}]"
-            )
-        if isinstance(self.default, int):
-            if value != int(value):
-                raise InputError(
-                    name, f"is {value!r}", f"Give an integer, {self.default} by default"
-                )
-            return int(value)
-        return float(value)
+            return as_bool(name, value)
+        remedy = f"Give a number in [{self.low:g}, {self.high:g}]"
+        number = as_float(name, value, remedy, lambda v: self.low <= v <= self.high)
+        if not isinstance(self.default, int):
+            return number
+        remedy = f"Give an integer, {self.default} by default"
+        return as_int(name, value, int(self.low), remedy)
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ SOLVERS: dict[str, Solver] = {
 def table(
     solver: str | Solver,
     schedule: Schedule,
-    steps: int,
+    steps: int | None = None,
     *,
     times: Sequence[float] | None = None,
     clip: float | None = None,
@@ -147,7 +142,8 @@ def table(
     Args:
         solver: a name in SOLVERS, or a Solver.
         schedule: t -> (alpha_t, sigma_t).
-        steps: number of steps >= 1 (not of evaluations: see len(table.rows)).
+        steps: number of steps >= 1 (not of evaluations: see len(table.rows)); None = as many as
+            `times` have, or STEPS.
         times: steps + 1 times, strictly from noisy to clean; None = schedule.grid(steps).
         clip, keep_epsilon: clip the denoised estimates, see Table.
         options: the solver's own, as in SOLVERS[name].options.
@@ -174,7 +170,10 @@ def table(
     values = solver.checked(options)
     if values.get("s_tmin", 0.0) > values.get("s_tmax", 0.0):
         raise InputError("s_tmin", "is above s_tmax", "Give s_tmin <= s_tmax")
-    grid = schedule.grid(steps) if times is None else schedule.check_times(times, steps)
+    if times is None:
+        grid = schedule.grid(STEPS if steps is None else steps)
+    else:
+        grid = schedule.check_times(times, steps)
     rows = tuple(solver.build(schedule, grid, **values))
     exact = all(values[name] == value for name, value in solver.marginal_options.items())
     scale = _init_scale(schedule, float(grid[0]), rows[0], values.get("s_noise", 1.0))

@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InputError, choice
+from ..errors import choice
+from ..values import as_float, as_int, store
 
 __all__ = ["TrainConfig"]
 
@@ -50,16 +51,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, ("float32", "bfloat16"))
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(name, f"is {getattr(self, name)}", "Give a whole number >= 1")
+        for name, least in {"steps": 1, "batch_size": 1, "warmup": 0, "seed": 0}.items():
+            store(self, **{name: as_int(name, getattr(self, name), least)})
         for name in ("lr", "clip"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(name, f"is {value}", "Give a positive number")
-        for name in ("warmup", "weight_decay", "ema_half_life", "ema_ramp", "seed"):
-            if not getattr(self, name) >= 0:
-                raise InputError(name, f"is {getattr(self, name)}", "Give a number >= 0")
+            remedy, value = "Give a positive number", getattr(self, name)
+            store(self, **{name: as_float(name, value, remedy, lambda v: 0 < v < math.inf)})
+        for name in ("weight_decay", "ema_half_life", "ema_ramp"):
+            remedy, value = "Give a number >= 0", getattr(self, name)
+            store(self, **{name: as_float(name, value, remedy, lambda v: 0 <= v < math.inf)})
 
     def learning_rate(self, step: int) -> float:
         """Rate of step 0 <= step < steps: linear warm-up times cosine to zero."""
