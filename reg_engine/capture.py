@@ -8,7 +8,7 @@ before each replay, or refused with CaptureError.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +93,6 @@ class DevicePoint(Point):
     def null(self) -> Cond | None:
         return self.capture.null(self)
 
-    def any(self, found: Tensor) -> bool:
-        self.capture.missed.logical_or_(found.any())
-        return False
-
 
 @dataclass
 class Recorded:
@@ -162,19 +158,24 @@ class Capture:
         """Sample a batch into `state.x`; the work done, or None where an eager run is needed."""
         state = self.state
         write(self.cond, cond)
-        state.x.copy_(self._run.start(noise, unit))
+        draws = self._run.draws(noise)
+        state.x.copy_(self._run.start(next(draws), unit))
         for tensor in (self.step, self.missed, state.watch.peak):
             tensor.zero_()
         state.memory.filled = frozenset()
-        counter = self.replay(noise, probes)
+        counter = self.replay(draws, probes)
         return None if bool(self.missed) else counter
 
-    def replay(self, noise: SampleNoise, probes: SampleNoise) -> Counter:
-        """All rows, from the state as it stands; the host waits for nothing. The work done."""
+    def replay(self, draws: Iterator[Tensor], probes: SampleNoise) -> Counter:
+        """All rows, from the state as it stands; the host waits for nothing. The work done.
+
+        Args:
+            draws: one for each row that adds noise.
+        """
         run, state, counter = self._run, self.state, Counter()
         for row, mode, w in zip(run.table.rows, run.modes, run.weights, strict=True):
             if row.c:
-                self.noise.copy_(noise.normal(self.noise))
+                self.noise.copy_(next(draws))
             graph = self._graph(mode, bool(w))
             graph.tape.fill(probes)
             with ranges.replay():
@@ -215,6 +216,7 @@ class Capture:
                 state.table,
                 self.step,
                 run.backend,
+                self.missed,
                 capture=self,
             )
             w = self.number("w") if guided else 0.0

@@ -1,12 +1,14 @@
 """Random numbers that belong to a sample, not to a batch: one generator a seed, on the host.
 
 Sample k is the same whatever the batch size, the device, the state's dtype or the number of
-processes. NumPy's generators are used, because PyTorch's on the CPU keeps 32 bits of a seed.
+processes. NumPy's generators are used, because PyTorch's on the CPU keeps 32 bits of a seed; they
+leave the interpreter free while they draw, so that a batch's generators can draw side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,9 @@ from torch import Tensor
 __all__ = ["Draws", "SampleNoise"]
 
 _STREAMS = {"noise": 0, "probes": 1}
+_CHUNK = 2**18  # numbers drawn ahead at once: 1 MiB, or one draw of the batch where that is more
+_RING = 3  # chunks: one is read, one is drawn, one may still be on its way to the device
+_WORTH_A_THREAD = 2**16  # numbers; fewer take no longer than handing work to threads
 
 
 class Draws(Protocol):
@@ -50,16 +55,78 @@ class SampleNoise:
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers in the shape, dtype and device of `like` (B, ...)."""
+        return next(self.ahead(like, 1))
+
+    def ahead(self, like: Tensor, count: int) -> Iterator[Tensor]:
+        """What `count` calls of `normal` give, drawn by threads while the caller works.
+
+        Each is valid until the next is asked for: on the CPU it is a view of a reused buffer. On
+        CUDA the buffers are pinned, and the host waits for no step to end.
+        """
+        size = max(1, like.numel())
+        rows = max(1, min(count, _CHUNK // size))
+        chunks = [min(rows, count - start) for start in range(0, count, rows)]
+        options: dict[str, Any] = {"dtype": torch.float32, "pin_memory": like.is_cuda}
+        ring = [torch.empty((rows, *like.shape), **options) for _ in chunks[:_RING]]
+        copied: list[torch.cuda.Event] = []  # for each chunk, when the device has all of it
+        with _Threads(len(self), rows * size) as threads:
+
+            def begin(index: int) -> list[Future[None]]:
+                if len(copied) > index - _RING >= 0:
+                    copied[index - _RING].synchronize()  # long ago: keeps the host from running off
+                buffer = ring[index % _RING][: chunks[index]].numpy()
+                return threads.begin(lambda sample: self._fill(sample, buffer))
+
+            pending = begin(0) if chunks else []
+            for index, length in enumerate(chunks):
+                for future in pending:
+                    future.result()
+                if index + 1 < len(chunks):
+                    pending = begin(index + 1)
+                for row in ring[index % _RING][:length]:
+                    yield row.to(like.device, non_blocking=True).to(like.dtype)
+                if like.is_cuda:
+                    copied.append(torch.cuda.current_stream(like.device).record_event())
+
+    def _fill(self, sample: int, buffer: NDArray[np.float32]) -> None:
         # Always drawn in float32, so that a float64 run follows the float32 one.
-        shape = tuple(like.shape[1:])
-        rows = [g.standard_normal(shape, dtype=np.float32) for g in self._generators]
-        return _moved(np.stack(rows), like)
+        for row in buffer[:, sample : sample + 1]:
+            self._generators[sample].standard_normal(out=row, dtype=np.float32)
 
     def signs(self, like: Tensor) -> Tensor:
         """Rademacher numbers (+1 or -1, equal chances) in the shape, dtype and device of `like`."""
         shape = tuple(like.shape[1:])
         rows = [g.integers(0, 2, shape, dtype=np.int8) for g in self._generators]
         return _moved(np.stack(rows), like).mul_(2).sub_(1)
+
+
+class _Threads:
+    """Spreads samples over as many threads as torch computes with; small work is done at once."""
+
+    def __init__(self, samples: int, numbers: int) -> None:
+        count = min(samples, torch.get_num_threads())
+        self._shares = [range(first, samples, count) for first in range(count)]
+        self._pool = ThreadPoolExecutor(count) if numbers >= _WORTH_A_THREAD else None
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def begin(self, fill: Callable[[int], None]) -> list[Future[None]]:
+        """Start `fill(sample)` for every sample; what is still to be waited for."""
+
+        def several(samples: range) -> None:
+            for sample in samples:
+                fill(sample)
+
+        if self._pool is not None:
+            return [self._pool.submit(several, share) for share in self._shares]
+        for share in self._shares:
+            several(share)
+        return []
 
 
 def _moved(values: NDArray[Any], like: Tensor) -> Tensor:

@@ -46,6 +46,8 @@ class Point:
         probes: random probes, one generator a sample (`diagonal`).
         table, step: the coefficients on the device, and where the row is in them (ops.guided_step).
         backend: of the ops, see ops.py.
+        missed: set on the device where a branch that a rectifier asks for (`any`) should have been
+            taken and the host did not look; None = it looks.
     """
 
     x: Tensor
@@ -60,6 +62,7 @@ class Point:
     table: Tensor | None = None
     step: Tensor | None = None
     backend: str | None = None
+    missed: Tensor | None = None
 
     @property
     def alpha(self) -> Number:
@@ -80,8 +83,15 @@ class Point:
         return self.reference.null(self)
 
     def any(self, found: Tensor) -> bool:
-        """Whether a bool tensor of the device holds True: what a rectifier's branch may ask."""
-        return bool(found.any())
+        """Whether a bool tensor of the device holds True: what a rectifier's branch may ask.
+
+        Where looking would wait for the device the answer is False, and `missed` keeps the right
+        one.
+        """
+        if self.missed is None:
+            return bool(found.any())
+        self.missed.logical_or_(found.any())
+        return False
 
     def evaluate(self, denoiser: Denoiser, x: Tensor, cond: Cond, cost: int = 1) -> Tensor:
         """`denoiser` at this row's time; `cost` evaluations a sample are counted."""

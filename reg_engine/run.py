@@ -7,7 +7,7 @@ recorded one (capture.py).
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -60,16 +60,40 @@ class Run:
         self.device, self.dtype, self.backend = coefficients.device, dtype, backend
         self.batch_size, self.memory_budget = batch_size, memory_budget
         self.clip = Clip(table.clip, table.keep_epsilon) if table.clip is not None else None
+        self.looks = self.device.type == "cpu"  # elsewhere a look waits for the device
         self.modes = self._modes()
         self._rectifier, self._reason = self._chosen()
 
     def loop(
         self, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
     ) -> Tensor:
-        """Samples of one batch, (B, *sample_shape), row by row."""
-        noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
+        """Samples of one batch, (B, *sample_shape), row by row.
+
+        On a GPU no row waits for the device; should a rectifier have needed a branch that only the
+        host can take, the batch runs once more with a host that looks.
+        """
+        missed = None
+        if not self.looks:
+            missed = torch.zeros((), dtype=torch.bool, device=self.device)
+        state, counter = self._rows(cond, seeds, unit, missed, bar)
+        if missed is not None and bool(missed):
+            state, counter = self._rows(cond, seeds, unit, None, bar)
+        state.watch.finish()
+        stats.add(counter, Tally(self.modes), *self.chosen)
+        return state.x
+
+    def _rows(
+        self,
+        cond: Cond,
+        seeds: Sequence[int],
+        unit: Tensor | None,
+        missed: Tensor | None,
+        bar: Progress,
+    ) -> tuple[State, Counter]:
+        draws, probes = self.draws(SampleNoise(seeds)), SampleNoise(seeds, "probes")
         with ranges.plan():
-            state = State.new(self.start(noise, unit), self.table, self.coefficients)
+            start = self.start(next(draws), unit)
+            state = State.new(start, self.table, self.coefficients)
         steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
         for index, row in enumerate(self.table.rows):
             point = Point(
@@ -85,20 +109,22 @@ class Run:
                 state.table,
                 steps[index],
                 self.backend,
+                missed,
             )
-            drawn = noise.normal(state.x) if row.c else None
+            drawn = next(draws) if row.c else None
             self.advance(state, point, self.modes[index], self.weights[index], drawn)
             bar.advance(len(seeds))
-        state.watch.finish()
-        stats.add(counter, Tally(self.modes), *self.chosen)
-        return state.x
+        return state, counter
 
-    def start(self, noise: SampleNoise, unit: Tensor | None) -> Tensor:
-        """The first state, from unit noise: drawn, or the user's own."""
-        if unit is None:
-            shape = (len(noise), *self.denoiser.sample_shape)
-            unit = noise.normal(torch.empty(shape, dtype=self.dtype, device=self.device))
-        return self.table.init_scale * unit
+    def draws(self, noise: SampleNoise) -> Iterator[Tensor]:
+        """Unit noise of a batch: the start's, then that of each row which adds any."""
+        shape = (len(noise), *self.denoiser.sample_shape)
+        like = torch.empty(shape, dtype=self.dtype, device=self.device)
+        return noise.ahead(like, 1 + sum(bool(row.c) for row in self.table.rows))
+
+    def start(self, drawn: Tensor, unit: Tensor | None) -> Tensor:
+        """The first state, from unit noise: the seeds' own, or the user's."""
+        return self.table.init_scale * (drawn if unit is None else unit)
 
     def advance(
         self,

@@ -19,14 +19,24 @@ QUIET = {"progress": False}
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 
 
-def by_hand(solver: str, steps: int, labels: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """The conditional model alone, by the table's own definition, with no engine."""
+def by_hand(
+    solver: str,
+    steps: int,
+    labels: torch.Tensor,
+    seeds: list[int],
+    start: float = 1.0,
+    options: dict[str, float] | None = None,
+) -> torch.Tensor:
+    """The conditional model alone, by the table's own definition, with no engine.
+
+    `start` multiplies the start's noise.
+    """
     from reg_engine.solvers import table
 
     denoiser = tiny()
-    rows = table(solver, denoiser.schedule, steps)
+    rows = table(solver, denoiser.schedule, steps, **(options or {}))
     noise = SampleNoise(seeds)
-    x = rows.init_scale * noise.normal(torch.empty(len(seeds), *SHAPE))
+    x = start * rows.init_scale * noise.normal(torch.empty(len(seeds), *SHAPE))
     history: list[torch.Tensor] = []
     with torch.no_grad():
         for row in rows.rows:
@@ -201,6 +211,22 @@ def test_the_references_networks_are_frozen_too() -> None:
     reg_engine.sample(tiny(), LABELS, guidance=guidance, steps=3, **QUIET)
     assert set(seen) == {(False, False)}
     assert bad.training and all(p.requires_grad for p in bad.parameters())
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "euler_ancestral", "heun"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_given_start_does_not_move_the_solvers_noise(solver: str, dtype: torch.dtype) -> None:
+    """The seeds' own start, given, changes nothing; another one meets the same noise in the steps."""
+    own = SampleNoise([7, 8]).normal(torch.empty(2, *SHAPE))
+    options = {"s_churn": 1.0} if solver == "heun" else {}
+    choices = {"scale": 1.0, "solver": solver, "solver_options": options, "steps": 3}
+    engine = Engine(tiny(), dtype=dtype, **choices, **QUIET)
+    drawn = engine.sample([0, 1], seeds=[7, 8]).samples
+    assert torch.equal(engine.sample([0, 1], seeds=[7, 8], noise=own).samples, drawn)
+    other = engine.sample([0, 1], seeds=[7, 8], noise=torch.zeros_like(own)).samples
+    assert not torch.equal(other, drawn)
+    exact = by_hand(solver, 3, torch.tensor([0, 1]), [7, 8], 0.0, options).to(dtype)
+    torch.testing.assert_close(other, exact, rtol=1e-4, atol=1e-4)  # by hand it is float32
 
 
 def test_stream_gives_the_batches_of_sample() -> None:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from loop import run
-from nets import CLASSES, SHAPE, TinyNet, tiny
+from nets import CLASSES, SHAPE, Shy, TinyNet, tiny
 from rerun import Rerun
 from torch import Tensor
 
@@ -208,15 +208,6 @@ def test_the_callers_noise_and_labels_are_taken_up() -> None:
         noise = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
         a = eager.sample([0, 1, seed], noise=noise, seeds=range(3)).samples
         assert torch.equal(captured.sample([0, 1, seed], noise=noise, seeds=range(3)).samples, a)
-
-
-class Shy(TinyNet):
-    """The labels of class 0 give no delta at first: the null label's row is the same."""
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        late = (t < 0.5).to(x.dtype)[:, None]
-        h = self.enter(x.flatten(1)) + late * self.label(cond)
-        return self.leave(torch.tanh(h)).reshape_as(x)
 
 
 def test_a_vanished_lag_is_noticed_and_sampled_eagerly() -> None:

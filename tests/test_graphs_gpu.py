@@ -54,14 +54,15 @@ def test_the_host_never_waits_between_rows(rectify: str | None) -> None:
     _, captured = engines(tiny(), scale=2.0, rectify=rectify, solver="euler_ancestral")
     captured.sample([0, 1])
     (capture,) = captured._graphs._kept.values()
-    noise, probes = SampleNoise([3, 4]), SampleNoise([3, 4], "probes")
+    draws, probes = captured.draws(SampleNoise([3, 4])), SampleNoise([3, 4], "probes")
+    next(draws)
     capture.step.zero_()
     capture.state.memory.filled = frozenset()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.inference_mode():
-            capture.replay(noise, probes)
+            capture.replay(draws, probes)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
+import numpy as np
+import pytest
 import torch
 
 from reg_engine.noise import SampleNoise
@@ -30,3 +34,39 @@ def test_draws_are_standard_normal_and_seeds_differ() -> None:
     assert float(correlation.abs().max()) < 6 / 64
     probes = SampleNoise(range(64), "probes").normal(torch.empty(64, 4096))
     assert abs(float((probes * values).mean())) < 5 / 512
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (3, 1, 5, 5), (1, 2**17), (5, 2**16)])
+@pytest.mark.parametrize("count", [0, 1, 2, 11])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_draws_ahead_are_the_same_numbers(
+    shape: tuple[int, ...], count: int, dtype: torch.dtype
+) -> None:
+    """One draw or several a chunk, with and without threads; the oracle is NumPy, seed by seed."""
+    seeds, like = range(40, 40 + shape[0]), torch.empty(shape, dtype=dtype)
+    ahead = [draw.clone() for draw in SampleNoise(seeds).ahead(like, count)]
+    assert len(ahead) == count and all(draw.dtype == dtype for draw in ahead)
+    for sample, seed in enumerate(seeds):
+        generator = np.random.Generator(np.random.PCG64([seed, 0]))
+        for draw in ahead:
+            exact = generator.standard_normal(shape[1:], dtype=np.float32)
+            assert np.array_equal(draw[sample].numpy(), exact.astype(draw.numpy().dtype))
+
+
+def test_a_draw_stays_until_the_next_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads are a chunk ahead; they must not write where the caller reads."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    like = torch.empty(5, 2**16)
+    source = SampleNoise(range(5))
+    for draw in SampleNoise(range(5)).ahead(like, 9):
+        once = draw.clone()
+        exact = source.normal(like)  # long enough for a thread to write
+        assert torch.equal(once, exact) and torch.equal(draw, exact)
+
+
+def test_draws_ahead_may_be_left() -> None:
+    before = threading.active_count()
+    draws = SampleNoise(range(4)).ahead(torch.empty(4, 2**16), 50)
+    next(draws)
+    draws.close()
+    assert threading.active_count() == before

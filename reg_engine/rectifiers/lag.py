@@ -29,7 +29,7 @@ def rectified_from_lag(
 ) -> Tensor:
     """The lagged product, with `exact(delta)` for the samples whose lag vanished (and only for
     those)."""
-    rectified = ops.lagged_product(delta, lag, k_lag)
+    rectified = ops.lagged_product(delta, lag, k_lag, backend=point.backend)
     vanished = (lag.flatten(1).abs().amax(1) == 0) & (delta.flatten(1).abs().amax(1) > 0)
     if point.any(vanished):
         chosen = vanished.reshape(-1, *[1] * (delta.dim() - 1))
