@@ -216,7 +216,7 @@ def test_the_references_networks_are_frozen_too() -> None:
 @pytest.mark.parametrize("solver", ["ddpm", "euler_ancestral", "heun"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_given_start_does_not_move_the_solvers_noise(solver: str, dtype: torch.dtype) -> None:
-    """The seeds' own start, given, changes nothing; another one meets the same noise in the steps."""
+    """The seeds' own start, given, changes nothing; another meets the same noise in the steps."""
     own = SampleNoise([7, 8]).normal(torch.empty(2, *SHAPE))
     options = {"s_churn": 1.0} if solver == "heun" else {}
     choices = {"scale": 1.0, "solver": solver, "solver_options": options, "steps": 3}
