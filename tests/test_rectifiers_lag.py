@@ -1,4 +1,4 @@
-"""The lagged direction inside a run: the backend that was asked for, and a host that need not look."""
+"""The lagged direction inside a run: its backend, and a host that need not look."""
 
 from __future__ import annotations
 
