@@ -9,6 +9,7 @@ from typing import Any
 from bench import records
 from bench.contenders import BASELINE, CONTENDERS
 from bench.records import Row
+from reg_engine.files import replacing
 
 __all__ = ["draw"]
 
@@ -30,7 +31,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[str]:
             if figure is None:
                 continue
             names.append(f"performance_{slug}_{kind}.png")
-            figure.savefig(folder / names[-1], dpi=110, metadata={"Software": None})
+            with replacing(folder / names[-1]) as file:
+                figure.savefig(file, dpi=110, metadata={"Software": None})
             plt.close(figure)
     return names
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import platform
 import re
@@ -15,6 +16,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
+
+from reg_engine.files import write_whole
 
 __all__ = ["COLUMNS", "RESULTS", "Row", "append", "device_slug", "environment", "read"]
 
@@ -82,11 +85,12 @@ def append(path: Path, rows: Iterable[Row]) -> None:
     new = not path.exists() or path.stat().st_size == 0
     if not new:
         _check_header(path)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if new:
+        writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_whole(path, (b"" if new else path.read_bytes()) + text.getvalue().encode())
 
 
 def read(path: Path) -> list[Row]:

@@ -14,6 +14,7 @@ from bench import records
 from bench.cases import MODEL_CASES, ModelCase
 from bench.contenders import BASELINE, CAPTURED_CFG, CONTENDERS, Contender
 from bench.records import Row
+from reg_engine.files import write_whole
 
 __all__ = ["latest", "lines", "page", "ratios", "write"]
 
@@ -281,7 +282,7 @@ def write(results: Path, docs: Path) -> Path:
     rows = [row for path in sorted(results.glob("*.csv")) for row in records.read(path)]
     figures = draw(latest(rows), docs / "images")
     target = docs / "performance.md"
-    target.write_text(page(rows, figures), encoding="utf-8")
+    write_whole(target, page(rows, figures).encode())
     return target
 
 

@@ -7,9 +7,8 @@ import json
 import os
 import re
 import tarfile
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .data import KEYS, read_npz
+from .data import KEYS
 from .errors import InputError
+from .files import replacing
+from .readers import Header, read_npz
 
 __all__ = ["CIFAR10", "CLASSES", "find_cifar10", "load_cifar10"]
 
@@ -114,7 +115,8 @@ def load_cifar10(
     if not source.exists():
         raise InputError("data", f"there is no {str(source)!r}", REMEDY)
     if source.suffix == ".npz":
-        return _checked(read_npz(source, KEYS, REMEDY), str(source), lossy=False)
+        found = read_npz(source, KEYS, REMEDY, lambda kinds: _check_kinds(kinds, str(source)))
+        return _checked(found, str(source), lossy=False)
     stamp = _stamp(source)
     if cache is not None and (kept := _cached(Path(cache), stamp)) is not None:
         return kept
@@ -222,17 +224,22 @@ def _batch(content: bytes, where: str) -> tuple[NDArray[np.uint8], NDArray[np.in
 # Arrays
 
 
-def _checked(arrays: Arrays, where: str, lossy: bool) -> CIFAR10:
+def _check_kinds(arrays: Mapping[str, Header | NDArray[Any]], where: str) -> None:
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         fits = images.dtype == np.uint8 and images.ndim == 4
-        if not fits or images.shape[1:] != (SIDE, SIDE, 3) or len(images) == 0:
+        if not fits or images.shape[1:] != (SIDE, SIDE, 3) or images.shape[0] == 0:
             text = f"x_{part} in {where!r} is {images.dtype} {images.shape}"
             raise InputError("data", text, REMEDY)
-        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
             text = f"y_{part} in {where!r} is {labels.dtype} {labels.shape}"
-            raise InputError("data", f"{text} for {len(images)} images", REMEDY)
-        low, high = int(labels.min()), int(labels.max())
+            raise InputError("data", f"{text} for {images.shape[0]} images", REMEDY)
+
+
+def _checked(arrays: Arrays, where: str, lossy: bool) -> CIFAR10:
+    _check_kinds(arrays, where)
+    for part in ("train", "test"):
+        low, high = int(arrays[f"y_{part}"].min()), int(arrays[f"y_{part}"].max())
         if low < 0 or high > 9:
             raise InputError("data", f"y_{part} in {where!r} has labels {low} to {high}", REMEDY)
     return CIFAR10(
@@ -254,21 +261,18 @@ def _stamp(source: Path) -> str:
 def _cached(cache: Path, stamp: str) -> CIFAR10 | None:
     """The arrays kept for this source; a damaged or foreign file counts as missing."""
     try:
-        with np.load(cache, allow_pickle=False) as archive:
-            if bytes(archive["stamp"]).decode() != stamp:
-                return None
-            arrays = {key: archive[key] for key in KEYS}
-            return _checked(arrays, str(cache), bool(archive["lossy"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        kept = read_npz(cache, (*KEYS, "stamp", "lossy"), REMEDY)
+        if kept["stamp"].tobytes().decode() != stamp:
+            return None
+        return _checked(kept, str(cache), bool(kept["lossy"].all()))
+    except ValueError:  # an InputError too
         return None
 
 
 def _keep(cache: Path, arrays: Arrays, stamp: str, lossy: bool) -> None:
     """Write the cache, whole or not at all."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    part = cache.with_name(cache.name + ".part")
     text = np.frombuffer(stamp.encode(), np.uint8)
-    with part.open("wb") as file:
-        kept = {**arrays, "stamp": text, "lossy": np.array(lossy)}
+    kept = {**arrays, "stamp": text, "lossy": np.array(lossy)}
+    with replacing(cache, "cache") as file:
         np.savez(file, **kept)  # type: ignore[arg-type]
-    os.replace(part, cache)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .readers import Header, read_npz
 
-__all__ = ["KEYS", "MNIST", "load_mnist", "read_npz"]
+__all__ = ["KEYS", "MNIST", "load_mnist"]
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 REMEDY = (
@@ -50,44 +52,32 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> MNIST:
         file = file / "mnist.npz"
     if not file.is_file():
         raise InputError("data", f"there is no file {str(file)!r}", REMEDY)
-    return _checked(read_npz(file, KEYS, REMEDY), str(file))
+    where = str(file)
+    return _checked(read_npz(file, KEYS, REMEDY, lambda found: _check_kinds(found, where)), where)
 
 
-def read_npz(file: Path, keys: tuple[str, ...], remedy: str) -> dict[str, NDArray[np.generic]]:
-    """The arrays `keys` of an .npz, nothing unpickled.
-
-    Raises:
-        InputError: it lacks one of them, or is no readable .npz; it ends with `remedy`.
-    """
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive]
-            if missing:
-                raise InputError("data", f"{str(file)!r} lacks {', '.join(missing)}", remedy)
-            return {key: archive[key] for key in keys}
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        # TypeError, AttributeError: the file was a bare .npy array, which is no archive
-        raise InputError("data", f"{str(file)!r} is no readable .npz ({error})", remedy) from error
-
-
-def _checked(arrays: dict[str, NDArray[np.generic]], where: str) -> MNIST:
+def _check_kinds(arrays: Mapping[str, Header | NDArray[Any]], where: str) -> None:
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
             raise InputError(
                 "data", f"x_{part} in {where!r} is {images.dtype} {images.shape}", REMEDY
             )
-        if len(images) == 0:
+        if images.shape[0] == 0:
             raise InputError("data", f"x_{part} in {where!r} is empty", REMEDY)
-        if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
+        if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
             raise InputError(
                 "data",
-                f"y_{part} in {where!r} is {labels.dtype} {labels.shape} for {len(images)} images",
+                f"y_{part} in {where!r} is {labels.dtype} {labels.shape} for {images.shape[0]} "
+                "images",
                 REMEDY,
             )
-        low, high = int(labels.min()), int(labels.max())
+
+
+def _checked(arrays: dict[str, NDArray[Any]], where: str) -> MNIST:
+    _check_kinds(arrays, where)
+    for part in ("train", "test"):
+        low, high = int(arrays[f"y_{part}"].min()), int(arrays[f"y_{part}"].max())
         if low < 0 or high > 9:
             raise InputError("data", f"y_{part} in {where!r} has labels {low} to {high}", REMEDY)
     return MNIST(

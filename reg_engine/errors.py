@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 __all__ = [
@@ -54,6 +55,6 @@ def choice(argument: str, value: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if isinstance(value, str) and value in names:
         return value
-    close = difflib.get_close_matches(str(value), names, n=1)
+    close = difflib.get_close_matches(str(value)[:80], names, n=1)
     hint = f"Did you mean {close[0]!r}? Known" if close else "Known"
-    raise InputError(argument, f"unknown name {value!r}", f"{hint}: {', '.join(names)}")
+    raise InputError(argument, f"unknown name {reprlib.repr(value)}", f"{hint}: {', '.join(names)}")

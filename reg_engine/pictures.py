@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from .files import replacing
 
 __all__ = ["save_panels"]
 
@@ -34,9 +35,8 @@ def save_panels(path: Path, panels: dict[str, Tensor], zoom: int = 2, gap: int =
         draw.multiline_text((left, 10), title, fill=_INK, font=font, spacing=6)
         page.paste(image, (left, top))
         left += image.width + gap
-    part = path.with_name(path.name + ".part")
-    page.save(part, format="PNG")
-    os.replace(part, path)
+    with replacing(path) as file:
+        page.save(file, format="PNG")
 
 
 def _image(panel: Tensor, zoom: int) -> Image.Image:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, choice
+from .files import write_whole
+from .readers import read_json, refusing
 from .solvers import Table
 from .values import as_float, as_levels, as_tuple, store
 
@@ -50,7 +53,7 @@ class Plan:
         edges = as_tuple("edges", self.edges, remedy)
         edges = tuple(as_float("edges", e, remedy, lambda v: 0 < v < math.inf) for e in edges)
         if any(low >= high for low, high in pairwise(edges)):
-            raise InputError("edges", f"are {edges}", remedy)
+            raise InputError("edges", f"are {reprlib.repr(edges)}", remedy)
         store(self, edges=edges, modes=as_tuple("modes", self.modes, "Give a tuple of modes"))
         if not isinstance(self.report, Mapping):
             raise InputError("report", f"is a {type(self.report).__name__}", "Give a dict")
@@ -119,10 +122,7 @@ class Plan:
             "modes": list(self.modes),
             "report": dict(self.report),
         }
-        target = Path(path)
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, target)
+        write_whole(Path(path), (json.dumps(data, indent=1) + "\n").encode(), "path")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -132,18 +132,13 @@ class Plan:
             InputError: no such file, not JSON, or not a plan.
         """
         remedy = "Give a file written by Plan.save or `reg-engine calibrate`"
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, TypeError) as error:
-            problem = getattr(error, "strerror", None) or error
-            raise InputError("plan", f"{path} cannot be read ({problem})", remedy) from error
-        except ValueError as error:
-            raise InputError("plan", f"{path} is not JSON ({error})", remedy) from error
+        data = read_json(path, "plan", remedy)
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise InputError("plan", f"{path} is not a plan of format {_FORMAT!r}", remedy)
-        try:
-            edges = tuple(float(e) for e in data["edges"])
-            modes = tuple(str(m) for m in data["modes"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError("plan", f"{path} is damaged ({error!r})", remedy) from error
-        return cls(edges, modes, data.get("report") or {})
+        edges, modes, report = data.get("edges"), data.get("modes"), data.get("report", {})
+        if not (isinstance(edges, list) and isinstance(modes, list) and isinstance(report, dict)):
+            raise InputError("plan", f"{path} lacks edges, modes or a report", remedy)
+        if {type(e) for e in edges} - {int, float} or {type(m) for m in modes} - {str}:
+            raise InputError("plan", f"{path} has edges that are no numbers, or modes", remedy)
+        with refusing("plan", f"{path} is damaged", remedy):  # an integer that no float can hold
+            return cls(tuple(map(float, edges)), tuple(modes), report)

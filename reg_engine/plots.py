@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import ranges
 from .errors import InputError
+from .files import replacing
 
 if TYPE_CHECKING:
     from .profiling import Row, Span
@@ -165,9 +165,8 @@ def check_matplotlib() -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png")
-    os.replace(part, path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _by_method(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

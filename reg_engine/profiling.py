@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from torch.profiler import profile as torch_profile
 
 from . import ranges
 from .errors import InputError
+from .files import replacing
 
 __all__ = ["Profile", "Row", "Span", "commands", "run", "rows_of", "spans_of", "tool"]
 
@@ -173,9 +175,10 @@ def run(section: Callable[[], Any], device: torch.device, folder: Path, warmup: 
     finally:
         ranges.record(False)
     trace = folder / "trace.json"
-    part = folder / "trace.json.part"
-    profiler.export_chrome_trace(str(part))
-    os.replace(part, trace)
+    with tempfile.TemporaryDirectory() as place, replacing(trace) as file:
+        profiler.export_chrome_trace(f"{place}/trace.json")  # writes to names alone
+        with open(f"{place}/trace.json", "rb") as made:
+            shutil.copyfileobj(made, file)
     spans = spans_of(profiler.events())
     rows = rows_of(spans, device.type == "cuda")
     return Profile(seconds, undisturbed, None, trace, spans, rows, result)

@@ -1,17 +1,15 @@
 """Finished batches on disk, so that a long run that was stopped goes on where it was.
 
 `OUT.parts/` holds one .npz a batch and the settings that made them. A run with the same settings
-takes what is there; a run with others refuses to mix. The folder goes when the whole result is
-written.
+takes what is there; a run with others refuses to mix. What the run kept goes when the whole result
+is written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,28 +19,10 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .files import check_writable, clear, replacing, write_whole
+from .readers import open_regular, read_npz, refusing
 
-__all__ = ["Shards", "check_writable", "write_whole"]
-
-
-def check_writable(path: Path, argument: str = "out") -> Path:
-    """Return `path` if a file can be written there (its folder is made), before any work is done.
-
-    Raises:
-        InputError: the path is a folder, or its folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(f".{path.name}.probe")
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            argument, f"{path} cannot be written ({error.strerror})", "Give another path"
-        ) from error
-    if path.is_dir():
-        raise InputError(argument, f"{path} is a folder", "Give a file name")
-    return path
+__all__ = ["Shards"]
 
 
 class Shards:
@@ -53,7 +33,8 @@ class Shards:
         settings: everything the samples depend on, as JSON-able values.
 
     Raises:
-        InputError: the folder holds batches made with other settings.
+        InputError: the folder holds batches made with other settings, is a link, or cannot be
+            written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -62,6 +43,15 @@ class Shards:
         self._key = hashlib.sha256(text.encode()).hexdigest()
         self._note = folder / "settings.json"
         self._settings = json.loads(text)
+        self._names = {self._note.name}
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise InputError(
+                "out",
+                f"{folder}, where finished batches are kept, is a link or no folder",
+                "Remove it, or give another --out",
+            )
+        if folder.is_dir():
+            check_writable(self._note)
         if self._note.exists() and _read_key(self._note) != self._key:
             raise InputError(
                 "out",
@@ -69,45 +59,55 @@ class Shards:
                 "Finish it with the same command, delete that folder, or give another --out",
             )
 
-    def load(self, name: str) -> tuple[Tensor, dict[str, Any]] | None:
-        """(samples, note) stored under `name`, or None; a damaged file counts as missing."""
-        path = self.folder / f"{name}.npz"
+    def load(
+        self, name: str, shape: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, dict[str, Any]] | None:
+        """(samples, note) stored under `name`, or None.
+
+        A file that is damaged, holds NaN, or has another than the expected shape counts as missing.
+        """
+        path = self._path(name)
         try:
-            with np.load(path, allow_pickle=False) as data:
-                return torch.from_numpy(data["samples"]), json.loads(bytes(data["note"]))
-        except FileNotFoundError:
+            kept = read_npz(path, ("samples", "note"), "It is made again")
+            with refusing("out", f"{path} is damaged", "It is made again"):
+                note = json.loads(kept["note"].tobytes())
+                samples = torch.from_numpy(kept["samples"])
+        except InputError:
             return None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-            path.unlink(missing_ok=True)
+        fits = samples.is_floating_point() and shape in (None, tuple(samples.shape))
+        if not (fits and bool(samples.isfinite().all()) and isinstance(note, dict)):
             return None
+        return samples, note
 
     def store(self, name: str, samples: Tensor, note: Mapping[str, Any]) -> None:
-        """Write one batch and a JSON-able note, whole or not at all."""
+        """Write one batch and a JSON-able note, whole or not at all.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
         if not self._note.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            check_writable(self._note)  # makes the folder
             content = {"key": self._key, "settings": self._settings}
             write_whole(self._note, json.dumps(content, indent=1).encode())
-        part = self.folder / f"{name}.npz.part"
         text = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
-        with part.open("wb") as file:
+        with replacing(self._path(name)) as file:
             np.savez(file, samples=samples.detach().cpu().numpy(), note=text)
-        os.replace(part, self.folder / f"{name}.npz")
 
     def remove(self) -> None:
-        """Delete the folder: the run is finished."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        """Delete what this run kept, and the folder unless something else lies in it."""
+        clear(self.folder, self._names)
+
+    def _path(self, name: str) -> Path:
+        self._names.add(f"{name}.npz")
+        return self.folder / f"{name}.npz"
 
 
 def _read_key(note: Path) -> str | None:
+    """The key, which stands first: what follows it may be long."""
     try:
-        return str(json.loads(note.read_text(encoding="utf-8"))["key"])
-    except (ValueError, KeyError, TypeError):
+        with open_regular(note) as file:
+            start = file.read(200).decode("utf-8", errors="replace")
+    except OSError:
         return None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, or leave the old one as it was: never a half."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    match = re.match(r'\{\s*"key": "([0-9a-f]{64})"', start)
+    return match[1] if match else None

@@ -25,7 +25,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
 
     def run(report: Report) -> None:
         seen.append(report)
-        (report.work / "half").write_text("done", encoding="utf-8")
+        (report.work / "run").mkdir(exist_ok=True)
+        (report.work / "run" / "checkpoint.pt").write_text("done", encoding="utf-8")
         report.numbers["draw"] = float(torch.rand((), generator=report.generator()))
         report.claim("sure", "one is one", 1 == 1, "1")
         report.claim("not", "the device is a GPU", report.device.type == "cuda", "cpu")
@@ -77,7 +78,9 @@ def test_an_interrupted_run_keeps_its_work(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Report, "claim", stop)
         run_experiment("small", tmp_path)
-    assert (tmp_path / "small" / "work" / "full-0" / "half").read_text(encoding="utf-8") == "done"
+    assert (tmp_path / "small" / "work" / "full-0" / "run" / "checkpoint.pt").read_text(
+        encoding="utf-8"
+    ) == "done"
     run_experiment("small", tmp_path)
     assert not (tmp_path / "small" / "work").exists()
 

@@ -11,6 +11,9 @@ from reg_engine import InputError, Plan, schedules
 from reg_engine.solvers import table
 
 
+PLAN = '{"format": "reg_engine.plan/1", "edges": [1.5], "modes": ["cfg", "reg"], "report": {}}'
+
+
 def test_bands() -> None:
     plan = Plan.interval(0.1, 2.0)
     assert [plan.mode_at(v) for v in (0.05, 0.1, 1.0, 2.0, 9.0)] == [
@@ -36,6 +39,12 @@ def test_rows_round_trip_through_bands_and_json(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 
 
+def test_a_written_plan_is_read(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(PLAN)
+    plan = Plan.load(tmp_path / "plan.json")
+    assert (plan.edges, plan.modes, plan.report) == ((1.5,), ("cfg", "reg"), {})
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -45,13 +54,30 @@ def test_rows_round_trip_through_bands_and_json(tmp_path: Path) -> None:
         '{"format": "other"}',
         '{"format": "reg_engine.plan/1", "edges": ["x"], "modes": []}',
         '{"format": "reg_engine.plan/1"}',
+        "[" * 100_000,
+        PLAN.replace("[1.5]", "[" + "9" * 401 + "]"),
+        PLAN.replace("[1.5]", "[" + "9" * 5000 + "]"),
+        PLAN.replace("[1.5]", "[1e999]"),
+        PLAN.replace("[1.5]", "[NaN]"),
+        PLAN.replace("[1.5]", "[true]"),
+        PLAN.replace("[1.5]", '"1"'),
+        PLAN.replace("[1.5]", '{"1": 2}'),
+        PLAN.replace("[1.5]", "1.5"),
+        PLAN.replace("[1.5]", "[2, 1.5]"),
+        PLAN.replace("[1.5]", "[" + "1," * 100_000 + "1]"),
+        PLAN.replace('"cfg"', "3"),
+        PLAN.replace('"cfg"', '"' + "cfg" * 100_000 + '"'),
+        PLAN.replace('["cfg", "reg"]', '"cfg"'),
+        PLAN.replace("{}", "[1]"),
+        PLAN.replace("{}", "null"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plan.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="plan"):
+    with pytest.raises(InputError, match="plan|edges|modes") as caught:
         Plan.load(path)
+    assert len(str(caught.value)) < 500
     with pytest.raises(InputError, match="read"):
         Plan.load(tmp_path / "missing.json")
 

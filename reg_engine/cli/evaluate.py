@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch import Tensor
 from ..data import load_mnist
 from ..engine import Engine
 from ..errors import InputError
+from ..files import check_writable, write_whole
 from ..models import classifier_for, load_model
-from ..shards import Shards, check_writable
+from ..shards import Shards
 from .options import apply, emit, fingerprint, json_option, numbers, plan_of, run_options
 from .sample import run_resumable
 
@@ -60,7 +60,7 @@ def evaluate(
 
     if samples < 10:
         raise InputError("--samples", f"is {samples}", "Give 10 or more; FID needs about 1000")
-    target = check_writable(Path(f"{out}.json"), "--out")
+    target, _ = (check_writable(Path(f"{out}.{kind}"), "--out") for kind in ("json", "png"))
     denoiser, classifier = load_model(model), classifier_for(model)
     if classifier is None:
         raise InputError("--model", f"{model} has no classifier to judge it", "Use --model mnist")
@@ -86,9 +86,7 @@ def evaluate(
             if not as_json:
                 click.echo(_line(point))
     report = {"settings": settings, "points": points}
-    part = target.with_name(target.name + ".part")
-    part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, target)
+    write_whole(target, (json.dumps(report, indent=1) + "\n").encode(), "--out")
     _plot(points, Path(f"{out}.png"))
     shards.remove()
     emit(report, as_json, f"written to {out}.json and {out}.png")

@@ -13,9 +13,9 @@ from .. import profiling
 from ..attention import BACKENDS, set_attention
 from ..engine import Engine
 from ..errors import InputError
+from ..files import check_writable
 from ..models import load_model
 from ..plots import check_matplotlib, save_profile
-from ..shards import check_writable
 from .options import apply, emit, guided_options, json_option, plan_of, run_options, whole_numbers
 
 __all__ = ["profile"]

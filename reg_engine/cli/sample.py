@@ -3,7 +3,6 @@ request."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ from torch import Tensor
 
 from ..engine import Engine
 from ..errors import InputError
+from ..files import check_writable, replacing
 from ..images import grid, to_uint8
 from ..models import classifier_for, load_model
 from ..pictures import save_panels
-from ..shards import Shards, check_writable
+from ..readers import refusing
+from ..shards import Shards
 from ..stats import Stats
 from .options import (
     apply,
@@ -120,7 +121,8 @@ def run_resumable(
         raise InputError("--seeds", f"{len(seeds)} for {len(labels)} samples", "Give one a sample")
     for number, start in enumerate(range(0, len(seeds), size)):
         rows = slice(start, start + size)
-        kept = shards.load(f"{name}-{number:05d}")
+        shape = (len(seeds[rows]), *engine.denoiser.sample_shape)
+        kept = shards.load(f"{name}-{number:05d}", shape)
         if kept is None:
             try:
                 out = engine.sample(labels[rows], seeds[rows])
@@ -134,7 +136,8 @@ def run_resumable(
             kept = out.samples.float(), out.stats.as_dict()
             shards.store(f"{name}-{number:05d}", *kept)
         samples[rows] = kept[0]
-        stats.merge(kept[1])
+        with refusing("out", f"{shards.folder} holds a damaged batch", "Delete that folder"):
+            stats.merge(kept[1])
     return samples, stats
 
 
@@ -176,12 +179,10 @@ def _archive(
     target: Path, results: dict[str, tuple[Tensor, Stats]], labels: list[int], seeds: list[int]
 ) -> None:
     ((samples, _),) = results.values()
-    part = target.with_name(target.name + ".part")
-    with part.open("wb") as file:
+    with replacing(target, "--out") as file:
         np.savez_compressed(
             file, samples=samples.numpy(), labels=np.array(labels), seeds=np.array(seeds)
         )
-    os.replace(part, target)
 
 
 def _text(report: dict[str, Any]) -> str:

@@ -97,7 +97,7 @@ def train(
     """
     # Here, so that the other commands start without the trainer.
     from ..errors import choice
-    from ..shards import check_writable
+    from ..files import check_writable
     from ..training import TASKS, train_task
 
     choice("task", task, TASKS)

@@ -8,10 +8,10 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..shards import check_writable, write_whole
+from ..files import check_writable, clear, replacing, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "NUMBERS", "Report", "shown"]
 
 PAGE, NUMBERS = "README.md", "numbers.json"
+# What experiments keep in their work folders: batches, training runs, plans, the decoded CIFAR-10.
+WORK = [
+    "*/settings.json",
+    "*/*.npz",
+    "*/checkpoint.pt",
+    "*/loss.csv",
+    "*/*.safetensors",
+    "*/*.plan.json",
+    "cifar10.npz",
+    "post_steps*.json",
+]
 PACKAGES = [
     "torch",
     "numpy",
@@ -73,7 +84,7 @@ class Report:
         self.folder = Path(out) / name
         check_writable(self.folder / NUMBERS, "--out")
         self.work = self.folder / "work" / f"{'quick' if quick else 'full'}-{seed}"
-        self.work.mkdir(parents=True, exist_ok=True)
+        check_writable(self.work / NUMBERS, "--out")
         self.numbers: dict[str, Any] = {"claims": {}}
         self._page = [f"# {title}"]
         self._began = time.monotonic()
@@ -131,8 +142,9 @@ class Report:
         import matplotlib
 
         with matplotlib.rc_context({"svg.hashsalt": name}):
-            figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None}, dpi=120)
-            figure.savefig(self.folder / f"{name}.png", dpi=120)
+            for kind, metadata in (("svg", {"Date": None}), ("png", None)):
+                with replacing(self.folder / f"{name}.{kind}", "--out") as file:
+                    figure.savefig(file, format=kind, metadata=metadata, dpi=120)
         self._page += [f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*"]
 
     def claim(self, key: str, text: str, holds: bool, found: str) -> None:
@@ -169,9 +181,10 @@ class Report:
         text = json.dumps(content, indent=1, allow_nan=False)
         write_whole(self.folder / NUMBERS, (_short_lists(text) + "\n").encode())
         write_whole(self.folder / PAGE, ("\n\n".join(self._page) + "\n").encode())
-        shutil.rmtree(self.work)
-        if not any(self.work.parent.iterdir()):
-            self.work.parent.rmdir()
+        clear(self.work, WORK)
+        for folder in (self.work, self.work.parent):
+            with suppress(OSError):  # something else lies there
+                folder.rmdir()
         return content
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, choice
-from .checkpoint import build, read
+from ..readers import refusing
+from .checkpoint import REMEDY, build, check_use, describe
 from .classifier import NoisyClassifier
 from .unet import UNet
 from .unet2d import UNet2D
@@ -46,22 +47,20 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
 
     path = _path(name_or_path, "{}.safetensors")
     net, description = build(path, "unet", "unet2d")
-    try:
+    with refusing("name_or_path", f"the description in {str(path)!r} is incomplete", REMEDY):
+        shape, classes, null = (
+            description[k] for k in ("sample_shape", "num_classes", "null_cond")
+        )
+        check_use(net, shape, classes, null)
         return Denoiser(
             net,
             prediction=description["prediction"],
             schedule=_schedule(description["schedule"]),
-            sample_shape=description["sample_shape"],
-            null_cond=description["null_cond"],
+            sample_shape=shape,
+            null_cond=null,
             sigma_data=description["sigma_data"],
-            num_classes=description["num_classes"],
+            num_classes=classes,
         )
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            "name_or_path",
-            f"the description in {str(path)!r} is incomplete ({error!r})",
-            "Give a .safetensors file that `reg-engine train` wrote",
-        ) from error
 
 
 def _schedule(description: dict[str, Any]) -> Schedule:
@@ -94,7 +93,7 @@ def classifier_for(name_or_path: str | os.PathLike[str]) -> NoisyClassifier | No
         InputError: as load_model.
     """
     path = _path(name_or_path, "{}.safetensors")
-    trained_on = os.fspath(name_or_path) if _packaged(name_or_path) else read(path)[1].get("data")
+    trained_on = os.fspath(name_or_path) if _packaged(name_or_path) else describe(path).get("data")
     return load_classifier(trained_on) if trained_on in PACKAGED else None
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
+from ..files import write_whole
+from ..readers import open_regular, refusing
 from .classifier import NoisyClassifier
 from .unet import UNet
 from .unet2d import UNet2D
 
-__all__ = ["build", "load_weights", "read", "save_weights"]
+__all__ = ["build", "check_use", "describe", "read", "save_weights"]
 
 FORMAT = "reg_engine"  # the metadata key of the description
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +31,9 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "classifier": NoisyClassifier,
 }
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
+# What a description may ask for before it is compared with the tensors beside it.
+MOST_HEADER, MOST_NUMBER, MOST_LIST, MOST_BLOCKS, MOST_SIDE = 1 << 20, 1 << 20, 16, 64, 4096
+DTYPES = ("F16", "BF16", "F32", "F64")
 REMEDY = "Give a .safetensors file that `reg-engine train` wrote"
 
 
@@ -40,7 +47,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], description: dict[str, 
             constructor) at least.
 
     Raises:
-        InputError: a weight that is not finite in float16.
+        InputError: a weight that is not finite in float16; `path` cannot be written.
     """
     halves = {name: value.detach().to("cpu", torch.float16) for name, value in weights.items()}
     bad = [name for name, value in halves.items() if not value.isfinite().all()]
@@ -50,9 +57,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], description: dict[str, 
         {name: value.contiguous() for name, value in halves.items()},
         metadata={FORMAT: json.dumps(description, sort_keys=True)},
     )
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    write_whole(path, data, "path")
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -61,37 +66,21 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: no such file; a pickle; a truncated, corrupt or foreign file.
     """
-    if path.suffix.lower() in PICKLES:
-        raise InputError(
-            "name_or_path", f"{str(path)!r} is a pickle, which can run code when it is read", REMEDY
-        )
-    if not path.is_file():
-        raise InputError("name_or_path", f"there is no file {str(path)!r}", REMEDY)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            "name_or_path", f"{str(path)!r} is damaged or no safetensors file ({error})", REMEDY
-        ) from error
-    if FORMAT not in metadata:
-        raise InputError(
-            "name_or_path", f"{str(path)!r} does not say what network its weights belong to", REMEDY
-        )
-    try:
-        description = json.loads(metadata[FORMAT])
-    except json.JSONDecodeError as error:
-        raise InputError(
-            "name_or_path", f"the description in {str(path)!r} is damaged ({error})", REMEDY
-        ) from error
-    if not isinstance(description, dict):
-        raise InputError("name_or_path", f"the description in {str(path)!r} is no table", REMEDY)
-    return weights, description
+    with _opened(path) as (file, description):
+        return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The description alone; raises as `read`."""
+    with _opened(path) as (_, description):
+        return description
 
 
 def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a file, float32 and in eval mode, and the file's description.
+
+    The network is first built without memory and compared with the tensors' names and shapes, so
+    that a file takes no more than what it holds.
 
     Args:
         path: see read.
@@ -101,46 +90,135 @@ def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
         InputError: as read; another architecture; weights that do not fit it; diffusers is missing
             where the network is made of its blocks.
     """
-    weights, description = read(path)
-    found = description.get("architecture")
-    if found not in architectures:
-        wanted = " or ".join(repr(name) for name in architectures)
-        raise InputError("name_or_path", f"{str(path)!r} holds a {found!r}, not a {wanted}", REMEDY)
-    try:
-        net = ARCHITECTURES[found](**description["arguments"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            "name_or_path",
-            f"the description in {str(path)!r} fits no {found}: {error}",
-            REMEDY,
-        ) from error
-    load_weights(net, weights, str(path))
+    with _opened(path) as (file, description):
+        name = description.get("architecture")
+        if name not in architectures:
+            known = " or ".join(repr(each) for each in architectures)
+            raise InputError(
+                "name_or_path", f"{str(path)!r} holds a {name!r}, not a {known}", REMEDY
+            )
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        try:
+            arguments = _bounded(description["arguments"], len(shapes))
+            with _Sketch():
+                sketch = ARCHITECTURES[name](**arguments).state_dict()
+        except Exception as error:  # a constructor given anything
+            raise InputError(
+                "name_or_path",
+                f"the description in {str(path)!r} fits no {name}: {str(error)[:200]}",
+                REMEDY,
+            ) from error
+        _compare({key: tuple(value.shape) for key, value in sketch.items()}, shapes, str(path))
+        net = ARCHITECTURES[name](**arguments)
+        for key, value in net.state_dict().items():
+            stored = file.get_tensor(key)
+            if not stored.isfinite().all():
+                raise InputError("name_or_path", f"{key} in {str(path)!r} has NaN or Inf", REMEDY)
+            value.copy_(stored)  # float16 values become exact float32 ones
     return net.eval(), description
 
 
-def load_weights(net: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Copy weights into a network (float16 values become exact float32 ones).
+def check_use(net: nn.Module, shape: Any, num_classes: Any, null_cond: Any) -> None:
+    """Raise ValueError unless a U-Net takes samples and labels as its description says.
 
-    Raises:
-        InputError: names or shapes that differ, or values that are not finite.
+    Args:
+        net: a UNet or UNet2D. shape: [C, H, W].
+        num_classes, null_cond: integers within the label table, or None.
     """
-    own = net.state_dict()
-    missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    arguments: Any = net.arguments
+    sides = [type(size) is int and 0 < size <= MOST_SIDE and size % 4 == 0 for size in shape[1:]]
+    square = [arguments["size"]] * 2 if "size" in arguments else shape[1:]
+    if shape != [arguments["image_channels"], *square] or sides != [True, True]:
+        raise ValueError(f"the network takes no samples {shape}")
+    labels = arguments["num_labels"]
+    for name, value, most in (
+        ("num_classes", num_classes, labels),
+        ("null_cond", null_cond, labels - 1),
+    ):
+        if value is not None and not (type(value) is int and 0 <= value <= most):
+            raise ValueError(f"{name} is {value!r}, the network has {labels} labels")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open safetensors file and its description; an error inside is the file's fault."""
+    where = repr(str(path))
+    if path.suffix.lower() in PICKLES:
+        raise InputError(
+            "name_or_path", f"{where} is a pickle, which can run code when it is read", REMEDY
+        )
+    if not path.is_file():
+        raise InputError("name_or_path", f"there is no file {where}", REMEDY)
+    with refusing("name_or_path", f"{where} is damaged or no safetensors file", REMEDY):
+        with open_regular(path) as raw:
+            size = int.from_bytes(raw.read(8), "little")
+        if size > MOST_HEADER:
+            raise ValueError(f"a header of {size} bytes")
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in file.keys():  # noqa: SIM118
+                if file.get_slice(name).get_dtype() not in DTYPES:
+                    raise ValueError(f"{name} is {file.get_slice(name).get_dtype()}")
+            yield file, _description(file.metadata() or {}, where)
+
+
+def _description(metadata: dict[str, str], where: str) -> dict[str, Any]:
+    if FORMAT not in metadata:
+        raise InputError(
+            "name_or_path", f"{where} does not say what network its weights belong to", REMEDY
+        )
+    with refusing("name_or_path", f"the description in {where} is damaged", REMEDY):
+        description = json.loads(metadata[FORMAT])
+    if not isinstance(description, dict):
+        raise InputError("name_or_path", f"the description in {where} is no table", REMEDY)
+    return description
+
+
+def _bounded(arguments: dict[str, Any], tensors: int) -> dict[str, Any]:
+    """A constructor's arguments, if they are numbers and ask for no more layers than tensors."""
+    for name, value in arguments.items():
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > MOST_LIST or not all(
+            type(n) in (int, float) and math.isfinite(n) and abs(n) <= MOST_NUMBER for n in numbers
+        ):
+            raise ValueError(f"{name} is {str(value)[:80]}")
+    blocks = arguments.get("blocks", 1)
+    count = sum(blocks) if isinstance(blocks, list) else blocks
+    count *= len(arguments.get("multipliers", [1]))
+    if count > min(MOST_BLOCKS, tensors):
+        raise ValueError(f"blocks are {blocks} for {tensors} tensors")
+    return arguments
+
+
+class _Sketch(TorchFunctionMode):
+    """Layers get weights without memory, and none is drawn: there that would import a compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"]
+        device = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**kwargs, **device})
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _compare(ours: Shapes, theirs: Shapes, where: str) -> None:
+    """InputError for names or shapes that differ."""
+    missing, foreign = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
     if missing or foreign:
         text = "; ".join(
-            f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            f"{what} {', '.join(name[:80] for name in names[:3])}{' ...' * (len(names) > 3)}"
             for what, names in (("missing", missing), ("unknown", foreign))
             if names
         )
         raise InputError(
             "name_or_path", f"the weights in {where!r} do not fit the network: {text}", REMEDY
         )
-    for name, value in weights.items():
-        found, wanted = tuple(value.shape), tuple(own[name].shape)
-        if found != wanted:
+    for name, shape in theirs.items():
+        if shape != ours[name]:
             raise InputError(
-                "name_or_path", f"{name} in {where!r} is {found}, the network has {wanted}", REMEDY
+                "name_or_path",
+                f"{name} in {where!r} is {shape}, the network has {ours[name]}",
+                REMEDY,
             )
-        if not value.isfinite().all():
-            raise InputError("name_or_path", f"{name} in {where!r} has NaN or Inf", REMEDY)
-    net.load_state_dict({name: value.to(own[name].dtype) for name, value in weights.items()})

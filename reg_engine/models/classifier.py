@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..schedules.base import check_number, positive_int
 
 __all__ = ["NoisyClassifier"]
 
@@ -34,7 +35,8 @@ class NoisyClassifier(nn.Module):
         blocks: residual blocks at half, and at quarter resolution.
 
     Raises:
-        InputError: channels that are no multiples of 16.
+        InputError: sizes below 1, channels that are no multiples of 16, sigma_data that is no
+            positive number.
     """
 
     def __init__(
@@ -48,6 +50,9 @@ class NoisyClassifier(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
+        for size in (*channels, features, embedding, num_classes, image_channels, blocks):
+            positive_int("sizes", size)
+        check_number("sigma_data", sigma_data, 0, math.inf)
         if any(width % GROUP_CHANNELS for width in channels):
             raise InputError(
                 "channels", f"is {tuple(channels)}", f"Give multiples of {GROUP_CHANNELS}"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..attention import BACKENDS, attention
 from ..errors import InputError, choice
+from ..schedules.base import positive_int
 
 __all__ = ["UNet"]
 
@@ -36,7 +37,7 @@ class UNet(nn.Module):
         num_labels: rows of the label table: the classes and, last, the null label.
 
     Raises:
-        InputError: sizes that do not divide.
+        InputError: sizes below 1, or that do not divide.
     """
 
     def __init__(
@@ -49,6 +50,9 @@ class UNet(nn.Module):
         num_labels: int = 11,
     ) -> None:
         super().__init__()
+        sizes = (image_channels, *channels, *blocks, heads, embedding, num_labels)
+        for size in sizes:
+            positive_int("sizes", size)
         half, quarter = channels
         if half % GROUP_CHANNELS or quarter % GROUP_CHANNELS or quarter % heads:
             raise InputError(

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..schedules.base import positive_int
 
 __all__ = ["UNet2D"]
 
@@ -40,7 +41,7 @@ class UNet2D(nn.Module):
         time_scale: what t is multiplied by before its sines, whose periods are 2 pi to 2 pi 10^4.
 
     Raises:
-        InputError: diffusers is missing, or sizes that do not divide.
+        InputError: diffusers is missing, or sizes below 1 or that do not divide.
     """
 
     def __init__(
@@ -57,6 +58,16 @@ class UNet2D(nn.Module):
         time_scale: float = 1000.0,
     ) -> None:
         super().__init__()
+        for number in (
+            image_channels,
+            size,
+            channels,
+            *multipliers,
+            blocks,
+            *attention,
+            head_width,
+        ):
+            positive_int("sizes", number)
         widths = [channels * factor for factor in multipliers]
         groups = max(1, min(GROUPS, channels // GROUP_CHANNELS))
         if not widths or any(width % groups or width % head_width for width in widths):

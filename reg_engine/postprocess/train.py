@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..denoisers import Denoiser
-from ..errors import InputError
+from ..errors import InputError, choice
 from ..models import UNet
-from ..models.checkpoint import ARCHITECTURES, build, save_weights
+from ..models.checkpoint import ARCHITECTURES, build, check_use, save_weights
+from ..readers import refusing
 from ..schedules import Flow
 from .flow import Postprocess
 from .neighbours import Features, Neighbours
@@ -23,6 +24,7 @@ __all__ = ["load_postprocess", "save_postprocess", "train_postprocess"]
 
 NETWORKS = tuple(name for name in ARCHITECTURES if name.startswith("unet"))
 CHOICES = ("solver", "steps", "scale", "rtol", "atol", "batch_size")  # of Postprocess
+MOST_STEPS = 10_000  # that a file may ask for
 
 
 def train_postprocess(
@@ -153,19 +155,19 @@ def load_postprocess(path: str | os.PathLike[str], **choices: Any) -> Postproces
     Raises:
         InputError: no such file; a pickle; a damaged file; another network's.
     """
+    for name in choices:
+        choice("choices", name, CHOICES)
     net, description = build(Path(path), *NETWORKS)
-    try:
+    remedy = "Give a file that save_postprocess wrote"
+    with refusing("path", f"{str(path)!r} describes no postprocessing flow", remedy):
         if description["use"] != "postprocess":
-            raise KeyError("use")
-        shape, classes = tuple(description["sample_shape"]), description["num_classes"]
+            raise ValueError(f"use is {description['use']!r}")
+        shape, classes = description["sample_shape"], description["num_classes"]
+        check_use(net, shape, classes, classes)
         kept = {name: description["flow"][name] for name in CHOICES}
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            "path",
-            f"{str(path)!r} describes no postprocessing flow ({error!r})",
-            "Give a file that save_postprocess wrote",
-        ) from error
-    return Postprocess(_denoiser(net, shape, classes), **{**kept, **choices})
+        if not 0 < kept["steps"] <= MOST_STEPS:
+            raise ValueError(f"steps are {kept['steps']}")
+        return Postprocess(_denoiser(net, tuple(shape), classes), **{**kept, **choices})
 
 
 def _denoiser(net: nn.Module, shape: tuple[int, ...], classes: int | None) -> Denoiser:

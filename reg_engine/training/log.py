@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ..files import write_whole
 from ..progress import Progress
+from ..readers import open_regular
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "LossLog", "Reporter"]
 
 COLUMNS = ("step", "epoch", "loss", "lr", "images_per_second", "seconds")
+_LARGEST = 1 << 24  # bytes of a log: 300,000 rows
 
 
 class LossLog:
@@ -25,52 +31,71 @@ class LossLog:
 
     Rows are held back until `flush`, which the trainer calls with each checkpoint, so that the file
     never runs ahead of the checkpoint and a resumed run writes no row twice.
+
+    Args:
+        path: of the file; whole rows that are there are kept, up to `step`.
+        step: steps that are done.
+        every: steps that a row averages.
+        losses: of the steps done since the last row.
     """
 
-    def __init__(self, path: Path, step: int, every: int) -> None:
+    def __init__(self, path: Path, step: int, every: int, losses: Sequence[float] = ()) -> None:
         self.path, self.every = path, every
         self._rows: list[tuple[float, ...]] = _rows_up_to(path, step)
-        self._losses: list[float] = []
+        self.losses = list(losses)
+        self._before = len(self.losses)  # those that the clock below has not seen
         self._since = time.monotonic()
 
     def add(self, trainer: Trainer, loss: float) -> tuple[float, ...] | None:
         """Count one step; return the row that it completes, if it does."""
-        self._losses.append(loss)
+        self.losses.append(loss)
         config = trainer.config
         if trainer.step % self.every and trainer.step != config.steps:
             return None
         now = time.monotonic()
-        images = len(self._losses) * config.batch_size
+        images = (len(self.losses) - self._before) * config.batch_size
         row = (
             trainer.step,
             round(trainer.step * config.batch_size / trainer.task.size, 4),
-            round(sum(self._losses) / len(self._losses), 6),
+            round(sum(self.losses) / len(self.losses), 6),
             float(f"{config.learning_rate(trainer.step - 1):.6g}"),
             round(images / max(now - self._since, 1e-9), 1),
             round(trainer.seconds, 1),
         )
         self._rows.append(row)
-        self._losses, self._since = [], now
+        self.losses, self._before, self._since = [], 0, now
         return row
 
     def flush(self) -> None:
-        """Write the file anew."""
-        with open(self.path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows(self._rows)
+        """Write the file anew, whole or not at all."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        writer.writerows(self._rows)
+        write_whole(self.path, text.getvalue().encode(), "folder")
 
 
 def _rows_up_to(path: Path, step: int) -> list[tuple[float, ...]]:
-    """Rows of an earlier part of the run; anything after `step` is dropped."""
-    if step == 0 or not path.exists():
+    """Whole rows of an earlier part of the run; anything after `step` or damaged is dropped.
+
+    The checkpoint alone is what a run goes on from: a log that cannot be read costs its rows.
+    """
+    try:
+        with open_regular(path) as file:
+            text = file.read(_LARGEST).decode("utf-8", errors="replace")
+    except OSError:
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [
-            (int(row["step"]), *(float(row[name]) for name in COLUMNS[1:]))
-            for row in csv.DictReader(file)
-        ]
-    return [row for row in rows if row[0] <= step]
+    rows: list[tuple[float, ...]] = []
+    for line in text.splitlines():
+        try:
+            first, *others = line.split(",")
+            row = (int(first), *map(float, others))
+        except ValueError:  # the header, or damage
+            continue
+        before = rows[-1][0] if rows else 0
+        if len(row) == len(COLUMNS) and all(map(math.isfinite, row)) and before < row[0] <= step:
+            rows.append(row)
+    return rows
 
 
 class Reporter:

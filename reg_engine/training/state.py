@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import replacing
+from ..readers import open_archive, open_regular, refusing
 
-__all__ = ["Average", "load_state", "save_state"]
+__all__ = ["Average", "REMEDY", "check_values", "load_state", "save_state"]
+
+REMEDY = "Delete it to start anew, or give another folder"
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "task": str,
+    "config": dict,
+    "step": int,
+    "seconds": (int, float),
+    "net": dict,
+    "average": dict,
+    "optimizer": dict,
+    "rng": Tensor,
+}
 
 
 class Average:
@@ -36,9 +47,23 @@ class Average:
         torch._foreach_lerp_(old, [new[name].float() for name in self.state], 1.0 - decay)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take a saved average of the same network."""
+        """Take a saved average of the same network.
+
+        Raises:
+            ValueError: it is of another one, or holds NaN.
+        """
+        check_values(self.state, state)
         for name, value in self.state.items():
             value.copy_(state[name])
+
+
+def check_values(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """ValueError unless both have the same names and shapes, and theirs are finite."""
+    if ours.keys() != theirs.keys():
+        raise ValueError(f"without {sorted(ours.keys() - theirs.keys())[:3]}")
+    for name, value in ours.items():
+        if theirs[name].shape != value.shape or not theirs[name].isfinite().all():
+            raise ValueError(f"{name} has another shape, or NaN")
 
 
 def _values(net: nn.Module) -> dict[str, Tensor]:
@@ -46,13 +71,18 @@ def _values(net: nn.Module) -> dict[str, Tensor]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: a crash leaves the old file or the new one, never a half."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with replacing(path, "checkpoint") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch's writer hides that the disk is full
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -61,12 +91,15 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is damaged or holds something else.
     """
-    remedy = "Delete it to start anew, or give another folder"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, UnpicklingError) as error:
-        raise InputError("checkpoint", f"{path} cannot be read ({error})", remedy) from error
-    needed = {"task", "config", "step", "seconds", "net", "average", "optimizer", "rng"}
-    if not isinstance(state, dict) or not needed <= state.keys():
-        raise InputError("checkpoint", f"{path} is no training checkpoint", remedy)
+    with (
+        refusing("checkpoint", f"{path} cannot be read", REMEDY),
+        open_regular(path) as file,
+        open_archive(file),  # no member claims more than the file holds
+    ):
+        file.seek(0)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or any(
+        not isinstance(state.get(name), kind) for name, kind in _KINDS.items()
+    ):
+        raise InputError("checkpoint", f"{path} is no training checkpoint", REMEDY)
     return state

@@ -17,12 +17,13 @@ from ..cifar import CIFAR10, load_cifar10
 from ..data import MNIST, load_mnist
 from ..errors import InputError, choice
 from ..models.checkpoint import read, save_weights
+from ..readers import refusing
 from .classification import ClassifierTask, accuracy
 from .colour import ColourSettings, ColourTask
 from .colour_classifier import ColourClassifierTask
 from .config import TrainConfig
 from .diffusion import DiffusionTask
-from .state import load_state
+from .state import REMEDY, load_state
 from .trainer import Trainer
 
 __all__ = ["TASKS", "Recipe", "Result", "export", "plan_steps", "train_task"]
@@ -153,7 +154,8 @@ def _as_begun(config: TrainConfig, folder: Path, whole: bool) -> TrainConfig:
     if not checkpoint.exists():
         raise InputError("export", f"there is no {checkpoint}", "Train first")
     theirs = load_state(checkpoint)["config"]
-    return _from_dict(theirs) if whole else replace(config, steps=theirs["steps"])
+    with refusing("checkpoint", f"{checkpoint} has no settings of a run", REMEDY):
+        return _from_dict(theirs) if whole else replace(config, steps=theirs["steps"])
 
 
 def _start(path: Path | str | None) -> tuple[str, dict[str, Tensor] | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError, NumericalError
+from ..files import check_writable
+from ..readers import refusing
 from .config import TrainConfig
 from .log import LossLog, Reporter
-from .state import Average, load_state, save_state
+from .state import REMEDY, Average, check_values, load_state, save_state
 
 __all__ = ["Task", "Trainer", "batch_indices"]
 
@@ -92,7 +95,8 @@ class Trainer:
         show: progress on standard error: a bar on a terminal, else a line with each row of the log.
 
     Raises:
-        InputError: the folder holds a run with another task or config.
+        InputError: the folder cannot be written, or holds a run with another task or config, or a
+            damaged one.
     """
 
     def __init__(
@@ -110,8 +114,7 @@ class Trainer:
         self.task, self.config, self.folder = task, config, Path(folder)
         self.device = torch.device(device)
         self.save_seconds, self.show = save_seconds, show
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint = self.folder / "checkpoint.pt"
+        self.checkpoint = check_writable(self.folder / "checkpoint.pt", "folder")
         torch.manual_seed(config.seed)
         # Channels last is what the CPU's and the GPU's bfloat16 convolutions want.
         net: Any = task.build().to(self.device)  # Any: nn.Module.to is not typed for memory formats
@@ -124,9 +127,10 @@ class Trainer:
         )
         self.step, self.seconds = 0, 0.0
         self._stop: str | None = None
+        self._losses: list[float] = []
         if self.checkpoint.exists():
             self._resume()
-        self.log = LossLog(self.folder / "loss.csv", self.step, log_every)
+        self.log = LossLog(self.folder / "loss.csv", self.step, log_every, self._losses)
 
     def run(self, until: int | None = None) -> bool:
         """Train up to step `until` (default: all); save; return whether the run is finished.
@@ -195,6 +199,7 @@ class Trainer:
                 "config": self.config.as_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
+                "losses": self.log.losses,
                 "net": self.net.state_dict(),
                 "average": self.average.state,
                 "optimizer": self.optimizer.state_dict(),
@@ -214,18 +219,30 @@ class Trainer:
                 f"{self.checkpoint} was trained with {text}",
                 "Give the same settings to go on with it, or another folder to start anew",
             )
-        try:
-            self.net.load_state_dict(state["net"])
-        except RuntimeError as error:
-            raise InputError(
-                "checkpoint",
-                f"{self.checkpoint} holds another network ({error})",
-                "Give another folder to start anew",
-            ) from error
+        with refusing(
+            "checkpoint", f"{self.checkpoint} holds another network or is damaged", REMEDY
+        ):
+            self._take(state)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        check_values(self.net.state_dict(), state["net"])
+        self.net.load_state_dict(state["net"])
         self.average.load(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # The groups' numbers are the config's, which was compared.
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = {"state": state["optimizer"]["state"], "param_groups": groups}
+        self.optimizer.load_state_dict(moments)
+        for parameter, kept in self.optimizer.state.items():
+            if any(kept[name].shape != parameter.shape for name in ("exp_avg", "exp_avg_sq")):
+                raise ValueError("the optimizer's state has another shape")
         torch.set_rng_state(state["rng"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds = state["step"], float(state["seconds"])
+        if not (0 <= self.step <= self.config.steps and math.isfinite(self.seconds)):
+            raise ValueError(f"step {self.step} of {self.config.steps}")
+        if self.step and not self.optimizer.state:
+            raise ValueError("no optimizer's state")
+        # A checkpoint of an earlier version has none: its next row averages fewer steps.
+        self._losses = [float(loss) for loss in state.get("losses", [])]
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -17,8 +17,10 @@ from ...cifar import CIFAR10
 from ...cli.sample import run_resumable
 from ...denoisers import Denoiser
 from ...engine import Engine
+from ...files import write_whole
 from ...models import UNet2D
 from ...postprocess import Postprocess, dinov2_features, train_postprocess
+from ...readers import read_json
 from ...shards import Shards
 from ...stats import Stats
 from ...training import TrainConfig
@@ -215,8 +217,8 @@ def _post_steps(report: Report, sizes: Sizes, data: CIFAR10) -> int:
         task = ColourTask(data.train_images, data.train_labels, sizes.colour, report.device)
         config = TrainConfig(steps=1, batch_size=sizes.batch_size, dtype=_dtype(report))
         steps = plan_steps(task, config, str(report.device), 1.0, sizes.minutes["post"])
-        note.write_text(json.dumps(steps))
-    return int(json.loads(note.read_text()))
+        write_whole(note, json.dumps(steps).encode(), "--out")
+    return int(read_json(note, "--out", "Delete it"))
 
 
 # Points
