@@ -10,7 +10,6 @@ import pytest
 from reg_engine import InputError, Plan, schedules
 from reg_engine.solvers import table
 
-
 PLAN = '{"format": "reg_engine.plan/1", "edges": [1.5], "modes": ["cfg", "reg"], "report": {}}'
 
 
