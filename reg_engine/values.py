@@ -12,7 +12,17 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["as_bool", "as_budget", "as_float", "as_int", "as_levels", "as_tuple", "shown", "store"]
+__all__ = [
+    "as_bool",
+    "as_budget",
+    "as_float",
+    "as_int",
+    "as_levels",
+    "as_tuple",
+    "check_sizes",
+    "shown",
+    "store",
+]
 
 
 def as_int(argument: str, value: Any, least: int = 1, remedy: str = "") -> int:
@@ -69,6 +79,13 @@ def as_levels(lo: Any, hi: Any) -> tuple[float, float]:
     remedy = "Give noise levels sigma/alpha, 0 <= lo < hi"
     lo = as_float("lo", lo, remedy, lambda v: 0 <= v < math.inf)
     return lo, as_float("hi", hi, remedy, lambda v: v > lo)
+
+
+def check_sizes(**sizes: Any) -> None:
+    """InputError for the first that is no integer >= 1 and no list or tuple of such."""
+    for name, value in sizes.items():
+        for size in value if isinstance(value, list | tuple) else [value]:
+            as_int(name, size)
 
 
 def as_tuple(argument: str, value: Any, remedy: str) -> tuple[Any, ...]:

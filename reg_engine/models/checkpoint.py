@@ -97,7 +97,8 @@ def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
             raise InputError(
                 "name_or_path", f"{str(path)!r} holds a {name!r}, not a {known}", REMEDY
             )
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
         try:
             arguments = _bounded(description["arguments"], len(shapes))
             with _Sketch():

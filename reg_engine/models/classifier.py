@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..schedules.base import check_number, positive_int
+from ..values import as_float, check_sizes
 
 __all__ = ["NoisyClassifier"]
 
@@ -50,9 +50,9 @@ class NoisyClassifier(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
-        for size in (*channels, features, embedding, num_classes, image_channels, blocks):
-            positive_int("sizes", size)
-        check_number("sigma_data", sigma_data, 0, math.inf)
+        check_sizes(channels=channels, features=features, embedding=embedding)
+        check_sizes(num_classes=num_classes, image_channels=image_channels, blocks=blocks)
+        as_float("sigma_data", sigma_data, "Give a positive number", lambda v: 0 < v < math.inf)
         if any(width % GROUP_CHANNELS for width in channels):
             raise InputError(
                 "channels", f"is {tuple(channels)}", f"Give multiples of {GROUP_CHANNELS}"

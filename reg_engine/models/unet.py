@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..attention import BACKENDS, attention
 from ..errors import InputError, choice
-from ..schedules.base import positive_int
+from ..values import check_sizes
 
 __all__ = ["UNet"]
 
@@ -50,9 +50,14 @@ class UNet(nn.Module):
         num_labels: int = 11,
     ) -> None:
         super().__init__()
-        sizes = (image_channels, *channels, *blocks, heads, embedding, num_labels)
-        for size in sizes:
-            positive_int("sizes", size)
+        check_sizes(
+            image_channels=image_channels,
+            channels=channels,
+            blocks=blocks,
+            heads=heads,
+            embedding=embedding,
+            num_labels=num_labels,
+        )
         half, quarter = channels
         if half % GROUP_CHANNELS or quarter % GROUP_CHANNELS or quarter % heads:
             raise InputError(

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..schedules.base import positive_int
+from ..values import check_sizes
 
 __all__ = ["UNet2D"]
 
@@ -58,16 +58,8 @@ class UNet2D(nn.Module):
         time_scale: float = 1000.0,
     ) -> None:
         super().__init__()
-        for number in (
-            image_channels,
-            size,
-            channels,
-            *multipliers,
-            blocks,
-            *attention,
-            head_width,
-        ):
-            positive_int("sizes", number)
+        check_sizes(image_channels=image_channels, size=size, channels=channels, blocks=blocks)
+        check_sizes(multipliers=multipliers, attention=attention, head_width=head_width)
         widths = [channels * factor for factor in multipliers]
         groups = max(1, min(GROUPS, channels // GROUP_CHANNELS))
         if not widths or any(width % groups or width % head_width for width in widths):
@@ -108,12 +100,7 @@ class UNet2D(nn.Module):
             dropout=dropout,
             num_class_embeds=num_labels or None,
         )
-        # As in guided-diffusion: every block starts as the identity, the network at zero.
-        zeros = [self.net.conv_out]
-        zeros += [module.conv2 for module in self.net.modules() if hasattr(module, "conv2")]
-        for layer in zeros:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        _start_at_zero(self.net)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Network output for one batch.
@@ -129,6 +116,13 @@ class UNet2D(nn.Module):
         labels = cond if self.num_labels else None
         output: Tensor = self.net(x, self.time_scale * t, labels, return_dict=False)[0]
         return output
+
+
+def _start_at_zero(net: Any) -> None:
+    """As in guided-diffusion: every block starts as the identity, the network at zero."""
+    for layer in [net.conv_out, *(m.conv2 for m in net.modules() if hasattr(m, "conv2"))]:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
 
 
 def _class() -> Any:
