@@ -29,7 +29,7 @@ from .values import as_float
 
 __all__ = ["calibrate"]
 
-COST = {"cond": 1, "cfg": 2, "reg": 3}
+COST = {"ref": 1, "cond": 1, "cfg": 2, "reg": 3}
 _SHRINK = 0.6  # of the budget, when a candidate deviates more than the tolerance
 _ROUNDS = 12
 
@@ -153,13 +153,17 @@ def _search(
     """The first candidate whose measured deviation is within the tolerance, from cheap to dear."""
     budget = tolerance
     for _ in range(_ROUNDS):
-        modes = _cheapest(displacements, full.modes, budget * size)
-        plan = Plan.of_rows(full.table, modes, {})
+        plan = _plan(full, _cheapest(displacements, full.modes, budget * size))
         measured = deviation(plan)
         if measured <= tolerance:
             return plan, measured
         budget *= _SHRINK
-    return Plan.of_rows(full.table, list(full.modes), {}), 0.0
+    return _plan(full, list(full.modes)), 0.0
+
+
+def _plan(full: Engine, modes: list[str]) -> Plan:
+    """A weight of -1, not the plan, makes a row `ref`."""
+    return Plan.of_rows(full.table, ["reg" if mode == "ref" else mode for mode in modes], {})
 
 
 def _cheapest(
@@ -168,7 +172,7 @@ def _cheapest(
     """Greedy: the changes that save most for the least displacement, within the budget."""
     offers = []
     for index, (row, mode) in enumerate(zip(displacements, modes, strict=True)):
-        for cheaper in MODES[: MODES.index(mode)]:
+        for cheaper in () if mode == "ref" else MODES[: MODES.index(mode)]:
             saved = COST[mode] - COST[cheaper]
             offers.append((row[cheaper] / saved, index, cheaper, row[cheaper]))
     chosen, spent, left = list(modes), [0.0] * len(modes), budget

@@ -10,7 +10,7 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
 
-from .conditioning import Cond
+from .conditioning import Cond, plain
 from .errors import EstimatorError, InputError, choice
 from .preconditioning import INPUT_SCALINGS, PREDICTIONS, preconditioning
 from .schedules import Schedule
@@ -155,9 +155,12 @@ class Denoiser:
         return self.denoised(x, self.output(scaled, place, cond, x), place)
 
     def output(self, scaled: Tensor, place: Place, cond: Cond, x: Tensor | None = None) -> Tensor:
-        """What the network returns for its own, scaled input; `x` is what that was made of."""
+        """What the network returns for its own, scaled input; `x` is what that was made of.
+
+        The conditioning is copied: a network may write into what it was given.
+        """
         time = self._time(scaled, place.time)
-        return self._checked(self.net(scaled, time, cond), scaled if x is None else x)
+        return self._checked(self.net(scaled, time, plain(cond)), scaled if x is None else x)
 
     def denoised(self, x: Tensor, output: Tensor, place: Place) -> Tensor:
         """E[x_0 | x_t] from the network's output."""

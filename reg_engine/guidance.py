@@ -111,5 +111,10 @@ def _reg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Ter
     return cond, rectified
 
 
-# What each mode of a plan evaluates: 1F, 2F, and what the estimator needs.
-EVALUATIONS: dict[str, Evaluation] = {"cond": _cond, "cfg": _cfg, "reg": _reg}
+def _ref(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
+    needs_cond = getattr(point.reference, "needs_cond", True)
+    return point.ref(point.cond_at(point.x) if needs_cond else point.x), None
+
+
+# What each mode evaluates: 1F, 2F, what the estimator needs, and the reference alone (scale 0).
+EVALUATIONS: dict[str, Evaluation] = {"cond": _cond, "cfg": _cfg, "reg": _reg, "ref": _ref}

@@ -21,7 +21,10 @@ __all__ = ["BadModel", "Classifier", "Reference", "Unconditional"]
 
 
 class Reference(Protocol):
-    """A reference gives `denoised` at a point; `modules` are frozen during a call."""
+    """A reference gives `denoised` at a point; `modules` are frozen during a call.
+
+    One that never looks at `cond` says `needs_cond = False`: at scale 0 cond is then left out.
+    """
 
     @property
     def modules(self) -> tuple[nn.Module, ...]: ...
@@ -45,6 +48,7 @@ class Unconditional:
     """
 
     null_cond: object = None
+    needs_cond = False
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -72,6 +76,7 @@ class BadModel:
 
     net: Denoiser
     cond: object = None
+    needs_cond = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.net, Denoiser):

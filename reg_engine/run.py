@@ -16,6 +16,7 @@ from . import ranges
 from .adjustments import Clip
 from .conditioning import Cond
 from .denoisers import Denoiser
+from .directions import Delta
 from .guidance import EVALUATIONS, Guidance, as_state
 from .noise import SampleNoise
 from .plan import Plan
@@ -157,11 +158,23 @@ class Run:
             state.step(point.step, cond, term, drawn, self.backend)
 
     def _modes(self) -> tuple[str, ...]:
-        """The plan's modes; w = 0 needs no reference, no rectifier makes `reg` a `cfg`."""
+        """The plan's modes; w = 0 needs no reference, no rectifier makes `reg` a `cfg`.
+
+        w = -1 (scale 0) is the reference alone: nothing is rectified there, and where neither
+        direction nor adjustment looks at cond, the reference alone is evaluated.
+        """
+        guidance = self.guidance
+        alone = "cfg" if guidance.adjust or not isinstance(guidance.direction, Delta) else "ref"
+
+        def mode_of(planned: str, w: float) -> str:
+            if w == 0 or planned == "cond":
+                return "cond"
+            if w == -1:
+                return alone
+            return "cfg" if guidance.rectify is None else planned
+
         planned = self.plan.modes_for(self.table)
-        if self.guidance.rectify is None:
-            planned = tuple("cfg" if mode == "reg" else mode for mode in planned)
-        return tuple(mode if w else "cond" for mode, w in zip(planned, self.weights, strict=True))
+        return tuple(mode_of(mode, w) for mode, w in zip(planned, self.weights, strict=True))
 
     def _chosen(self) -> tuple[Rectifier | None, str]:
         rectify = self.guidance.rectify

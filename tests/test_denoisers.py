@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
-from nets import CLASSES, SHAPE, tiny
+from nets import CLASSES, SHAPE, TinyNet, tiny
 from torch import Tensor, nn
 
-from reg_engine import Denoiser, InputError, schedules
+from reg_engine import Denoiser, InputError, sample, schedules
 from reg_engine.preconditioning import PREDICTIONS
+from reg_engine.rectifiers import RECTIFIERS
 
 SCHEDULES = [schedules.VPLinear(), schedules.EDM(), schedules.Flow()]
 
@@ -133,3 +134,33 @@ def test_view_through_another_schedule_is_the_same_point() -> None:
         rtol=1e-3,
         atol=1e-4,
     )
+
+
+class Scribbler(TinyNet):
+    """Writes into everything that it was given, once it has used it."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | dict[str, Tensor]) -> Tensor:
+        labels = cond["y"] if isinstance(cond, dict) else cond
+        out = super().forward(x, t, labels)
+        with torch.no_grad():
+            labels.fill_(1)
+            t.zero_()
+            x.data.fill_(7.0)
+        return out
+
+
+@pytest.mark.parametrize("rectify", [None, *RECTIFIERS])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_network_that_writes_into_its_arguments_gets_its_own(
+    rectify: str | None, nested: bool
+) -> None:
+    labels = torch.tensor([0, 1, 2])
+    cond = {"y": labels.clone()} if nested else labels.clone()
+    null = {"y": torch.tensor([CLASSES])} if nested else torch.tensor(CLASSES)
+    engine = {"rectify": rectify, "scale": 3.0, "steps": 4, "progress": False}
+    scribbler = Denoiser(Scribbler(), "edm", schedules.EDM(), SHAPE, null)
+    found = sample(scribbler, cond, **engine).samples
+    assert torch.equal(found, sample(tiny(), labels, **engine).samples)
+    for kept, before in ((cond, labels), (null, torch.tensor(CLASSES))):
+        kept = kept["y"] if nested else kept
+        assert torch.equal(kept, before.expand_as(kept)), "the caller's own tensor was written to"
