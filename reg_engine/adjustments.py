@@ -88,7 +88,7 @@ class Rescale:
         # n^2 times the variances: the quotient needs no more
         spread = gram[:, 0, 0, None] * gram.diagonal(0, 1, 2)[:, 1:] - gram[:, 0, 1:].square()
         found, wanted = spread.clamp_min(0).sqrt().unbind(1)
-        tiny = torch.finfo(torch.float64).tiny
+        tiny = torch.finfo(gram.dtype).tiny
         factor = (self.share * wanted / found.clamp_min(tiny) + (1 - self.share)).to(guided.dtype)
         return point.from_prediction(per_sample(factor, guided) * prediction)
 

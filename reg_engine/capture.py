@@ -139,7 +139,7 @@ class Capture:
             rows = [denoiser.at(row.t) for row in self._run.table.rows]
             with torch.inference_mode(False):  # autograd may keep them
                 values = torch.tensor(rows, dtype=torch.float64)
-                self._places[id(denoiser)] = values.to(self.state.x.device, self.state.x.dtype)
+                self._places[id(denoiser)] = values.to(self.state.x.dtype).to(self.state.x.device)
         return Place(*self._places[id(denoiser)].index_select(0, self.step)[0].unbind())
 
     def null(self, point: Point) -> Cond | None:

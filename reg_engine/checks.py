@@ -16,6 +16,7 @@ from .errors import InputError, NumericalError
 from .guidance import Guidance
 from .plan import Plan
 from .rectifiers import Rectifier
+from .reference import widest
 from .schedules import Schedule
 from .solvers import Table
 from .stats import Stats
@@ -102,8 +103,11 @@ def as_noise(
     return noise.to(dtype)
 
 
-def as_device(device: Any, own: torch.device | None, modules: Iterable[nn.Module]) -> torch.device:
-    """Where to run: `device`, to which the modules are moved, or where they are already."""
+def as_device(
+    device: Any, own: torch.device | None, modules: Iterable[nn.Module], dtype: torch.dtype
+) -> torch.device:
+    """Where to run a state of `dtype`: `device`, to which the modules are moved, or where they are
+    already."""
     remedy = "Give 'cpu', or 'cuda' where torch.cuda.is_available()"
     if device is None:
         place = own or torch.device("cpu")
@@ -111,13 +115,15 @@ def as_device(device: Any, own: torch.device | None, modules: Iterable[nn.Module
         raise InputError("device", f"is {device}", remedy)
     else:
         try:
-            place = torch.device(device)
-            torch.empty(0, device=place)
+            # with its number: 'cuda' is where a tensor on 'cuda:0' is
+            place = torch.empty(0, device=torch.device(device)).device
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             problem = f"{shown(device)} cannot be used ({str(error).splitlines()[0]})"
             raise InputError("device", problem, remedy) from error
     if place.type == "meta":
         raise InputError("device", "'meta' holds shapes and no values", remedy)
+    if dtype == torch.float64 and widest(place) != dtype:
+        raise InputError("dtype", f"is float64, which {place.type} has not", "Give torch.float32")
     if device is None:
         return place
     for module in modules:

@@ -52,4 +52,4 @@ def coefficient_table(
         b = (*row.b, *[0.0] * (longest - len(row.b)))
         solver = (row.p, row.q, row.a, row.c)
         values.append([w, skip, out, *solver, c_in, time, row.alpha, row.sigma, *b])
-    return torch.tensor(values, dtype=torch.float64).to(device, dtype)
+    return torch.tensor(values, dtype=torch.float64).to(dtype).to(device)

@@ -73,8 +73,8 @@ class APG:
         if math.isfinite(self.radius):
             shrink = self.radius / gram[:, 1, 1].sqrt().clamp_min(self.radius)
         # Projections lose digits where cond and delta are nearly parallel: float64, as the
-        # paper's code.
-        d, c = per_sample(shrink, delta) * delta.double(), cond.double()
+        # paper's code, where there is one.
+        d, c = per_sample(shrink, delta) * delta.to(gram.dtype), cond.to(gram.dtype)
         share = shrink * gram[:, 1, 2] / gram[:, 2, 2].clamp_min(torch.finfo(c.dtype).tiny)
         along = per_sample(share, c) * c
         return (d - along + self.parallel * along).to(delta.dtype)
@@ -108,11 +108,15 @@ class TCFG:
     def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         c, u = point.to_prediction(cond), point.to_prediction(ref)
         gram = ops.reduce(c, u, backend=point.backend)[:, 1:, 1:]
-        main = torch.linalg.eigh(gram).eigenvectors[:, :, 1]  # the largest eigenvalue is the last
+        # The eigenvector (cos a, sin a) of the larger eigenvalue in closed form: a solver's would
+        # wait for the device.
+        angle = torch.atan2(2 * gram[:, 0, 1], gram[:, 0, 0] - gram[:, 1, 1]) / 2
+        main = (angle.cos(), angle.sin())
         # first = main_0 c + main_1 u: the first right singular vector times its singular value, so
         # <u, first> / <first, first> = main_1 and u keeps main_1 first.
         kept = sum(
-            per_sample(main[:, 1] * main[:, i], c) * v.double() for i, v in enumerate((c, u))
+            per_sample(main[1] * share, c) * v.to(gram.dtype)
+            for share, v in zip(main, (c, u), strict=True)
         )
         return point.delta_from_prediction((c - kept).to(cond.dtype))
 

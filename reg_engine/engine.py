@@ -104,7 +104,7 @@ class Engine(Run):
         weights = weights_of(chosen.weight, rows)  # type: ignore[arg-type]
         dtype = as_dtype(dtype)
         modules = (*network.modules, *chosen.reference.modules)
-        device = as_device(device, denoiser.device, modules)
+        device = as_device(device, denoiser.device, modules, dtype)
         places = [denoiser.at(row.t) for row in rows.rows]
         super().__init__(
             denoiser,

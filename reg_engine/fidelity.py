@@ -187,7 +187,7 @@ def bootstrap(
     """
     check_number("level", level, 0, 1)
     if isinstance(values, Tensor):
-        numbers = values.detach().double().cpu().flatten()
+        numbers = values.detach().cpu().double().flatten()
         size = len(numbers)
     if not size:
         raise InputError("size", f"is {size}", "Give values, or the number of them, >= 1")
@@ -231,7 +231,7 @@ def _pair(a: Tensor, b: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64
 def _vectors(name: str, value: Tensor) -> NDArray[np.float64]:
     if not isinstance(value, Tensor) or value.dim() < 2 or len(value) == 0:
         raise InputError(name, "holds no vectors", "Give a tensor (n, ...) with n >= 1")
-    flat = value.detach().reshape(len(value), -1).double().cpu()
+    flat = value.detach().reshape(len(value), -1).cpu().double()
     if not bool(flat.isfinite().all()):
         raise InputError(name, "has NaN or Inf", "Give finite values")
     vectors: NDArray[np.float64] = np.ascontiguousarray(flat.numpy())

@@ -153,7 +153,7 @@ def _vmapped(name: str) -> Callable[..., tuple[Tensor, int]]:
 
 def _fake_reduce(u: Tensor, v: Tensor | None, w: Tensor | None, backend: Any = None) -> Tensor:
     k = 1 + sum(t is not None for t in (u, v, w))
-    return u.new_empty((u.shape[0], k, k), dtype=torch.float64)
+    return u.new_empty((u.shape[0], k, k), dtype=reference.widest(u.device))
 
 
 def _fake_probe(x: Tensor, direction: Tensor, *rest: Any) -> Tensor:

@@ -171,7 +171,7 @@ def _vectors(name: str, value: Tensor) -> Tensor:
         raise InputError(name, f"is {tuple(value.shape)}", "Give 2 or more vectors (N, F)")
     if not value.isfinite().all():
         raise InputError(name, "has NaN or Inf", "Give finite feature vectors")
-    return value.detach().double().cpu()
+    return value.detach().cpu().double()
 
 
 class _Features(nn.Module):

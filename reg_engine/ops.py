@@ -205,7 +205,7 @@ def guided_step(
 def reduce(
     u: Tensor, v: Tensor | None = None, w: Tensor | None = None, *, backend: str | None = None
 ) -> Tensor:
-    """Gram matrix of (1, u, v, w) of each sample, (B, k, k) float64: see `reference.reduce`.
+    """Gram matrix of (1, u, v, w) of each sample, (B, k, k): see `reference.reduce`.
 
     Raises:
         InputError: shapes, dtypes or devices that do not fit. BackendError: see `resolve`.
@@ -215,7 +215,7 @@ def reduce(
         return library.call("reduce", u, v, w, backend)
     if not library.differentiates(u, v, w):
         k = 1 + sum(t is not None for t in (u, v, w))
-        out = torch.empty(u.shape[0], k, k, dtype=torch.float64, device=u.device)
+        out = torch.empty(u.shape[0], k, k, dtype=reference.widest(u.device), device=u.device)
         if _ran("reduce", u.device, backend, (u, v, w, out)):
             return out
     return reference.reduce(u, v, w)

@@ -8,12 +8,17 @@ the state's dtype (combine: at least float32), and rounded once.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .coefficients import FIRST_B
 
-__all__ = ["combine", "guided_step", "lagged_product", "per_sample", "probe", "reduce"]
+__all__ = ["combine", "guided_step", "lagged_product", "per_sample", "probe", "reduce", "widest"]
+
+BLOCK = 32  # terms of a sum that are added one after the other, where there is no float64
 
 Scalar = float | Tensor  # a number of the host, or a 0-dim tensor of the device
 
@@ -21,6 +26,24 @@ Scalar = float | Tensor  # a number of the host, or a 0-dim tensor of the device
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """(B,) -> (B, 1, ..., 1), to broadcast against `like` (B, ...)."""
     return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """What sums over a sample are taken in: float64, or float32 where the device has no float64."""
+    return torch.float64 if _has_float64(device.type) else torch.float32
+
+
+@cache
+def _has_float64(kind: str) -> bool:
+    try:
+        torch.zeros(1, dtype=torch.float64, device=kind)
+    except (RuntimeError, TypeError):  # Apple's MPS says it with a TypeError
+        return False
+    return True
+
+
+# What torch.compiler.assume_constant_result sets: nothing to trace.
+_has_float64._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def combine(
@@ -140,17 +163,35 @@ def _weighted(coefficient: Scalar, value: Tensor) -> Tensor | float:
 def reduce(u: Tensor, v: Tensor | None = None, w: Tensor | None = None) -> Tensor:
     """Gram matrix of (1, u, v, w), sample by sample: sums, squared norms and dots in one pass.
 
+    Where the device has no float64, float32 sums of sums keep its rounding near that of the terms.
+
     Args:
         u, v, w: (B, *shape), any floating dtype, on one device.
 
     Returns:
-        (B, k, k) float64, k = 1 + the number of vectors, symmetric; [0, 0] is the number of
-        elements of a sample.
+        (B, k, k) float64 (see `widest`), k = 1 + the number of vectors, symmetric; [0, 0] is the
+        number of elements of a sample.
     """
     given = [t for t in (u, v, w) if t is not None]
     flat = [t.reshape(t.shape[0], -1) if t.numel() else t.new_zeros(t.shape[0], 0) for t in given]
-    rows = torch.stack([t.double() for t in (torch.ones_like(flat[0]), *flat)], 1)
-    return rows @ rows.mT
+    exact = widest(u.device)
+    rows = torch.stack([t.to(exact) for t in (torch.ones_like(flat[0]), *flat)], 1)
+    return rows @ rows.mT if exact == torch.float64 else _blockwise(rows)
+
+
+def _blockwise(rows: Tensor) -> Tensor:
+    """rows @ rows.mT for rows (B, k, n), no partial sum longer than BLOCK."""
+    blocks = _in_blocks(rows, 2).transpose(1, 2)  # (B, blocks, k, BLOCK)
+    sums = blocks @ blocks.mT
+    while sums.shape[1] > 1:
+        sums = _in_blocks(sums.transpose(1, 3), 3).sum(-1).transpose(1, 3)
+    return sums.squeeze(1)
+
+
+def _in_blocks(values: Tensor, dim: int) -> Tensor:
+    """The last dimension, `dim`, as (blocks, BLOCK), filled with zeros."""
+    size = max(values.shape[dim], 1)
+    return F.pad(values, (0, -size % BLOCK + size - values.shape[dim])).unflatten(dim, (-1, BLOCK))
 
 
 def probe(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nets import SHAPE, tiny
 
-from reg_engine import InputError, NumericalError, schedules
-from reg_engine.checks import Watch, as_batch_size, as_dtype, as_noise, as_seeds
+from reg_engine import Engine, InputError, NumericalError, schedules
+from reg_engine.checks import Watch, as_batch_size, as_device, as_dtype, as_noise, as_seeds
 from reg_engine.solvers import table
 
 
@@ -36,3 +37,14 @@ def test_values_pass_through() -> None:
     assert as_dtype(None) == torch.float32 and as_dtype(torch.float64) == torch.float64
     noise = as_noise(torch.ones(1, 2).half(), (1, 2), torch.device("cpu"), torch.float64)
     assert noise.dtype == torch.float64
+
+
+def test_a_device_is_where_its_tensors_are() -> None:
+    """'cuda' and 'cuda:0' are one place; 'cpu:0', which torch tells apart, stands for it."""
+    assert torch.device("cpu:0") != torch.device("cpu")
+    place = as_device("cpu:0", None, (), torch.float32)
+    assert place == torch.empty(0, device="cpu:0").device
+    engine = Engine(tiny(), rectify=None, steps=2, device="cpu:0", progress=False)
+    noise = torch.ones(1, *SHAPE, device=torch.device("cpu:0"))
+    assert engine.device == noise.device
+    assert engine.sample([1], noise=noise).samples.device == noise.device
