@@ -7,10 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 if not torch.cuda.is_available():
     # Triton reads it once, when it is imported, and torch's compiler imports Triton.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# Fuzz tests try the same few cases at every run; REG_ENGINE_FUZZ=long (`make fuzz`) tries many new
+# ones. No deadline: a first call compiles and loads what later ones find.
+_COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("ci", derandomize=True, max_examples=60, database=None, **_COMMON)
+settings.register_profile("long", max_examples=3000, print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("REG_ENGINE_FUZZ", "ci"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
