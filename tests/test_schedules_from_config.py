@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from reg_engine.errors import InputError
-from reg_engine.schedules import EDM, Cosine, Flow, from_diffusers, solver_from_diffusers
-from reg_engine.schedules.from_config import READERS
+from reg_engine.schedules import (
+    EDM,
+    Betas,
+    Cosine,
+    Flow,
+    ScaledLinear,
+    from_diffusers,
+    solver_from_diffusers,
+)
+from reg_engine.schedules.readers import READERS
 
 diffusers = pytest.importorskip("diffusers")
 
-PLAIN = {"clip_sample": False}  # the engine never clips
+PLAIN = {"clip_sample": False}
 
 
 def test_cosine_betas_equal_diffusers() -> None:
@@ -53,47 +63,138 @@ def test_flow_and_edm_settings_are_read() -> None:
 @pytest.mark.parametrize(
     ("kind", "setting", "value"),
     [
-        ("DDIMScheduler", "rescale_betas_zero_snr", True),
         ("DDIMScheduler", "thresholding", True),
-        ("DDPMScheduler", "clip_sample", True),
         ("DDPMScheduler", "variance_type", "learned_range"),
         ("DDPMScheduler", "beta_schedule", "sigmoid"),
         ("DDPMScheduler", "timestep_spacing", "karras"),
         ("PNDMScheduler", "trained_betas", [0.1, 0.2]),
         ("EulerDiscreteScheduler", "interpolation_type", "log_linear"),
-        ("EulerDiscreteScheduler", "timestep_type", "continuous"),
-        ("EulerDiscreteScheduler", "use_beta_sigmas", True),
+        ("EulerDiscreteScheduler", "sigma_max", 20.0),
+        ("EulerDiscreteScheduler", "timestep_spacing", "beta"),
         ("EulerDiscreteScheduler", "final_sigmas_type", "half"),
-        ("HeunDiscreteScheduler", "use_exponential_sigmas", True),
         ("DPMSolverMultistepScheduler", "solver_order", 3),
-        ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"),
+        ("DPMSolverMultistepScheduler", "algorithm_type", "dpmsolver"),
+        ("DPMSolverMultistepScheduler", "solver_type", "heun"),
+        ("DPMSolverMultistepScheduler", "variance_type", "learned_range"),
+        ("UniPCMultistepScheduler", "predict_x0", False),
+        ("UniPCMultistepScheduler", "disable_corrector", [0]),
+        ("UniPCMultistepScheduler", "thresholding", True),
         ("DPMSolverMultistepScheduler", "use_lu_lambdas", True),
-        ("DPMSolverMultistepScheduler", "use_flow_sigmas", True),
-        ("FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting", True),
-        ("FlowMatchEulerDiscreteScheduler", "use_karras_sigmas", True),
-        ("EDMEulerScheduler", "sigma_schedule", "exponential"),
+        ("FlowMatchEulerDiscreteScheduler", "invert_sigmas", True),
+        ("FlowMatchEulerDiscreteScheduler", "stochastic_sampling", True),
+        ("EDMDPMSolverMultistepScheduler", "solver_order", 1),
         ("DDIMScheduler", "a_setting_of_tomorrow", 1),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_unsupported_settings_are_named(kind: str, setting: str, value: Any) -> None:
     config = {"_class_name": kind, setting: value}
-    if kind.startswith("DD") and setting != "clip_sample":
-        config["clip_sample"] = False
-    with pytest.raises(InputError, match=setting):
+    with pytest.raises(InputError) as caught:
         from_diffusers(config)
         solver_from_diffusers(config)
+    assert caught.value.argument == setting
+    assert "in the config" not in caught.value.remedy  # another value may be another schedule
 
 
-@pytest.mark.parametrize("config", [{}, {"_class_name": "LCMScheduler"}, 3, None])
+@pytest.mark.parametrize("config", [{}, {"_class_name": "DDIMInverseScheduler"}, 3, None])
 def test_unknown_schedulers_are_refused(config: Any) -> None:
     with pytest.raises(InputError):
         from_diffusers(config)
 
 
-def test_default_clipping_is_refused() -> None:
+@pytest.mark.parametrize("kind", ["LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler"])
+def test_distilled_networks_are_refused_with_the_reason(kind: str) -> None:
+    for read in (from_diffusers, solver_from_diffusers):
+        with pytest.raises(InputError, match=f"{kind}' is for networks distilled.*guidance inside"):
+            read({"_class_name": kind})
+
+
+def test_clipping_is_an_option_of_the_solver() -> None:
     """diffusers clips by default, so a config that says nothing about it asks for clipping."""
-    with pytest.raises(InputError, match="clip_sample"):
-        from_diffusers({"_class_name": "DDIMScheduler"})
+    ddim = {"_class_name": "DDIMScheduler"}
+    assert solver_from_diffusers(ddim) == ("ddim", {"clip": 1.0, "keep_epsilon": True})
+    assert solver_from_diffusers(ddim | PLAIN) == ("ddim", {})
+    ddpm = {"_class_name": "DDPMScheduler", "clip_sample_range": 2.0}
+    assert solver_from_diffusers(ddpm) == ("ddpm", {"variance": "small", "clip": 2.0})
+    assert solver_from_diffusers({"_class_name": "HeunDiscreteScheduler"}) == ("heun", {})
+
+
+FLUX = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+}
+QWEN = FLUX | {"max_image_seq_len": 8192, "max_shift": 0.9, "shift": 1.0, "shift_terminal": 0.02}
+WAN = {
+    "_class_name": "UniPCMultistepScheduler",
+    "flow_shift": 3.0,
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+}
+
+
+def test_published_flow_configs() -> None:
+    """FLUX.1-dev, Qwen-Image and Wan 2.1, at 1024 x 1024 (4,096 latent tokens)."""
+    flux = from_diffusers(FLUX, image_seq_len=4096)
+    assert flux == from_diffusers(FLUX, mu=1.15) and isinstance(flux, Flow)
+    assert flux.shift == pytest.approx(math.exp(1.15)) and flux.grid_end == 1 / 1000
+    qwen = from_diffusers(QWEN, image_seq_len=4096)
+    assert isinstance(qwen, Flow) and qwen.grid(8)[-2:].tolist() == pytest.approx([0.02, 0.0])
+    mu = 0.5 + (4096 - 256) / (8192 - 256) * 0.4
+    assert qwen.shift == pytest.approx(math.exp(mu), rel=1e-12)
+    assert solver_from_diffusers(FLUX) == ("flow_euler", {})
+    assert isinstance(from_diffusers(WAN), Flow)
+    options = {"order": 2, "variant": "bh2", "lower_order_final": True}
+    assert solver_from_diffusers(WAN) == ("unipc", options)
+
+
+def test_dynamic_shifting_needs_the_size_of_the_image() -> None:
+    with pytest.raises(InputError, match=r"^mu: is needed.*image_seq_len="):
+        from_diffusers(FLUX)
+    with pytest.raises(InputError, match="^mu: is given beside"):
+        from_diffusers(FLUX, mu=1.0, image_seq_len=256)
+    with pytest.raises(InputError, match="^mu: is given without use_dynamic_shifting"):
+        from_diffusers(FLUX | {"use_dynamic_shifting": False}, mu=1.0)
+    with pytest.raises(InputError, match="^image_seq_len: means nothing"):
+        from_diffusers(WAN | {"use_dynamic_shifting": True}, image_seq_len=256)
+
+
+def test_two_spacings_at_once_are_refused() -> None:
+    both = {"use_karras_sigmas": True, "use_beta_sigmas": True}
+    with pytest.raises(InputError, match="use_beta_sigmas: is set beside use_karras_sigmas"):
+        from_diffusers({"_class_name": "EulerDiscreteScheduler", **both})
+    with pytest.raises(InputError, match="use_karras_sigmas: is set beside use_flow_sigmas"):
+        from_diffusers(WAN | {"use_karras_sigmas": True})
+    with pytest.raises(InputError, match="final_sigmas_type"):
+        from_diffusers(WAN | {"final_sigmas_type": "sigma_min"})
+    with pytest.raises(InputError, match="timestep_type.*EDM"):
+        from_diffusers(
+            {
+                "_class_name": "EulerDiscreteScheduler",
+                "timestep_type": "continuous",
+                "prediction_type": "v_prediction",
+            }
+        )
+
+
+def test_betas_of_a_config() -> None:
+    values = np.linspace(1e-4, 0.02, 1000)
+    read = from_diffusers({"_class_name": "PNDMScheduler", "trained_betas": values.tolist()})
+    assert isinstance(read, Betas) and np.array_equal(read.betas(), values)
+    zero = {"rescale_betas_zero_snr": True, "beta_schedule": "scaled_linear"}
+    for kind, terminal in (("DDIMScheduler", 0.0), ("EulerDiscreteScheduler", 2.0**-24)):
+        config = {"_class_name": kind, "beta_start": 0.00085, "beta_end": 0.012, **zero}
+        schedule = from_diffusers(config)
+        assert isinstance(schedule, ScaledLinear) and schedule.terminal == terminal
+    with pytest.raises(InputError, match="trained_betas: has 1000 values"):
+        from_diffusers(
+            {"_class_name": "PNDMScheduler", "trained_betas": values, "num_train_timesteps": 10}
+        )
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -1,42 +1,50 @@
 """Every solver against the diffusers scheduler of its name: same network, same noise, same result.
 
-The schedulers hold alphas_cumprod and sigmas in float32, and some cast the state to float32 in
-`step`; the engine's tables are float64. That rounding is all that the tolerances leave room for.
+Left out of 1, 2, 5, 20 and 50 steps: grids that would start with next to no noise ("leading", and
+diffusers' "linspace" and EDM's "exponential", with one step), and PNDM below four steps.
 """
 
 from __future__ import annotations
 
-import importlib
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from loop import run
+from diffusers_loop import (
+    STEPS,
+    TOLERANCE,
+    Net,
+    relative_error,
+    run_theirs,
+    tolerance,
+    vp_denoised,
+)
 from torch import Tensor
 
+from reg_engine import Denoiser, Engine
+from reg_engine.noise import SampleNoise
 from reg_engine.schedules import from_diffusers, solver_from_diffusers
-from reg_engine.solvers import Row, table
+from reg_engine.solvers import table
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")  # theirs
 
-TOLERANCE = 1e-5
-BATCH, WIDTH, STEPS = 4, 6, (10, 25, 50)
 BETAS: dict[str, dict[str, Any]] = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
     "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 0.012},
 }
-PLAIN = {"clip_sample": False}  # the engine never clips
+PLAIN = {"clip_sample": False}
 FIRST = {"steps_offset": 1, "set_alpha_to_one": False}
 SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
+SDE = {"algorithm_type": "sde-dpmsolver++"}
 # DDIM and PNDM step to t - 1000 // steps, a time of the grid under these two spacings only.
 STRIDED = ("leading", "trailing")
 SPACINGS = (*STRIDED, "linspace")
+DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
 CASES: list[tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]] = [
     ("DDPMScheduler", PLAIN, SPACINGS, {}),
+    ("DDPMScheduler", {}, SPACINGS, {}),
     ("DDIMScheduler", PLAIN, STRIDED, {}),
     ("DDIMScheduler", PLAIN | FIRST, STRIDED, {"eta": 1.0}),
     ("DDIMScheduler", PLAIN, STRIDED, {"eta": 0.3}),
@@ -46,88 +54,38 @@ CASES: list[tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]] = [
     ("EulerDiscreteScheduler", SIGMA_MIN, SPACINGS, {}),
     ("EulerAncestralDiscreteScheduler", {}, SPACINGS, {}),
     ("HeunDiscreteScheduler", {}, SPACINGS, {}),
-    ("DPMSolverMultistepScheduler", {}, SPACINGS, {}),
-    ("DPMSolverMultistepScheduler", SIGMA_MIN, SPACINGS, {}),
-    ("DPMSolverMultistepScheduler", SIGMA_MIN | {"lower_order_final": False}, SPACINGS, {}),
-    ("DPMSolverMultistepScheduler", SIGMA_MIN | {"euler_at_final": True}, SPACINGS, {}),
+    # "linspace" goes to sigma = 0.01 in its last step, and divides float32's rounding by it.
+    ("HeunDiscreteScheduler", {"clip_sample": True, "clip_sample_range": 0.5}, STRIDED, {}),
+    (DPM, {}, SPACINGS, {}),
+    (DPM, SIGMA_MIN, SPACINGS, {}),
+    (DPM, SIGMA_MIN | {"lower_order_final": False}, SPACINGS, {}),
+    (DPM, SIGMA_MIN | {"euler_at_final": True}, SPACINGS, {}),
+    (DPM, SDE, SPACINGS, {}),
+    (DPM, SDE | SIGMA_MIN | {"lower_order_final": False}, SPACINGS, {}),
+    (UNIPC, {}, SPACINGS, {}),
+    (UNIPC, {"solver_order": 3}, SPACINGS, {}),
+    (UNIPC, {"solver_order": 1}, SPACINGS, {}),
+    # At sigma = 0 "bh1" and no lower_order_final are NaN in diffusers.
+    (UNIPC, SIGMA_MIN | {"solver_order": 1, "solver_type": "bh1"}, SPACINGS, {}),
+    (UNIPC, SIGMA_MIN | {"solver_order": 3, "solver_type": "bh1"}, SPACINGS, {}),
+    (UNIPC, SIGMA_MIN | {"lower_order_final": False}, SPACINGS, {}),
 ]
 
 
-class Net:
-    """A fixed random MLP of (x, t) in float64, smooth in t; it notes the times it is asked at."""
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.first, self.second = (
-            torch.randn(a, b, generator=generator, dtype=torch.float64) / a**0.5
-            for a, b in ((WIDTH + 2, 16), (16, WIDTH))
-        )
-        self.times: list[float] = []
-
-    def __call__(self, x: Tensor, t: float) -> Tensor:
-        self.times.append(t)
-        phase = torch.tensor([t / 1000, (t / 1000) ** 2], dtype=torch.float64)
-        features = torch.cat([x.double(), phase.expand(len(x), 2)], dim=1)
-        return torch.tanh(features @ self.first) @ self.second
+DOUBLE: dict[str, Any] = {"dtype": torch.float64, "progress": False, "rectify": None}
 
 
-def noises(count: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    shape = (count, BATCH, WIDTH)
-    return list(torch.randn(shape, generator=generator, dtype=torch.float64))
+def noises_of_engine(steps: int) -> list[Tensor]:
+    """Unit noise, and what the engine's solver draws for seeds 0 to 3 in each of its rows."""
+    like = torch.empty(4, 6, dtype=torch.float64)
+    source = SampleNoise(range(4))
+    return [torch.full_like(like, 0.5), *(source.normal(like) for _ in range(steps))]
 
 
-def run_theirs(
-    scheduler: Any, net: Net, steps: int, draws: list[Tensor], monkeypatch: Any, eta: float
-) -> Tensor:
-    """The diffusers loop, `draws` in place of its random numbers."""
-    supply = iter(draws)
-    unit = next(supply)
-    module = importlib.import_module(type(scheduler).__module__)
-    if hasattr(module, "randn_tensor"):
-        monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: next(supply))
-    scheduler.set_timesteps(steps)
-    scaled = getattr(scheduler, "scale_model_input", lambda x, t: x)
-    extra = {"eta": eta} if eta else {}
-    x = unit * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    for t in scheduler.timesteps:
-        x = scheduler.step(net(scaled(x, t), float(t)), t, x, **extra).prev_sample
-    return x
-
-
-def vp_denoised(prediction: str) -> Callable[[Net, Tensor, Row], Tensor]:
-    """Denoised from the network's output; scale_model_input of diffusers gives our x."""
-
-    def denoised(net: Net, x: Tensor, row: Row) -> Tensor:
-        out = net(x, row.t)
-        return {
-            "epsilon": lambda: (x - row.sigma * out) / row.alpha,
-            "sample": lambda: out,
-            "v_prediction": lambda: row.alpha * x - row.sigma * out,
-        }[prediction]()
-
-    return denoised
-
-
-def relative_error(
-    scheduler: Any,
-    steps: int,
-    monkeypatch: Any,
-    denoised: Callable[..., Tensor],
-    time_error: float = 1e-4,  # float32 holds 999 to 6e-5
-    **options: Any,
-) -> float:
-    """max |ours - theirs| / max |theirs| of the final states; the times must agree too."""
-    name, read = solver_from_diffusers(scheduler)
-    rows = table(name, from_diffusers(scheduler), steps, **read | options)
-    ours, theirs, draws = Net(), Net(), noises(steps + 1)
-    start = rows.init_scale * draws[0]
-    x = run(rows, lambda x, row: denoised(ours, x, row), start, draws[1:])
-    y = run_theirs(scheduler, theirs, steps, draws, monkeypatch, options.get("eta", 0.0))
-    if name.startswith(("euler", "heun")):  # diffusers' state is x / alpha there
-        y = y * rows.rows[-1].alpha_s
-    assert ours.times == pytest.approx(theirs.times, rel=0, abs=time_error)
-    return float((x - y).abs().max() / y.abs().max())
+def counts(kind: str, settings: dict[str, Any], spacing: str) -> tuple[int, ...]:
+    if kind == "PNDMScheduler":
+        return STEPS[2:]
+    return STEPS if spacing == "trailing" or kind in (DPM, UNIPC) else STEPS[1:]
 
 
 @pytest.mark.parametrize("betas", BETAS)
@@ -138,16 +96,28 @@ def relative_error(
 def test_equals_diffusers(
     kind: str, settings: Any, spacing: str, options: Any, betas: str, monkeypatch: Any
 ) -> None:
-    for steps in STEPS:
+    for steps in counts(kind, settings, spacing):
         scheduler = getattr(diffusers, kind)(**BETAS[betas], **settings, timestep_spacing=spacing)
-        error = relative_error(scheduler, steps, monkeypatch, vp_denoised("epsilon"), **options)
+        error = relative_error(scheduler, steps, monkeypatch, **options)
         assert error <= TOLERANCE, steps
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler", DPM, UNIPC])
+def test_trained_betas_equal_diffusers(kind: str, monkeypatch: Any) -> None:
+    betas = np.linspace(1e-4, 0.015, 1000) ** 1.1
+    for steps in STEPS:
+        scheduler = getattr(diffusers, kind)(
+            trained_betas=betas,
+            timestep_spacing="trailing",
+            **(PLAIN if kind == "DDIMScheduler" else {}),
+        )
+        assert relative_error(scheduler, steps, monkeypatch) <= TOLERANCE, steps
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 @pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler", "DDPMScheduler"])
 def test_other_predictions_equal_diffusers(kind: str, prediction: str, monkeypatch: Any) -> None:
-    for steps in STEPS:
+    for steps in STEPS[1:]:
         scheduler = getattr(diffusers, kind)(
             **BETAS["scaled_linear"],
             prediction_type=prediction,
@@ -158,52 +128,103 @@ def test_other_predictions_equal_diffusers(kind: str, prediction: str, monkeypat
 
 
 def test_large_variance_equals_diffusers(monkeypatch: Any) -> None:
-    for steps in STEPS:
+    for steps in STEPS[1:]:
         scheduler = diffusers.DDPMScheduler(variance_type="fixed_large", **PLAIN)
-        error = relative_error(scheduler, steps, monkeypatch, vp_denoised("epsilon"))
-        assert error <= TOLERANCE, steps
+        assert relative_error(scheduler, steps, monkeypatch) <= TOLERANCE, steps
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize("limit", [0.3, 1.0])
+def test_clipped_ddim_equals_diffusers(limit: float, eta: float, monkeypatch: Any) -> None:
+    """Through the engine: DDIM clips the estimate and keeps epsilon, which no table's row says."""
+    for steps in STEPS:
+        scheduler = diffusers.DDIMScheduler(clip_sample_range=limit, timestep_spacing="trailing")
+        scheduler.set_timesteps(steps)
+        name, options = solver_from_diffusers(scheduler)
+        assert options == {"clip": limit, "keep_epsilon": True}
+        options |= {"eta": eta}
+        net, draws = Net(), noises_of_engine(steps)
+        model = Denoiser(
+            lambda x, t, y, net=net: net(x, float(t[0])), "epsilon", from_diffusers(scheduler), (6,)
+        )
+        engine = Engine(
+            model, scale=1.0, solver=name, solver_options=options, steps=steps, **DOUBLE
+        )
+        x = engine.sample([0] * 4, seeds=range(4), noise=draws[0]).samples
+        y = run_theirs(scheduler, Net(), draws, monkeypatch, eta)
+        assert float((x - y).abs().max() / y.abs().max()) <= TOLERANCE, steps
+
+
+@pytest.mark.parametrize("levels", ["karras", "exponential", "beta"])
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "HeunDiscreteScheduler"])
-def test_karras_levels_equal_diffusers(kind: str, spacing: str, monkeypatch: Any) -> None:
-    for steps in STEPS:
+def test_spaced_levels_equal_diffusers(
+    kind: str, spacing: str, levels: str, monkeypatch: Any
+) -> None:
+    for steps in STEPS if spacing == "trailing" else STEPS[1:]:
         scheduler = getattr(diffusers, kind)(
-            **BETAS["scaled_linear"], timestep_spacing=spacing, use_karras_sigmas=True
+            **BETAS["scaled_linear"], timestep_spacing=spacing, **{f"use_{levels}_sigmas": True}
         )
         # Inverting float32 levels, whose smallest is off by 8e-5, moves their times by 0.006.
-        error = relative_error(
-            scheduler, steps, monkeypatch, vp_denoised("epsilon"), time_error=1e-2
-        )
+        error = relative_error(scheduler, steps, monkeypatch, time_error=1e-2)
         assert error <= TOLERANCE, steps
 
 
-def test_karras_levels_of_dpm_solver() -> None:
-    """The levels are those of diffusers; the times are not rounded to integers, as documented."""
+@pytest.mark.parametrize("levels", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(DPM, {}), (DPM, SDE), (UNIPC, {}), (DPM, SIGMA_MIN)]
+)
+def test_spaced_levels_of_multistep_solvers(
+    kind: str, settings: Any, levels: str, monkeypatch: Any
+) -> None:
+    """diffusers rounds or cuts these times to integers; the levels stay as they are."""
+    for steps in STEPS:
+        scheduler = getattr(diffusers, kind)(
+            **BETAS["scaled_linear"], **settings, **{f"use_{levels}_sigmas": True}
+        )
+        assert relative_error(scheduler, steps, monkeypatch, cut=True) <= TOLERANCE, steps
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "spacing"),
+    [
+        ("DDIMScheduler", PLAIN, "trailing"),
+        *(
+            (kind, settings, spacing)
+            for spacing in ("trailing", "linspace")
+            for kind, settings in (
+                ("DDPMScheduler", PLAIN),
+                ("EulerDiscreteScheduler", {}),
+                ("EulerAncestralDiscreteScheduler", {}),
+                (DPM, {}),
+                (DPM, SDE),
+                (UNIPC, {}),
+                (UNIPC, {"solver_order": 3}),
+            )
+        ),
+    ],
+)
+def test_zero_terminal_snr_equals_diffusers(
+    kind: str, settings: Any, spacing: str, monkeypatch: Any
+) -> None:
+    """From alpha = 0 or 2^-12, where only v says something about x_0."""
+    for steps in counts(kind, settings, spacing):
+        scheduler = getattr(diffusers, kind)(
+            **BETAS["scaled_linear"],
+            **settings,
+            rescale_betas_zero_snr=True,
+            prediction_type="v_prediction",
+            timestep_spacing=spacing,
+        )
+        error = relative_error(scheduler, steps, monkeypatch, vp_denoised("v_prediction"))
+        assert error <= tolerance(scheduler), steps
+
+
+def test_levels_of_dpm_solver_are_those_of_diffusers() -> None:
     scheduler = diffusers.DPMSolverMultistepScheduler(**BETAS["linear"], use_karras_sigmas=True)
+    schedule = from_diffusers(scheduler)
     scheduler.set_timesteps(25)
-    rows = table("dpmpp_2m", from_diffusers(scheduler), 25).rows
+    rows = table("dpmpp_2m", schedule, 25).rows
     levels = np.array([row.sigma / row.alpha for row in rows])
     assert levels == pytest.approx(scheduler.sigmas.numpy()[:-1], rel=1e-4)  # float32 table
     assert [row.t for row in rows] == pytest.approx(scheduler.timesteps.tolist(), rel=0, abs=0.51)
-
-
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_flow_matching_equals_diffusers(shift: float, monkeypatch: Any) -> None:
-    def denoised(net: Net, x: Tensor, row: Row) -> Tensor:
-        return x - row.sigma * net(x, 1000 * row.t)  # diffusers' time is 1000 sigma
-
-    for steps in STEPS:
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-        assert relative_error(scheduler, steps, monkeypatch, denoised) <= TOLERANCE, steps
-
-
-def test_edm_equals_diffusers(monkeypatch: Any) -> None:
-    def denoised(net: Net, x: Tensor, row: Row) -> Tensor:
-        n = row.sigma / row.alpha
-        spread = math.hypot(n, 0.5)
-        return 0.25 / spread**2 * x + n * 0.5 / spread * net(x / spread, math.log(n) / 4)
-
-    for steps in STEPS:
-        error = relative_error(diffusers.EDMEulerScheduler(), steps, monkeypatch, denoised)
-        assert error <= TOLERANCE, steps
