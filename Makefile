@@ -18,13 +18,14 @@ DEV := $(VENV)/.installed-dev
 CACHES := .mypy_cache .pytest_cache .ruff_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ext test test-all mutants bench report lint types format wheel clean distclean
+.PHONY: help install demo ext test test-all mutants fuzz bench report lint types format wheel clean distclean
 
 help:
 	@echo "make demo      install what sampling needs, sample 100 digits with CFG and with REG"
 	@echo "make install   the developer's environment in $(VENV)"
 	@echo "make test      fast tests (no GPU needed)"
 	@echo "make test-all  every test; those that need a GPU are skipped where there is none"
+	@echo "make fuzz      the fuzz tests with thousands of new cases"
 	@echo "make mutants   try 200 small wrong edits of the core and name those that no test notices"
 	@echo "make ext       compile the C++ and, where there is nvcc, the CUDA operations; say what is missing"
 	@echo "make bench     time everything against plain CFG (minutes); make report writes docs/performance.md"
@@ -71,6 +72,10 @@ test-all: $(DEV)
 #   ARGS="--count 500 --seed 3"   another sample; see tests/mutants/__main__.py
 mutants: $(DEV)
 	$(BIN)/python tests/mutants $(ARGS)
+
+# The fuzz tests with thousands of new cases; `make test` tries a few fixed ones.
+fuzz: $(DEV)
+	REG_ENGINE_FUZZ=long $(BIN)/pytest tests/test_fuzz*.py $(ARGS)
 
 bench: $(DEV)
 	$(BIN)/pytest bench/ --benchmark $(ARGS)

@@ -275,3 +275,9 @@ def test_grids_that_do_not_exist(schedule: Schedule, steps: int, word: str) -> N
 def test_bad_fields_are_named(kind: Any, fields: dict[str, Any], word: str) -> None:
     with pytest.raises(InputError, match=word):
         kind(**fields)
+
+
+def test_a_shifted_flow_starts_at_noise_alone() -> None:
+    """At t = 1 alpha is 0 and not a rounding of it, which would pass for a noise level of 1e15."""
+    for shift in (0.3, 0.7, 1.0, 1.15, 3.0, 7.0):
+        assert Flow(shift=shift).grid(5)[0] == 1.0, shift

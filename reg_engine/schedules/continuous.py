@@ -116,7 +116,7 @@ class Flow(Schedule):
     def _grid(self, steps: int) -> Array:
         count = steps + (self.extra_step or self.grid_end == 0)
         u = np.linspace(self.grid_start, self.grid_end, count)[:steps]
-        times = self.shift * u / (1 + (self.shift - 1) * u)
+        times = self.shift * u / (self.shift * u + (1 - u))  # exactly 1 at u = 1
         if self.terminal is not None:
             if times[-1] == 1:
                 raise InputError(

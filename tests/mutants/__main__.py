@@ -39,6 +39,8 @@ SUBJECTS = (
 # After a module's own tests: those that run the whole engine, for what is part of its loop.
 CORE = ("run", "point", "references", "engine", "guidance*")
 APART = {"schedules": (), "solvers": (), "shards": ("cli_sample", "cli"), "cli": ("shards",)}
+# Half a minute in processes of its own; tests/test_cli_sample.py asks the same in this one.
+LEFT_OUT = ("--deselect", "tests/test_cli.py::test_killed_sample_goes_on_where_it_was")
 SHARED = ("click", "diffusers", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "torch")
 SLACK = 20.0  # seconds that a run of the tests may take beyond three times the unchanged tree's
 
@@ -88,7 +90,7 @@ def _run(tree: Path, tests: list[str]) -> None:
         os.chdir(tree)
         sys.path[0] = str(tree)
         os.environ["PYTHONPATH"] = str(tree)
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu"]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu", *LEFT_OUT]
         code = int(pytest.main([*options, *tests]))
         names = [name for name in sys.modules if name.partition(".")[0] in SHARED]
         (tree / "imported.json").write_text(json.dumps(names), encoding="utf-8")
