@@ -103,7 +103,7 @@ def plain(cond: Cond) -> Cond:
     with torch.inference_mode(False):
         if isinstance(cond, dict):
             return {k: v.clone() for k, v in cond.items()}
-        return cond.clone()
+        return None if cond is None else cond.clone()  # None: an unconditional network's
 
 
 def signature(cond: Cond) -> tuple[object, ...]:

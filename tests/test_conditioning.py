@@ -35,6 +35,7 @@ def test_plain_can_be_recorded_whatever_made_it() -> None:
         got = plain(made)["a"]
         assert not got.is_inference() and not plain(torch.ones(2)).is_inference()
     assert made["a"].is_inference()
+    assert plain(None) is None, "a network without conditioning is called with None"
     (got * torch.ones(2, requires_grad=True)).sum().backward()
 
 
