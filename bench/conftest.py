@@ -163,8 +163,6 @@ def sampling_bench(
     session = request.config.stash[SESSION]
 
     def run(case: cases.ModelCase, contender: contenders.Contender) -> None:
-        if case.family in ("dit", "unet"):
-            pytest.importorskip("diffusers", reason="this model needs diffusers")
         why = contender.unable(session.device)
         if why:
             pytest.skip(f"{contender.name}: {why}")

@@ -17,11 +17,7 @@ __all__ = ["Loaded", "build"]
 
 
 def build(case: ModelCase, size: str, device: torch.device, dtype: torch.dtype) -> Loaded:
-    """The network of `case` at `size` ("tiny", "shrunk", "real"), seeded, in evaluation mode.
-
-    Raises:
-        ModuleNotFoundError: the family needs diffusers, which is not installed.
-    """
+    """The network of `case` at `size` ("tiny", "shrunk", "real"), seeded, in evaluation mode."""
     torch.manual_seed(0)
     family = import_module(f"bench.models.{case.family}")
     loaded: Loaded = family.build(case, size, device, dtype)
