@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .conditioning import Cond, plain
 from .errors import EstimatorError, InputError, choice
-from .preconditioning import INPUT_SCALINGS, PREDICTIONS, preconditioning
+from .preconditioning import INPUT_SCALINGS, PREDICTIONS, SPELLINGS, preconditioning
 from .schedules import Schedule
 from .values import as_float, as_int, as_tuple, shown
 
@@ -41,7 +41,8 @@ class Denoiser:
         net: called as `net(x, t, cond)`: x (B, *sample_shape); t (B,) in the schedule's own time
             (`edm`: c_noise = ln(sigma/alpha)/4); cond as given to the engine, B rows. Returns (B,
             *sample_shape).
-        prediction: what it returns: "epsilon", "sample", "v_prediction", "flow" or "edm".
+        prediction: what it returns: "epsilon", "score", "sample", "v_prediction", "flow" or
+            "edm".
         schedule: t -> (alpha_t, sigma_t) of its training.
         sample_shape: shape of one sample, without the batch.
         null_cond: conditioning of the reference call, a scalar or one row; None: there is none.
@@ -73,7 +74,7 @@ class Denoiser:
                 "schedule", f"is a {type(schedule).__name__}", "Give one of reg_engine.schedules"
             )
         self.net = net
-        self.prediction = choice("prediction", prediction, PREDICTIONS)
+        self.prediction = choice("prediction", prediction, PREDICTIONS, SPELLINGS)
         self.schedule = schedule
         sizes = as_tuple("sample_shape", sample_shape, "Give sizes, such as (3, 32, 32)")
         self.sample_shape = tuple(as_int("sample_shape", size) for size in sizes)
@@ -116,7 +117,7 @@ class Denoiser:
     def coefficients(self, t: float) -> tuple[float, float, float]:
         """(c_in, c_skip, c_out) at time t, in float64."""
         alpha, sigma = self.schedule(t)
-        if alpha == 0 and self.prediction in ("epsilon", "edm"):
+        if alpha == 0 and self.prediction in ("epsilon", "score", "edm"):
             raise InputError(
                 "prediction",
                 f"{self.prediction!r} says nothing about x_0 at t = {t:g}, where alpha = 0",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = [
     "BackendError",
@@ -50,11 +50,19 @@ class CaptureError(RegEngineError, RuntimeError):
     """A step that cannot be captured into a CUDA graph: says why."""
 
 
-def choice(argument: str, value: str, known: Iterable[str]) -> str:
-    """Return `value` if it is one of `known`, else raise InputError proposing the closest name."""
+def choice(
+    argument: str, value: str, known: Iterable[str], meant: Mapping[str, str] | None = None
+) -> str:
+    """Return `value` if it is one of `known`, else raise InputError proposing what was meant.
+
+    That is the closest known name, or what `meant` has for a name used elsewhere.
+    """
     names = sorted(known)
     if isinstance(value, str) and value in names:
         return value
-    close = difflib.get_close_matches(str(value)[:80], names, n=1)
-    hint = f"Did you mean {close[0]!r}? Known" if close else "Known"
+    text = str(value)[:80]
+    proposal = (meant or {}).get(text.lower())
+    if proposal is None:
+        proposal = " ".join(map(repr, difflib.get_close_matches(text, names, n=1)))
+    hint = f"Did you mean {proposal}? Known" if proposal else "Known"
     raise InputError(argument, f"unknown name {reprlib.repr(value)}", f"{hint}: {', '.join(names)}")

@@ -7,6 +7,7 @@ a step are all there is to convert (K in terms of the network's Jacobian follows
 | prediction     | network returns | c_in | c_skip                  | c_out                    |
 |----------------|-----------------|------|-------------------------|--------------------------|
 | `epsilon`      | eps             | 1    | 1/alpha                 | -sigma/alpha             |
+| `score`        | -eps/sigma      | 1    | 1/alpha                 | sigma^2/alpha            |
 | `sample`       | x_0             | 1    | 0                       | 1                        |
 | `v_prediction` | v, below        | 1    | alpha/(alpha^2+sigma^2) | -sigma/(alpha^2+sigma^2) |
 | `flow`         | eps - x_0       | 1    | 1/(alpha+sigma)         | -sigma/(alpha+sigma)     |
@@ -26,9 +27,16 @@ from torch import Tensor
 
 from .errors import choice
 
-__all__ = ["INPUT_SCALINGS", "PREDICTIONS", "preconditioning"]
+__all__ = ["INPUT_SCALINGS", "PREDICTIONS", "SPELLINGS", "preconditioning"]
 
-PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow", "edm")
+PREDICTIONS = ("epsilon", "score", "sample", "v_prediction", "flow", "edm")
+_VELOCITY = "'flow' (eps - x_0) or 'v_prediction' (alpha eps - sigma x_0)"
+SPELLINGS = {  # what others call them
+    **dict.fromkeys(("eps", "noise", "e"), "'epsilon'"),
+    **dict.fromkeys(("x0", "x_0", "x_start", "xstart", "denoised", "clean", "data"), "'sample'"),
+    **dict.fromkeys(("v", "velocity", "v_pred"), _VELOCITY),
+    **dict.fromkeys(("flow_prediction", "flow_matching", "rectified_flow", "u"), "'flow'"),
+}
 INPUT_SCALINGS = ("none", "variance", "edm")
 
 Number = TypeVar("Number", float, Tensor)  # plain arithmetic serves both
@@ -45,12 +53,12 @@ def preconditioning(
 
     Args:
         prediction: one of PREDICTIONS.
-        alpha, sigma: floats, or tensors of one shape, >= 0 and not both 0; `epsilon` and `edm` need
-            alpha > 0 (at alpha = 0 they say nothing about x_0), `edm` also sigma > 0.
+        alpha, sigma: floats, or tensors of one shape, >= 0 and not both 0; `epsilon`, `score` and
+            `edm` need alpha > 0 (at alpha = 0 they say nothing about x_0), `edm` also sigma > 0.
         sigma_data: standard deviation of the data, used by `edm` alone.
         input_scaling: one of INPUT_SCALINGS; None is "edm" for `edm` and "none" for the others.
     """
-    choice("prediction", prediction, PREDICTIONS)
+    choice("prediction", prediction, PREDICTIONS, SPELLINGS)
     scaling = input_scaling or ("edm" if prediction == "edm" else "none")
     choice("input_scaling", scaling, INPUT_SCALINGS)
     a, s, one = alpha, sigma, (alpha + sigma) / (alpha + sigma)
@@ -61,6 +69,8 @@ def preconditioning(
         c_in = (a * a * deviation**2 + s * s) ** -0.5
     if prediction == "epsilon":
         return c_in, one / a, -s / a
+    if prediction == "score":
+        return c_in, one / a, s * s / a
     if prediction == "sample":
         return c_in, one - one, one
     if prediction == "v_prediction":

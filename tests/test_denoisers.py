@@ -29,6 +29,7 @@ def test_prediction_of_known_data_gives_it_back(
     x = alpha * x_0 + sigma * eps
     by_definition = {
         "epsilon": eps,
+        "score": -eps / sigma,
         "sample": x_0,
         "v_prediction": alpha * eps - sigma * x_0,
         "flow": eps - x_0,

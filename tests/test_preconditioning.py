@@ -32,10 +32,42 @@ def test_pure_noise_serves_flow_and_names_what_cannot_be_known() -> None:
     labels = torch.zeros(3, dtype=torch.long)
     flow = Denoiser(lambda z, t, c: u, "flow", schedules.Flow(), (4,))
     assert torch.allclose(flow(x, 1.0, labels), x - u)
-    for prediction in ("epsilon", "edm"):
+    for prediction in ("epsilon", "score", "edm"):
         view = Denoiser(lambda z, t, c: u, prediction, schedules.Flow(), (4,))
         with pytest.raises(InputError, match="alpha = 0"):
             view(x, 1.0, labels)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "meant"),
+    [
+        ("eps", "'epsilon'"),
+        ("noise", "'epsilon'"),
+        ("x0", "'sample'"),
+        ("X_0", "'sample'"),
+        ("denoised", "'sample'"),
+        ("v", "'v_prediction'"),
+        ("velocity", "'flow' (eps - x_0) or 'v_prediction'"),
+        ("flow_prediction", "'flow'"),
+    ],
+)
+def test_names_used_elsewhere_are_understood(spelled: str, meant: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Denoiser(lambda z, t, c: z, spelled, schedules.Flow(), (4,))
+    assert caught.value.argument == "prediction" and meant in caught.value.remedy.split("?")[0]
+
+
+def test_a_network_of_reverse_time() -> None:
+    """x_0 - eps, time 0 = noise: a function that turns both is all that Flow() needs."""
+
+    def reverse(x: torch.Tensor, time: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        assert bool((time == 0.25).all())
+        return x_0 - eps
+
+    x_0, eps = torch.randn(2, 3, 4, dtype=torch.float64)
+    model = Denoiser(lambda x, t, y: -reverse(x, 1 - t, y), "flow", schedules.Flow(), (4,))
+    x = 0.25 * x_0 + 0.75 * eps
+    assert torch.allclose(model(x, 0.75, torch.zeros(3)), x_0, rtol=1e-12)
 
 
 def test_unknown_names_are_refused() -> None:

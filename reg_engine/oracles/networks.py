@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..errors import choice
-from ..preconditioning import PREDICTIONS
+from ..preconditioning import PREDICTIONS, SPELLINGS
 from ..schedules import Schedule
 from .checks import check_points, check_weight, label_rows
 
@@ -46,6 +46,8 @@ class ExactNet:
         )
         denoised, score = self.mixture._moments(x, alpha, sigma, rows)
         noise = -sigma * score
+        if self.prediction == "score":
+            return score
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "v_prediction":
@@ -86,7 +88,7 @@ class GoldenNet:
 
 
 def exact(mixture: GaussianMixture, y: int | None, prediction: str, schedule: Schedule) -> Denoiser:
-    choice("prediction", prediction, PREDICTIONS)
+    choice("prediction", prediction, PREDICTIONS, SPELLINGS)
     label_rows(y, 1, mixture.num_classes, mixture.means.device)
     return _wrap(mixture, ExactNet(mixture, prediction, schedule, y), prediction, schedule)
 
