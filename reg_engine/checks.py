@@ -38,6 +38,7 @@ __all__ = [
     "as_seeds",
     "known_names",
     "postprocessed",
+    "usable",
 ]
 
 
@@ -108,26 +109,32 @@ def as_device(
 ) -> torch.device:
     """Where to run a state of `dtype`: `device`, to which the modules are moved, or where they are
     already."""
-    remedy = "Give 'cpu', or 'cuda' where torch.cuda.is_available()"
-    if device is None:
-        place = own or torch.device("cpu")
-    elif isinstance(device, bool):  # torch takes it for the number of a device
-        raise InputError("device", f"is {device}", remedy)
-    else:
-        try:
-            # with its number: 'cuda' is where a tensor on 'cuda:0' is
-            place = torch.empty(0, device=torch.device(device)).device
-        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-            problem = f"{shown(device)} cannot be used ({str(error).splitlines()[0]})"
-            raise InputError("device", problem, remedy) from error
-    if place.type == "meta":
-        raise InputError("device", "'meta' holds shapes and no values", remedy)
+    place = usable((own or torch.device("cpu")) if device is None else device)
     if dtype == torch.float64 and widest(place) != dtype:
         raise InputError("dtype", f"is float64, which {place.type} has not", "Give torch.float32")
     if device is None:
         return place
     for module in modules:
         module.to(place)
+    return place
+
+
+def usable(device: Any) -> torch.device:
+    """The device, with its number ('cuda' is 'cuda:0'), if it can compute here.
+
+    Raises:
+        InputError: it cannot, or nobody knows its name.
+    """
+    remedy = "Give 'cpu', or 'cuda' where torch.cuda.is_available()"
+    if isinstance(device, bool):  # torch takes it for the number of a device
+        raise InputError("device", f"is {device}", remedy)
+    try:
+        place = torch.zeros(1, device=torch.device(device)).device
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        problem = f"{shown(device)} cannot be used ({str(error).splitlines()[0][:200]})"
+        raise InputError("device", problem, remedy) from error
+    if place.type == "meta":
+        raise InputError("device", "'meta' holds shapes and no values", remedy)
     return place
 
 

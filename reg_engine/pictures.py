@@ -1,42 +1,64 @@
-"""Pictures for people: grids under titles, side by side."""
+"""Pictures for people: grids under titles, side by side, with the settings that made them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .files import replacing
 
-__all__ = ["save_panels"]
+__all__ = ["MOST_PIXELS", "save_panels"]
 
+MOST_PIXELS = 10**8  # of a page: more is no picture for people, and readers refuse it
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
+_SIZE, _LINE, _LEAST = 16, 22, 260  # of the font; of a line; of a title's width: pixels
 
 
-def save_panels(path: Path, panels: dict[str, Tensor], zoom: int = 2, gap: int = 24) -> None:
+def save_panels(
+    path: Path,
+    panels: dict[str, Tensor],
+    zoom: int = 2,
+    gap: int = 24,
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """Write a PNG with every panel (uint8 (H, W, C)) under its title, `zoom` times enlarged.
 
-    The file appears whole or not at all.
+    A title is broken at commas and spaces to the width of its panel, or to 260 pixels under a
+    narrower one. The file appears whole or not at all.
+
+    Args:
+        notes: text that the file carries unseen (PNG's tEXt): keyword -> text.
     """
-    font = ImageFont.load_default(size=16)
-    head = 36
+    font = ImageFont.load_default(size=_SIZE)
     images = [_image(panel, zoom) for panel in panels.values()]
-    titles = [_fit(title, image.width, font) for title, image in zip(panels, images, strict=True)]
-    width = sum(image.width for image in images) + gap * (len(images) + 1)
-    height = (
-        max(image.height for image in images) + head * max(t.count("\n") + 1 for t in titles) + gap
-    )
-    page = Image.new("RGB", (width, height), _PAPER)
+    titles = [
+        _broken(title, max(image.width, _LEAST), font)
+        for title, image in zip(panels, images, strict=True)
+    ]
+    widths = [
+        max([image.width, *(int(font.getlength(line)) + 1 for line in lines)])
+        for lines, image in zip(titles, images, strict=True)
+    ]
+    top = gap // 2 + _LINE * max(map(len, titles)) + gap // 3
+    height = top + max(image.height for image in images) + gap
+    page = Image.new("RGB", (sum(widths) + gap * (len(images) + 1), height), _PAPER)
     draw = ImageDraw.Draw(page)
     left = gap
-    top = height - gap - max(image.height for image in images)
-    for title, image in zip(titles, images, strict=True):
-        draw.multiline_text((left, 10), title, fill=_INK, font=font, spacing=6)
+    for lines, image, width in zip(titles, images, widths, strict=True):
+        start = top - gap // 3 - _LINE * len(lines)  # titles end on one line, above their panels
+        for number, line in enumerate(lines):
+            draw.text((left, start + _LINE * number), line, fill=_INK, font=font)
         page.paste(image, (left, top))
-        left += image.width + gap
+        left += width + gap
+    info = PngInfo()
+    for key, text in (notes or {}).items():
+        info.add_text(key, text)
     with replacing(path) as file:
-        page.save(file, format="PNG")
+        page.save(file, format="PNG", pnginfo=info)
 
 
 def _image(panel: Tensor, zoom: int) -> Image.Image:
@@ -45,13 +67,21 @@ def _image(panel: Tensor, zoom: int) -> Image.Image:
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
 
 
-def _fit(title: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Break the title at commas so that every line fits into `width` pixels."""
-    lines = [""]
+def _broken(
+    title: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[str]:
+    """The title in lines of at most `width` pixels: whole parts between commas where they fit."""
+    lines: list[str] = []
     for part in title.split(", "):
-        longer = f"{lines[-1]}, {part}" if lines[-1] else part
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(part)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
+        if lines and font.getlength(f"{lines[-1]}, {part}") <= width:
+            lines[-1] += f", {part}"
+            continue
+        if lines:
+            lines[-1] += ","
+        lines.append("")
+        for word in part.split(" "):
+            if lines[-1] and font.getlength(f"{lines[-1]} {word}") > width:
+                lines.append(word)
+            else:
+                lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

@@ -7,7 +7,6 @@ is written.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .digest import digest
 from .errors import InputError
 from .files import check_writable, clear, replacing, write_whole
 from .readers import open_regular, read_npz, refusing
@@ -30,7 +30,8 @@ class Shards:
 
     Args:
         folder: where they are kept.
-        settings: everything the samples depend on, as JSON-able values.
+        settings: everything the samples depend on; their digest counts, a JSON of them is kept for
+            people.
 
     Raises:
         InputError: the folder holds batches made with other settings, is a link, or cannot be
@@ -39,10 +40,10 @@ class Shards:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        text = json.dumps(settings, sort_keys=True, default=str)
-        self._key = hashlib.sha256(text.encode()).hexdigest()
+        self._key = digest(dict(settings))
         self._note = folder / "settings.json"
-        self._settings = json.loads(text)
+        # For people: the key above has every value exactly, this may shorten a tensor.
+        self._settings = json.loads(json.dumps(settings, sort_keys=True, default=str))
         self._names = {self._note.name}
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise InputError(
@@ -53,11 +54,20 @@ class Shards:
         if folder.is_dir():
             check_writable(self._note)
         if self._note.exists() and _read_key(self._note) != self._key:
-            raise InputError(
-                "out",
-                f"{folder} holds unfinished work made with other settings",
-                "Finish it with the same command, delete that folder, or give another --out",
-            )
+            raise self.mixed()
+
+    def mixed(self) -> InputError:
+        """The error that says that what is kept was made in another way."""
+        return InputError(
+            "out",
+            f"{self.folder} holds unfinished work made with other settings",
+            "Finish it with the same command, delete that folder, or give another --out",
+        )
+
+    @property
+    def started(self) -> bool:
+        """Whether something is kept."""
+        return self._note.exists()
 
     def load(
         self, name: str, shape: tuple[int, ...] | None = None

@@ -75,13 +75,24 @@ def test_compare_draws_both_and_says_what_they_cost(tmp_path: Path) -> None:
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert lines[1].startswith("CFG") and lines[2].startswith("REG") and "vjp" in lines[2]
-    assert Image.open(target).width > 2 * 4 * 28
+    with Image.open(target) as image:
+        assert image.width > 2 * 4 * 28
+        notes = image.text
+    assert notes["Command"] == (
+        "reg-engine sample --steps 3 --no-progress --labels 0-3 --out c.png --compare"
+    )
+    assert notes["Software"].startswith(f"reg_engine {reg_engine.__version__}, torch ")
+    made = json.loads(notes["reg_engine"])
+    assert (made["labels"], made["seeds"]) == ([0, 1, 2, 3], [0, 1, 2, 3])
+    assert (made["scale"], made["methods"]) == (4.0, {"CFG": None, "REG": "auto"})
+    assert (made["steps"], made["solver"], made["plan"]["modes"]) == (3, "heun", ["reg"])
+    assert str(tmp_path) not in str(notes)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--labels", "0-12"], "out of range"),
+        (["--labels", "0-10"], "out of range"),
         (["--labels", "a"], "--labels"),
         (["--scale", "-1"], "scale"),
         (["--scale", "nan"], "scale"),

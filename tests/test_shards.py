@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -122,3 +123,14 @@ def test_settings_may_be_long(tmp_path: Path) -> None:
     settings = {"seeds": list(range(300_000))}
     Shards(tmp_path / "x.parts", settings).store("a", torch.zeros(1), {})
     assert Shards(tmp_path / "x.parts", settings).load("a") is not None
+
+
+def test_every_value_of_the_settings_counts_exactly(tmp_path: Path) -> None:
+    labels = torch.arange(5000)
+    settings = {"labels": labels, "scale": 3.0}
+    Shards(tmp_path / "x.parts", settings).store("a", torch.zeros(1), {})
+    Shards(tmp_path / "x.parts", {"scale": 3.0, "labels": labels.clone()})
+    other = labels.index_fill(0, torch.tensor([2500]), 0)  # where a printed tensor has dots
+    for change in ({"labels": other}, {"scale": math.nextafter(3.0, 4)}):
+        with pytest.raises(InputError, match="other settings"):
+            Shards(tmp_path / "x.parts", {**settings, **change})

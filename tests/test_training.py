@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Bomb, assert_same, digits, tiny, weights
+from tiny_runs import SETTINGS, Bomb, assert_same, digits, tiny, weights
 from torch import Tensor, nn
 
 from reg_engine.errors import InputError, NumericalError
@@ -121,6 +122,12 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     wider = DiffusionTask(*digits(), DiffusionSettings(channels=(32, 32), heads=1, embedding=32))
     with pytest.raises(InputError, match="holds another network"):
         Trainer(wider, config, tmp_path)
+    images, labels = digits()
+    images[1000, 3, 3] ^= 1
+    dropout = replace(SETTINGS, label_dropout=0.2)
+    for task in (DiffusionTask(images, labels, SETTINGS), DiffusionTask(*digits(), dropout)):
+        with pytest.raises(InputError, match="data: .* was trained on other data"):
+            Trainer(task, config, tmp_path)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:

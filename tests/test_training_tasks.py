@@ -183,7 +183,7 @@ def test_tasks_that_cannot_start(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_device(data: MNIST, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="device: 'cuda' is not usable here"):
+    with pytest.raises(InputError, match="device: 'cuda' cannot be used"):
         train_task("mnist", data, tmp_path, device="cuda", show=False)
 
 

@@ -8,19 +8,22 @@ import sys
 import click
 
 from .. import __version__
-from ..errors import RegEngineError
 from .calibrate import calibrate
 from .doctor import doctor
 from .evaluate import evaluate
 from .experiment import experiment
 from .profile import profile
 from .sample import sample
+from .shell import Commands, run
 from .train import train
 
 __all__ = ["cli", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="reg-engine")
 def cli() -> None:
     """Guided sampling from diffusion and flow models, with rectified gradient guidance (REG).
@@ -35,8 +38,4 @@ for _command in (sample, calibrate, train, evaluate, experiment, profile, doctor
 
 def main() -> None:
     """Entry point: an error that names its remedy is printed without a traceback, exit code 2."""
-    try:
-        cli(prog_name="reg-engine")
-    except RegEngineError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    sys.exit(run(cli))

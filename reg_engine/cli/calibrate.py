@@ -11,7 +11,7 @@ import torch
 from ..files import check_writable
 from ..models import load_model
 from ..plan import Plan
-from .options import apply, emit, json_option, run_options, whole_numbers
+from .options import apply, emit, json_option, labels_of, run_options
 
 __all__ = ["calibrate"]
 
@@ -42,9 +42,10 @@ def calibrate(
 ) -> None:
     """Measure where the rectifier and the reference matter, and plan to skip them elsewhere."""
     target = check_writable(Path(out), "--out")
-    chosen = whole_numbers("labels", labels)
+    denoiser = load_model(model)
+    chosen = labels_of(labels, 1, denoiser)
     plan = Plan.calibrate(
-        load_model(model),
+        denoiser,
         torch.tensor(chosen),
         tolerance=tolerance,
         seeds=range(len(chosen)),

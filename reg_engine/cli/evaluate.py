@@ -15,9 +15,10 @@ from ..engine import Engine
 from ..errors import InputError
 from ..files import check_writable, write_whole
 from ..models import classifier_for, load_model
+from ..resume import digest, run_resumable
 from ..shards import Shards
-from .options import apply, emit, fingerprint, json_option, numbers, plan_of, run_options
-from .sample import run_resumable
+from .options import apply, emit, fit, json_option, numbers, plan_of, run_options
+from .shell import stopped
 
 __all__ = ["evaluate"]
 
@@ -64,19 +65,28 @@ def evaluate(
     denoiser, classifier = load_model(model), classifier_for(model)
     if classifier is None:
         raise InputError("--model", f"{model} has no classifier to judge it", "Use --model mnist")
+    fit("--samples", samples, denoiser)
     real = load_mnist(data).test_images
     assert denoiser.num_classes is not None  # a packaged model has classes
     labels = torch.arange(samples) % denoiser.num_classes
     settings = {"model": model, "plan": plan, "samples": samples, **run}
     settings.pop("progress")
-    shards = Shards(Path(f"{out}.parts"), {**settings, "weights": fingerprint(denoiser)})
-    points = []
-    for name in (part.strip() for part in rectify.split(",")):
-        for scale in numbers("scales", scales):
-            method = None if name == "none" else name
-            engine = Engine(denoiser, scale=scale, rectify=method, plan=plan_of(plan), **run)
+    planned, points = plan_of(plan), []
+    engines = {
+        (name, scale): Engine(
+            denoiser, scale=scale, rectify=None if name == "none" else name, plan=planned, **run
+        )
+        for name in (part.strip() for part in rectify.split(","))
+        for scale in numbers("scales", scales)
+    }
+    shards = Shards(
+        Path(f"{out}.parts"),
+        {**settings, "edges": planned.edges, "modes": planned.modes, "weights": digest(denoiser)},
+    )
+    with stopped(shards.folder, "*.npz"):
+        for (name, scale), engine in engines.items():
             found, stats = run_resumable(
-                engine, labels, list(range(samples)), shards, f"{name}-{scale:g}"
+                engine, labels, list(range(samples)), shards, f"{name}-{scale!r}"
             )
             point = _point(name, scale, found, stats.as_dict())
             share = label_agreement(classifier, found, labels)

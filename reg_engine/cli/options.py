@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..denoisers import Denoiser
 from ..errors import InputError
@@ -16,15 +18,19 @@ from ..plan import Plan
 
 __all__ = [
     "apply",
+    "arguments_of",
     "emit",
-    "fingerprint",
+    "fit",
     "guided_options",
     "json_option",
+    "labels_of",
     "numbers",
     "plan_of",
     "run_options",
     "whole_numbers",
 ]
+
+MOST = 10_000_000  # numbers in a list, and samples of a command
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -68,30 +74,64 @@ def apply(options: list[Callable[..., Any]]) -> Callable[[Callable[..., Any]], C
     return decorate
 
 
+def arguments_of(context: click.Context, *without: str) -> list[str]:
+    """The words of this very invocation, from the command on, without some of its options."""
+    arguments = [str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if name in without:
+            continue
+        if isinstance(value, bool):
+            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            arguments += [parameter.opts[0], str(value)]
+    return arguments
+
+
 def whole_numbers(name: str, text: str) -> list[int]:
-    """'0-9' or '3,5,7-9' as a list of integers."""
-    values: list[int] = []
+    """'0-9' or '3,5,7-9' as a list of at most MOST integers."""
+    remedy, parts = "Write 0-9 or 3,5,7", []
     try:
         for part in text.split(","):
             low, dash, high = part.strip().partition("-")
-            values += range(int(low), int(high) + 1) if dash else [int(low)]
+            parts.append(range(int(low), int(high if dash else low) + 1))
     except ValueError as error:
-        raise InputError(
-            f"--{name}", f"{text!r} is no list of numbers", "Write 0-9 or 3,5,7"
-        ) from error
-    if not values:
-        raise InputError(f"--{name}", f"{text!r} is empty", "Write 0-9 or 3,5,7")
-    return values
+        raise InputError(f"--{name}", f"{text!r} is no list of numbers", remedy) from error
+    count = sum(max(0, part.stop - part.start) for part in parts)
+    if count == 0:
+        raise InputError(f"--{name}", f"{text!r} is empty", remedy)
+    if count > MOST:
+        raise InputError(f"--{name}", f"{text!r} is {count} numbers", f"Give at most {MOST}")
+    return [value for part in parts for value in part]
 
 
-def fingerprint(denoiser: Denoiser) -> str:
-    """A digest of the network's weights: samples of other weights are other samples."""
-    digest = hashlib.sha256()
-    for module in denoiser.modules:
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def labels_of(text: str, per_label: int, denoiser: Denoiser) -> list[int]:
+    """The labels of a command's samples, `per_label` of each.
+
+    Raises:
+        InputError: a label that is no class of the model's (the null label is none), or more
+            samples than MOST or than fit into memory.
+    """
+    if per_label < 1:
+        raise InputError("--per-label", f"is {per_label}", "Give a number >= 1")
+    labels, classes = whole_numbers("labels", text), denoiser.num_classes
+    bad = sorted({label for label in labels if classes is not None and not 0 <= label < classes})
+    if bad:
+        remedy = f"Write labels from 0 to {classes - 1}"  # type: ignore[operator]
+        raise InputError("--labels", f"{bad[:5]} are out of range", remedy)
+    fit("--per-label", len(labels) * per_label, denoiser)
+    return [label for label in labels for _ in range(per_label)]
+
+
+def fit(argument: str, samples: int, denoiser: Denoiser) -> None:
+    """Refuse more samples than MOST, or than this machine's memory holds twice."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    most = min(MOST, memory // (8 * math.prod(denoiser.sample_shape)))
+    if samples > most:
+        raise InputError(argument, f"makes {samples} samples", f"Ask for at most {most} at once")
 
 
 def numbers(name: str, text: str) -> list[float]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 import torch
-from click.core import ParameterSource
 
 from .. import profiling
 from ..attention import BACKENDS, set_attention
@@ -16,7 +15,16 @@ from ..errors import InputError
 from ..files import check_writable
 from ..models import load_model
 from ..plots import check_matplotlib, save_profile
-from .options import apply, emit, guided_options, json_option, plan_of, run_options, whole_numbers
+from .options import (
+    apply,
+    arguments_of,
+    emit,
+    guided_options,
+    json_option,
+    labels_of,
+    plan_of,
+    run_options,
+)
 
 __all__ = ["profile"]
 
@@ -60,16 +68,15 @@ def profile(
     Under Nsight Systems or Nsight Compute (the command lines are printed) the run is marked for
     them. Otherwise torch.profiler measures it: a Chrome trace, and a table of the ranges.
     """
-    if per_label < 1:
-        raise InputError("--per-label", f"is {per_label}", "Give a number >= 1")
     if warmup < 0:
         raise InputError("--warmup", f"is {warmup}", "Give a number >= 0")
     if plot:
         check_matplotlib()
-    chosen = [label for label in whole_numbers("labels", labels) for _ in range(per_label)]
+    denoiser = load_model(model)
+    chosen = labels_of(labels, per_label, denoiser)
     folder = check_writable(Path(out) / "trace.json", "--out").parent
     engine = Engine(
-        load_model(model),
+        denoiser,
         scale=scale,
         rectify=None if rectify == "none" else rectify,
         plan=plan_of(plan),
@@ -83,7 +90,8 @@ def profile(
         return output.images, output.stats
 
     found = profiling.run(section, engine.device, folder, warmup)
-    lines = profiling.commands(_arguments(context), folder, engine.device.type == "cuda")
+    words = arguments_of(context, "as_json", "plot")
+    lines = profiling.commands(words, folder, engine.device.type == "cuda")
     if plot and found.spans:
         save_profile(found.spans, found.rows, folder / "profile.png")
     report: dict[str, Any] = {
@@ -96,23 +104,6 @@ def profile(
         "missing": profiling.missing(lines),
     }
     emit(report, as_json, _text(report))
-
-
-def _arguments(context: click.Context) -> list[str]:
-    """The arguments of this very invocation, but for how its result is shown."""
-    arguments = [str(context.info_name)]
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        if context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[name]
-        if name in ("as_json", "plot"):
-            continue
-        if isinstance(value, bool):
-            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
-        else:
-            arguments += [parameter.opts[0], str(value)]
-    return arguments
 
 
 def _text(report: dict[str, Any]) -> str:

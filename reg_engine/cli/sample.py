@@ -3,6 +3,10 @@ request."""
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +15,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import __version__
 from ..engine import Engine
 from ..errors import InputError
 from ..files import check_writable, replacing
 from ..images import grid, to_uint8
 from ..models import classifier_for, load_model
-from ..pictures import save_panels
-from ..readers import refusing
+from ..pictures import MOST_PIXELS, save_panels
+from ..resume import engine_key, run_resumable
 from ..shards import Shards
 from ..stats import Stats
 from .options import (
     apply,
+    arguments_of,
     emit,
-    fingerprint,
     guided_options,
     json_option,
+    labels_of,
     plan_of,
     run_options,
     whole_numbers,
 )
+from .shell import stopped
 
-__all__ = ["run_resumable", "sample"]
+__all__ = ["sample"]
 
 
 @click.command(
@@ -45,7 +52,9 @@ __all__ = ["run_resumable", "sample"]
 )
 @click.option("--compare", is_flag=True, help="CFG and REG side by side (PNG only).")
 @json_option
+@click.pass_context
 def sample(
+    context: click.Context,
     labels: str,
     per_label: int,
     scale: float,
@@ -64,11 +73,14 @@ def sample(
     there.
     """
     target = _target(out, compare)
-    if per_label < 1:
-        raise InputError("--per-label", f"is {per_label}", "Give a number >= 1")
-    chosen = [label for label in whole_numbers("labels", labels) for _ in range(per_label)]
-    seed_list = list(range(len(chosen))) if seeds is None else whole_numbers("seeds", seeds)
     denoiser = load_model(model)
+    chosen = labels_of(labels, per_label, denoiser)
+    seed_list = list(range(len(chosen))) if seeds is None else whole_numbers("seeds", seeds)
+    if target.suffix == ".png":
+        _drawable(len(chosen) * (1 + compare), denoiser.sample_shape)
+    if len(seed_list) != len(chosen):
+        problem = f"{len(seed_list)} for {len(chosen)} samples"
+        raise InputError("--seeds", problem, "Give one a sample")
     methods: dict[str, str | None] = {"CFG": None} if compare or rectify == "none" else {}
     methods |= {"REG": rectify} if rectify != "none" else {}
     engines = {
@@ -76,7 +88,7 @@ def sample(
         for name, method in methods.items()
     }
     settings = {
-        "weights": fingerprint(denoiser),
+        "model": model,
         "labels": chosen,
         "seeds": seed_list,
         "scale": scale,
@@ -84,15 +96,18 @@ def sample(
         "plan": plan_of(plan),
         **run,
         "progress": None,
+        "keys": [engine_key(engine) for engine in engines.values()],
     }
     shards = Shards(target.with_name(target.name + ".parts"), settings)
-    results = {
-        name: run_resumable(engine, torch.tensor(chosen), seed_list, shards, name)
-        for name, engine in engines.items()
-    }
+    with stopped(shards.folder, "*.npz"):
+        results = {
+            name: run_resumable(engine, torch.tensor(chosen), seed_list, shards, name)
+            for name, engine in engines.items()
+        }
     report = _report(model, results, torch.tensor(chosen), scale)
     if target.suffix == ".png":
-        _draw(target, results, report, scale, columns=per_label if per_label > 1 else 10)
+        columns = per_label if per_label > 1 else min(10, len(chosen))
+        _draw(target, results, report, columns, _notes(context, settings))
     else:
         _archive(target, results, chosen, seed_list)
     shards.remove()
@@ -109,36 +124,12 @@ def _target(out: str, compare: bool) -> Path:
     return check_writable(target, "--out")
 
 
-def run_resumable(
-    engine: Engine, labels: Tensor, seeds: list[int], shards: Shards, name: str
-) -> tuple[Tensor, Stats]:
-    """As Engine.sample, but batches that are on disk are read, and new ones written as they
-    finish."""
-    size = engine.batch_size or len(seeds)
-    samples = torch.empty((len(seeds), *engine.denoiser.sample_shape))
-    stats = Stats()
-    if len(labels) != len(seeds):
-        raise InputError("--seeds", f"{len(seeds)} for {len(labels)} samples", "Give one a sample")
-    for number, start in enumerate(range(0, len(seeds), size)):
-        rows = slice(start, start + size)
-        shape = (len(seeds[rows]), *engine.denoiser.sample_shape)
-        kept = shards.load(f"{name}-{number:05d}", shape)
-        if kept is None:
-            try:
-                out = engine.sample(labels[rows], seeds[rows])
-            except KeyboardInterrupt:
-                click.echo(
-                    f"stopped: finished batches are kept in {shards.folder}; the same command goes "
-                    "on from there",
-                    err=True,
-                )
-                raise
-            kept = out.samples.float(), out.stats.as_dict()
-            shards.store(f"{name}-{number:05d}", *kept)
-        samples[rows] = kept[0]
-        with refusing("out", f"{shards.folder} holds a damaged batch", "Delete that folder"):
-            stats.merge(kept[1])
-    return samples, stats
+def _drawable(images: int, shape: tuple[int, ...]) -> None:
+    """Refuse what no picture holds."""
+    most = MOST_PIXELS // (4 * (shape[-1] + 2) * (shape[-2] + 2)) if len(shape) == 3 else 0
+    if images > most:
+        problem = f"{images} images of {shape} are no picture of {MOST_PIXELS} pixels"
+        raise InputError("--out", problem, f"Ask for at most {most}, or end it in .npz")
 
 
 def _report(
@@ -160,19 +151,31 @@ def _draw(
     target: Path,
     results: dict[str, tuple[Tensor, Stats]],
     report: dict[str, Any],
-    scale: float,
     columns: int,
+    notes: dict[str, str],
 ) -> None:
     panels = {}
     for name, (samples, stats) in results.items():
         agreement = report["methods"][name].get("label_agreement")
         share = "" if agreement is None else f", {agreement:.0%} label agreement"
         backward = f" + {stats.backward:g} backward" if stats.backward else ""
-        title = (
-            f"{name}, scale {scale:g}{share}, nfe {stats.nfe:g}{backward}, {stats.seconds:.1f} s"
-        )
+        cost = f"nfe {stats.nfe:g}{backward}, {stats.seconds:.1f} s"
+        title = f"{name}, scale {report['scale']:g}{share}, {cost}"
         panels[title] = grid(to_uint8(samples), columns)
-    save_panels(target, panels)
+    save_panels(target, panels, notes=notes)
+
+
+def _notes(context: click.Context, settings: dict[str, Any]) -> dict[str, str]:
+    """What a picture carries along: the command that makes it again, and every setting. Of paths
+    only the last part: pictures are shown around."""
+    words = [Path(word).name if os.sep in word else word for word in arguments_of(context)]
+    kept = {key: value for key, value in settings.items() if key not in ("keys", "progress")}
+    kept["model"] = Path(kept["model"]).name
+    return {
+        "Software": f"reg_engine {__version__}, torch {torch.__version__}",
+        "Command": shlex.join(["reg-engine", *words]),
+        "reg_engine": json.dumps(kept, default=asdict),
+    }
 
 
 def _archive(

@@ -96,6 +96,7 @@ def train(
     same weights as a run that was never stopped. OUT/loss.csv logs the loss.
     """
     # Here, so that the other commands start without the trainer.
+    from ..checks import usable
     from ..errors import choice
     from ..files import check_writable
     from ..training import TASKS, train_task
@@ -103,6 +104,7 @@ def train(
     choice("task", task, TASKS)
     folder = Path(out or f"out/{task}")
     check_writable(folder / "checkpoint.pt", "--out")
+    usable(device)
     numbers: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "dtype": dtype}
     numbers["noise_mean"] = noise_mean
     if lr is not None:
@@ -131,13 +133,3 @@ def _words(result: Result) -> str:
     ]
     lines += [f"{name.replace('_', ' ')}: {value:.2%}" for name, value in result.scores.items()]
     return "\n".join(lines + ([f"weights: {result.weights}"] if result.weights else []))
-
-
-if __name__ == "__main__":
-    from ..errors import RegEngineError
-
-    try:
-        train(prog_name="reg-engine train")
-    except RegEngineError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)

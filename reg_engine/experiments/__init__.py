@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError, choice
+from ..checks import usable
+from ..errors import choice
 from ..values import as_int
 from .report import Report
 
@@ -64,8 +65,7 @@ def run_experiment(
     """
     choice("experiment", name, EXPERIMENTS)
     seed = as_int("seed", seed, 0)
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device", f"{str(device)!r} is not usable here", "Use --device cpu")
+    usable(device)
     report = Report(
         name,
         EXPERIMENTS[name],

@@ -13,9 +13,10 @@ from ..values import as_bool, as_float, as_int
 from . import multistep, onestep, unipc
 from .tables import Row, Table
 
-__all__ = ["SOLVERS", "STEPS", "Option", "Solver", "table"]
+__all__ = ["MOST_STEPS", "SOLVERS", "STEPS", "Option", "Solver", "table"]
 
 STEPS = 32  # where neither steps nor times are given
+MOST_STEPS = 10_000  # of one table: its rows lie in memory, on the host and on the device
 
 
 @dataclass(frozen=True)
@@ -142,15 +143,15 @@ def table(
     Args:
         solver: a name in SOLVERS, or a Solver.
         schedule: t -> (alpha_t, sigma_t).
-        steps: number of steps >= 1 (not of evaluations: see len(table.rows)); None = as many as
-            `times` have, or STEPS.
+        steps: number of steps in [1, MOST_STEPS] (not of evaluations: see len(table.rows)); None =
+            as many as `times` have, or STEPS.
         times: steps + 1 times, strictly from noisy to clean; None = schedule.grid(steps).
         clip, keep_epsilon: clip the denoised estimates, see Table.
         options: the solver's own, as in SOLVERS[name].options.
 
     Raises:
-        InputError: an unknown solver or option, a value out of range, steps < 1, times not in
-            order, or a flow_* solver on another schedule than Flow.
+        InputError: an unknown solver or option, a value out of range, steps < 1 or more than
+            MOST_STEPS, times not in order, or a flow_* solver on another schedule than Flow.
     """
     if isinstance(solver, str):
         solver = SOLVERS[choice("solver", solver, SOLVERS)]
@@ -170,10 +171,14 @@ def table(
     values = solver.checked(options)
     if values.get("s_tmin", 0.0) > values.get("s_tmax", 0.0):
         raise InputError("s_tmin", "is above s_tmax", "Give s_tmin <= s_tmax")
+    if steps is not None and as_int("steps", steps) > MOST_STEPS:
+        raise InputError("steps", f"is {steps}", f"Give at most {MOST_STEPS}")
     if times is None:
         grid = schedule.grid(STEPS if steps is None else steps)
     else:
         grid = schedule.check_times(times, steps)
+    if len(grid) > MOST_STEPS + 1:
+        raise InputError("times", f"are {len(grid)}", f"Give at most {MOST_STEPS + 1}")
     rows = tuple(solver.build(schedule, grid, **values))
     exact = all(values[name] == value for name, value in solver.marginal_options.items())
     scale = _init_scale(schedule, float(grid[0]), rows[0], values.get("s_noise", 1.0))

@@ -122,21 +122,24 @@ class Table:
         return any(row.c for row in self.rows)
 
     def _check_marginals(self) -> None:
-        """Run the rows on the vector (x_0, epsilon, noise of row 0, of row 1, ...), (rows + 2,)."""
-        state = np.zeros(len(self.rows) + 2)
+        """Run the rows on the vector (x_0, epsilon, noise of each row that adds some)."""
+        place = {index: n for n, index in enumerate((i for i, r in enumerate(self.rows) if r.c), 2)}
+        state = np.zeros(len(place) + 2)
         state[:2] = self.rows[0].alpha, self.rows[0].sigma
         history: list[NDArray[np.float64]] = []
+        longest = self.history
         largest = max(row.sigma for row in self.rows)
         for index, row in enumerate(self.rows):
             if len(row.b) > index + 1:
                 raise _bad(index, f"reads {len(row.b)} values of d, there are {index + 1}")
             d = row.p * state
             d[0] += row.q
-            history.insert(0, d)
+            history = [d, *history[: longest - 1]]
             state = row.a * state
             for coefficient, slope in zip(row.b, history, strict=False):
                 state = state + coefficient * slope
-            state[index + 2] += row.c
+            if row.c:
+                state[place[index]] += row.c
             deviation = float(np.linalg.norm(state[1:]))
             if not math.isclose(state[0], row.alpha_s, rel_tol=RTOL, abs_tol=1e-12):
                 raise _bad(index, f"leaves {state[0]:.12g} x_0 instead of {row.alpha_s:.12g} x_0")

@@ -18,6 +18,7 @@ REMEDY = "Delete it to start anew, or give another folder"
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "task": str,
     "config": dict,
+    "data": str,
     "step": int,
     "seconds": (int, float),
     "net": dict,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ..checks import usable
 from ..cifar import CIFAR10, load_cifar10
 from ..data import MNIST, load_mnist
 from ..errors import InputError, choice
@@ -116,7 +116,7 @@ def train_task(
     """
     recipe = TASKS[choice("task", name, TASKS)]
     folder = Path(folder)
-    _check_device(device)
+    usable(device)
     digest, weights = _start(start)
     config = TrainConfig(steps=1, start=digest, **{"lr": recipe.lr, **numbers})
     task = recipe.task(data.train_images, data.train_labels, settings=settings, device=device)
@@ -141,11 +141,6 @@ def train_task(
         weights=None if path is None else str(path),
         scores={} if path is None else _scores(trainer, task, data),
     )
-
-
-def _check_device(device: str) -> None:
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("device", f"{device!r} is not usable here", "Use --device cpu")
 
 
 def _as_begun(config: TrainConfig, folder: Path, whole: bool) -> TrainConfig:

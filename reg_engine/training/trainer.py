@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..digest import digest
 from ..errors import InputError, NumericalError
 from ..files import check_writable
 from ..readers import refusing
@@ -95,8 +96,8 @@ class Trainer:
         show: progress on standard error: a bar on a terminal, else a line with each row of the log.
 
     Raises:
-        InputError: the folder cannot be written, or holds a run with another task or config, or a
-            damaged one.
+        InputError: the folder cannot be written, or holds a run with another task, config or other
+            data, or a damaged one.
     """
 
     def __init__(
@@ -122,6 +123,8 @@ class Trainer:
         if start is not None:
             _begin_with(self.net, start)
         self.average = Average(self.net)
+        held = {name: value for name, value in vars(task).items() if name != "device"}
+        self.data = digest(type(task), held)
         self.optimizer = torch.optim.AdamW(
             _groups(self.net, config.weight_decay), lr=config.lr, betas=config.betas
         )
@@ -197,6 +200,7 @@ class Trainer:
             {
                 "task": self.task.name,
                 "config": self.config.as_dict(),
+                "data": self.data,
                 "step": self.step,
                 "seconds": self.seconds,
                 "losses": self.log.losses,
@@ -223,6 +227,12 @@ class Trainer:
             "checkpoint", f"{self.checkpoint} holds another network or is damaged", REMEDY
         ):
             self._take(state)
+        if state["data"] != self.data:
+            raise InputError(
+                "data",
+                f"{self.checkpoint} was trained on other data, or with other settings of the task",
+                "Give the same data to go on with it, or another folder to start anew",
+            )
 
     def _take(self, state: dict[str, Any]) -> None:
         check_values(self.net.state_dict(), state["net"])

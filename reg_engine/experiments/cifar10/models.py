@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from ...cifar import CIFAR10
-from ...cli.options import fingerprint
 from ...denoisers import Denoiser
 from ...errors import InputError, choice
 from ...models import NoisyClassifier, load_classifier, load_model
+from ...resume import digest
 from ...training import Result, train_task
 from ...training.colour import ColourSettings
 from ...training.colour_classifier import ColourClassifierSettings
@@ -188,7 +188,7 @@ def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
         )
         loaded[name] = _loaded(name, files[name])
     flow, edm, judge, guide = (loaded[name] for name in STAGES)
-    digests = {"flow": fingerprint(flow), "edm": fingerprint(edm)}
+    digests = {name: digest(loaded[name]) for name in STAGES} | {"data": digest(data)}
     for denoiser in (flow, edm):
         to_device(denoiser, report.device)
     classifiers = judge.to(report.device), guide.to(report.device)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from ...cifar import CIFAR10
-from ...cli.sample import run_resumable
 from ...denoisers import Denoiser
 from ...engine import Engine
 from ...files import write_whole
 from ...models import UNet2D
 from ...postprocess import Postprocess, dinov2_features, train_postprocess
 from ...readers import read_json
+from ...resume import digest, run_resumable
 from ...shards import Shards
 from ...stats import Stats
 from ...training import TrainConfig
@@ -212,7 +212,8 @@ def _post_steps(report: Report, sizes: Sizes, data: CIFAR10) -> int:
     """Steps that fit into the minutes of one flow; measured once, for its network is the base's."""
     if sizes.minutes is None:
         return sizes.steps
-    note = report.work / "post_steps.json"
+    key = digest(sizes.colour, sizes.batch_size, sizes.minutes["post"], report.device)
+    note = report.work / f"post_steps-{key[:16]}.json"
     if not note.exists():
         task = ColourTask(data.train_images, data.train_labels, sizes.colour, report.device)
         config = TrainConfig(steps=1, batch_size=sizes.batch_size, dtype=_dtype(report))
@@ -244,12 +245,11 @@ def evaluate(
     sampling: Sampling,
 ) -> list[Row]:
     """Every point of `base`, as it is and after each flow. What is scored is kept on disk."""
-    # A flow's weights follow from the base's samples, the data and the settings of its folder.
     key = {
-        "weights": models.digests[base.name],
+        "models": models.digests,
         "steps": base.steps,
-        "posts": list(flows),
-        "features": ruler.name,
+        "posts": {name: digest(f.denoiser, f.solver, f.steps) for name, f in flows.items()},
+        "ruler": digest(ruler.features, ruler.name, ruler.count),
         **vars(sampling),
     }
     kept, rows = Shards(report.work / f"scores-{base.name}", key), []

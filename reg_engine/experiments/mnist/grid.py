@@ -66,7 +66,7 @@ class Point:
         """A file name, one for each point."""
         kind = "pool" if self.pool else "point"
         other = f"-{self.solver[0]}-{self.solver[1]}" if self.solver else ""
-        return f"{kind}-{self.method}-{self.estimator}-{self.plan}-{self.scale:g}{other}"
+        return f"{kind}-{self.method}-{self.estimator}-{self.plan}-{self.scale!r}{other}"
 
     @property
     def plain(self) -> bool:

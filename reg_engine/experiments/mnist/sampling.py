@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...cli.options import fingerprint
-from ...cli.sample import run_resumable
 from ...engine import Engine
 from ...plan import Plan
+from ...resume import digest, run_resumable
 from ...shards import Shards
 from ..classifier_guidance import unlabelled
 from ..draws import SEEDS_A_RUN, Draws
@@ -77,8 +76,8 @@ def sample_points(
         InputError: the folder holds samples made with other settings.
     """
     settings = asdict(sampling) | {
-        "weights": fingerprint(models.denoiser),
-        "bad": None if models.bad is None else fingerprint(models.bad),
+        "weights": digest(models.denoiser),
+        "bad": None if models.bad is None else digest(models.bad),
         "trained": models.steps,
     }
     shards = Shards(folder, settings)
@@ -110,7 +109,8 @@ def sample_points(
 
 def _plan(point: Point, denoiser: Any, choices: dict[str, Any], folder: Path) -> Plan:
     """The point's calibrated plan, kept in a file of its own."""
-    file = folder / f"{point.name}.plan.json"
+    key = digest(denoiser, sorted(choices.items()), TOLERANCE)
+    file = folder / f"{point.name}-{key[:16]}.plan.json"
     if file.exists():
         return Plan.load(file)
     # Calibrated on seeds that no point is sampled with.

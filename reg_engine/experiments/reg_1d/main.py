@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...denoisers import Denoiser
 from ...rectifiers import FD, JVP, VJP, Diagonal, DiagonalBatched, FDBatched, Paper, Rectifier
+from ...resume import digest
 from ...shards import Shards
 from ..report import Report
 from ..toys import ToyTask, toy_denoiser, train_toy
@@ -127,7 +128,8 @@ def _goldens(report: Report, size: Size, cond: Denoiser, x: Tensor) -> dict[str,
 
     The conditional network is the same in both variants: its chains are simulated once.
     """
-    shards = Shards(report.work / "golden", {"seed": report.seed, **asdict(size)})
+    settings = {"seed": report.seed, "model": digest(cond), "x": x, **asdict(size)}
+    shards = Shards(report.work / "golden", settings)
     report.say(f"golden guidance: {size.repeats} chains from {size.points} points at every step")
     ends = chain_ends(cond, x, size.repeats, report.generator(10), shards)
     path = chain_ends(cond, x, 1, report.generator(11), shards, stochastic=False)
