@@ -9,7 +9,7 @@ import torch
 from nets import tiny
 
 from reg_engine import Engine, InputError
-from reg_engine.cli.sample import run_resumable
+from reg_engine.resume import run_resumable
 from reg_engine.shards import Shards
 
 LABELS, SEEDS = torch.tensor([0, 1, 2, 0, 1]), [11, 12, 13, 14, 15]

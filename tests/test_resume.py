@@ -93,11 +93,15 @@ def test_other_labels_seeds_or_versions_are_not_mixed_in(
         run(tmp_path, labels=LABELS.flip(0))
     with pytest.raises(InputError, match="other settings"):
         run(tmp_path, seeds=[5, 6, 7, 8, 10])
-    with pytest.raises(InputError, match="other settings"):
-        run(tmp_path, batch_size=4)
     monkeypatch.setattr(reg_engine, "__version__", "0.0.0")
     with pytest.raises(InputError, match="other settings"):
         run(tmp_path)
+
+
+def test_batches_of_another_size_are_made_again(tmp_path: Path) -> None:
+    run(tmp_path)
+    samples, _ = run(tmp_path, batch_size=4)
+    assert torch.equal(samples, engine().sample(LABELS, SEEDS).samples)
 
 
 def test_use_does_not_change_a_key() -> None:
