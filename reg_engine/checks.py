@@ -20,7 +20,7 @@ from .reference import widest
 from .schedules import Schedule
 from .solvers import Table
 from .stats import Stats
-from .values import as_int, as_tuple, shown
+from .values import as_int, as_tuple, shown, usable
 from .weights import Constant
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "as_seeds",
     "known_names",
     "postprocessed",
-    "usable",
 ]
 
 
@@ -116,25 +115,6 @@ def as_device(
         return place
     for module in modules:
         module.to(place)
-    return place
-
-
-def usable(device: Any) -> torch.device:
-    """The device, with its number ('cuda' is 'cuda:0'), if it can compute here.
-
-    Raises:
-        InputError: it cannot, or nobody knows its name.
-    """
-    remedy = "Give 'cpu', or 'cuda' where torch.cuda.is_available()"
-    if isinstance(device, bool):  # torch takes it for the number of a device
-        raise InputError("device", f"is {device}", remedy)
-    try:
-        place = torch.zeros(1, device=torch.device(device)).device
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        problem = f"{shown(device)} cannot be used ({str(error).splitlines()[0][:200]})"
-        raise InputError("device", problem, remedy) from error
-    if place.type == "meta":
-        raise InputError("device", "'meta' holds shapes and no values", remedy)
     return place
 
 

@@ -1,6 +1,7 @@
 """Numbers as a caller may write them: plain, of NumPy, or 0-dim tensors; never a bool for a number.
 
-One reading for every argument that takes a number, so that all of them accept and refuse the same.
+One reading for every argument that takes a number, so that all of them accept and refuse the same;
+and one for the name of a device.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
+
+import torch
 
 from .errors import InputError
 
@@ -22,6 +25,7 @@ __all__ = [
     "check_sizes",
     "shown",
     "store",
+    "usable",
 ]
 
 
@@ -94,6 +98,25 @@ def as_tuple(argument: str, value: Any, remedy: str) -> tuple[Any, ...]:
         return (value,) if isinstance(value, (str, bytes)) else tuple(value)
     except TypeError as error:
         raise InputError(argument, f"is {shown(value)}", remedy) from error
+
+
+def usable(device: Any) -> torch.device:
+    """The device, with its number ('cuda' is 'cuda:0'), if it can compute here.
+
+    Raises:
+        InputError: it cannot, or nobody knows its name.
+    """
+    remedy = "Give 'cpu', or 'cuda' where torch.cuda.is_available()"
+    if isinstance(device, bool):  # torch takes it for the number of a device
+        raise InputError("device", f"is {device}", remedy)
+    try:
+        place = torch.zeros(1, device=torch.device(device)).device
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        problem = f"{shown(device)} cannot be used ({str(error).splitlines()[0][:200]})"
+        raise InputError("device", problem, remedy) from error
+    if place.type == "meta":
+        raise InputError("device", "'meta' holds shapes and no values", remedy)
+    return place
 
 
 def store(target: object, **fields: object) -> None:

@@ -101,7 +101,7 @@ def test_other_labels_seeds_or_versions_are_not_mixed_in(
 def test_batches_of_another_size_are_made_again(tmp_path: Path) -> None:
     run(tmp_path)
     samples, _ = run(tmp_path, batch_size=4)
-    assert torch.equal(samples, engine().sample(LABELS, SEEDS).samples)
+    assert torch.equal(samples, engine(batch_size=4).sample(LABELS, SEEDS).samples)
 
 
 def test_use_does_not_change_a_key() -> None:

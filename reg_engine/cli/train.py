@@ -96,10 +96,10 @@ def train(
     same weights as a run that was never stopped. OUT/loss.csv logs the loss.
     """
     # Here, so that the other commands start without the trainer.
-    from ..checks import usable
     from ..errors import choice
     from ..files import check_writable
     from ..training import TASKS, train_task
+    from ..values import usable
 
     choice("task", task, TASKS)
     folder = Path(out or f"out/{task}")

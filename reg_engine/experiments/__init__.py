@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from ..checks import usable
 from ..errors import choice
-from ..values import as_int
+from ..values import as_int, usable
 from .report import Report
 
 __all__ = ["EXPERIMENTS", "Report", "run_experiment"]
