@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import ranges
 from .coefficients import COLUMNS
-from .conditioning import Cond, plain, write
+from .conditioning import plain, write
 from .denoisers import Denoiser, Number, Place
 from .errors import CaptureError
 from .noise import Draws, SampleNoise
@@ -25,7 +25,7 @@ from .point import Counter, Point
 from .state import State
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .run import Conds, Run
 
 __all__ = ["Capture", "Recorder"]
 
@@ -90,9 +90,6 @@ class DevicePoint(Point):
     def place(self, denoiser: Denoiser) -> Place:
         return self.capture.place(denoiser)
 
-    def null(self) -> Cond | None:
-        return self.capture.null(self)
-
 
 @dataclass
 class Recorded:
@@ -111,22 +108,21 @@ class Capture:
 
     Args:
         run: whose steps are recorded.
-        cond: conditioning of a batch: its shapes and dtypes are kept.
+        conds: conditionings of a batch: their shapes and dtypes are kept.
         count: samples in the batch.
         recorder: makes a replayable graph of a function.
     """
 
-    def __init__(self, run: Run, cond: Cond, count: int, recorder: Recorder) -> None:
+    def __init__(self, run: Run, conds: Conds, count: int, recorder: Recorder) -> None:
         self._run, self._record = run, recorder
         x = torch.zeros((count, *run.denoiser.sample_shape), dtype=run.dtype)
         x = x.to(run.device)
         self.state = State.new(x, run.table, run.coefficients, captured=True)
-        self.cond = plain(cond)
+        self.conds = plain(conds)
         self.step = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.noise = torch.zeros_like(x)
         self.missed = torch.zeros((), dtype=torch.bool, device=x.device)
         self._places: dict[int, Tensor] = {}
-        self._null: Cond | None = None
         self._graphs: dict[tuple[str, bool], list[Recorded]] = {}
 
     def number(self, name: str) -> Tensor:
@@ -142,22 +138,16 @@ class Capture:
                 self._places[id(denoiser)] = values.to(self.state.x.dtype).to(self.state.x.device)
         return Place(*self._places[id(denoiser)].index_select(0, self.step)[0].unbind())
 
-    def null(self, point: Point) -> Cond | None:
-        """The reference's conditioning, made once: it may come from the host."""
-        if self._null is None:
-            self._null = point.reference.null(point)
-        return self._null
-
     def run(
         self,
-        cond: Cond,
+        conds: Conds,
         noise: SampleNoise,
         probes: SampleNoise,
         unit: Tensor | None,
     ) -> Counter | None:
         """Sample a batch into `state.x`; the work done, or None where an eager run is needed."""
         state = self.state
-        write(self.cond, cond)
+        write(self.conds, conds)
         draws = self._run.draws(noise)
         state.x.copy_(self._run.start(next(draws), unit))
         for tensor in (self.step, self.missed, state.watch.peak):
@@ -209,7 +199,7 @@ class Capture:
                 away,
                 run.denoiser,
                 run.guidance.reference,
-                self.cond,
+                self.conds[0],
                 state.memory,
                 counter,
                 tape,
@@ -217,6 +207,7 @@ class Capture:
                 self.step,
                 run.backend,
                 self.missed,
+                self.conds[1],
                 capture=self,
             )
             w = self.number("w") if guided else 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .conditioning import size
+from .conditioning import as_cond, size
 from .denoisers import Denoiser
 from .errors import InputError, NumericalError
 from .guidance import Guidance
@@ -44,19 +44,15 @@ __all__ = [
 def as_seeds(seeds: Iterable[int] | None, cond: Any) -> list[int]:
     """The seeds as a list of ints in [0, 2^63); None = one a row of `cond`."""
     if seeds is None:
-        if isinstance(cond, Mapping):
-            cond = {k: torch.as_tensor(v) for k, v in cond.items()}
-            return list(range(size(cond))) if cond else [0]
-        return list(range(len(cond))) if hasattr(cond, "__len__") and _has_rows(cond) else [0]
+        count = size(as_cond(cond, None, None, None, torch.device("cpu")))
+        if count == 0:
+            raise InputError("cond", "is empty", "Give one row a sample")
+        return list(range(count))
     values = as_tuple("seeds", seeds, "Give integers: range(n) or a list")
     if not values:
         raise InputError("seeds", "is empty", "Give one seed a sample, for example range(16)")
     remedy = "Give non-negative integers below 2^63"
     return [as_int("seeds", value, 0, remedy) for value in values]
-
-
-def _has_rows(cond: Any) -> bool:
-    return not (isinstance(cond, Tensor) and cond.dim() == 0)
 
 
 def as_batch_size(batch_size: int | None) -> int | None:

@@ -30,14 +30,14 @@ from .checks import (
     postprocessed,
 )
 from .coefficients import coefficient_table
-from .conditioning import Cond, as_cond, plain, take
+from .conditioning import plain, take
 from .frozen import Compiled, frozen
 from .graphs import graphs_for
 from .guidance import Guidance
 from .plan import Plan
 from .progress import Progress
 from .rectifiers import Rectifier
-from .run import Run
+from .run import Conds, Run
 from .schedules import Schedule
 from .solvers import Solver, Table, table
 from .stats import Output, Stats
@@ -163,9 +163,7 @@ class Engine(Run):
     ) -> Iterator[tuple[slice, Tensor]]:
         """As `sample`, batch by batch: yields (rows, samples) as they are finished."""
         seeds = as_seeds(seeds, cond)
-        rows = as_cond(
-            cond, len(seeds), self.denoiser.num_classes, self.denoiser.null_cond, self.device
-        )
+        rows = self.conditions(cond, len(seeds))
         noise = as_noise(noise, (len(seeds), *self.denoiser.sample_shape), self.device, self.dtype)
         stats = Stats() if stats is None else stats
         stats.backend, stats.capture = self.backend, self._uncaptured
@@ -177,21 +175,21 @@ class Engine(Run):
                 part = slice(start, min(start + size, len(seeds)))
                 begun = time.perf_counter()
                 own = None if noise is None else noise[part]
-                given = plain(take(rows, part))
-                batch = self._batch(given, seeds[part], own, stats, bar)
+                given, beside = plain(take(rows, part))
+                batch = self._batch((given, beside), seeds[part], own, stats, bar)
                 stats.finish_batch(part.stop - part.start, time.perf_counter() - begun, self.device)
                 yield part, postprocessed(self.postprocess, batch, given, stats)
 
     @torch.inference_mode()
     def _batch(
-        self, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
+        self, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
     ) -> Tensor:
         if self._graphs is not None:
-            x = self._graphs.run(self, cond, seeds, unit, stats)
+            x = self._graphs.run(self, conds, seeds, unit, stats)
             if x is not None:
                 bar.advance(len(seeds) * len(self.modes))
                 return x
-        return self.loop(cond, seeds, unit, stats, bar)
+        return self.loop(conds, seeds, unit, stats, bar)
 
 
 def sample(

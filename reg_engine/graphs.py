@@ -16,14 +16,14 @@ from torch import Tensor
 
 from . import ranges
 from .capture import Capture, Recorder
-from .conditioning import Cond, signature
+from .conditioning import signature
 from .errors import CaptureError, InputError
 from .noise import SampleNoise
 from .stats import Stats
 from .values import as_bool
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .run import Conds, Run
 
 __all__ = ["CudaRecorder", "Graphs", "graphs_for"]
 
@@ -97,27 +97,27 @@ class Graphs:
         self._failed = ""
 
     def run(
-        self, run: Run, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats
+        self, run: Run, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats
     ) -> Tensor | None:
         """Samples of a batch, or None: then it is to be sampled eagerly, as `stats.capture` says.
 
         Raises:
             CaptureError, RuntimeError: a step cannot be captured and `always` is set.
         """
-        key = (len(seeds), signature(cond), _places_of(run))
+        key = (len(seeds), signature(conds), _places_of(run))
         if self._failed:
             stats.capture = self._failed
         elif not self._always and key not in self._seen:
             self._seen.add(key)
             stats.capture = "not captured: the first batch of its kind"
         else:
-            return self._captured(run, cond, seeds, unit, stats, key)
+            return self._captured(run, conds, seeds, unit, stats, key)
         return None
 
     def _captured(
         self,
         run: Run,
-        cond: Cond,
+        conds: Conds,
         seeds: Sequence[int],
         unit: Tensor | None,
         stats: Stats,
@@ -125,8 +125,8 @@ class Graphs:
     ) -> Tensor | None:
         noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
         try:
-            capture = self._capture(run, cond, len(seeds), key)
-            counter = capture.run(cond, noise, probes, unit)
+            capture = self._capture(run, conds, len(seeds), key)
+            counter = capture.run(conds, noise, probes, unit)
         except (CaptureError, RuntimeError) as error:
             if self._always:
                 raise
@@ -144,10 +144,10 @@ class Graphs:
         stats.add(counter, Tally(run.modes), *run.chosen)
         return capture.state.x.clone()
 
-    def _capture(self, run: Run, cond: Cond, count: int, key: object) -> Capture:
+    def _capture(self, run: Run, conds: Conds, count: int, key: object) -> Capture:
         if key not in self._kept:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = Capture(run, cond, count, self._recorder)
+                self._kept[key] = Capture(run, conds, count, self._recorder)
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)

@@ -40,6 +40,7 @@ class Point:
         row, index: the table's row and its number.
         denoiser, reference: the networks.
         cond: conditioning of the B samples.
+        beside: the reference's own, where it has one; None = made of `cond` when it is asked for.
         memory: kept from row to row of one batch (the previous delta, momentum); owned by its
             writers.
         counter: work is added here.
@@ -63,6 +64,7 @@ class Point:
     step: Tensor | None = None
     backend: str | None = None
     missed: Tensor | None = None
+    beside: Cond = None
 
     @property
     def alpha(self) -> Number:
@@ -81,6 +83,13 @@ class Point:
     def null(self) -> Cond | None:
         """The reference's conditioning, if it is the guided network itself."""
         return self.reference.null(self)
+
+    def reference_cond(self) -> Cond:
+        """The reference's own conditioning of the B samples; None if it has none."""
+        if self.beside is None:
+            x = self.x
+            self.beside = self.reference.conditioning(self.denoiser, self.cond, len(x), x.device)
+        return self.beside
 
     def any(self, found: Tensor) -> bool:
         """Whether a bool tensor of the device holds True: what a rectifier's branch may ask.

@@ -3,19 +3,20 @@ classifier."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .conditioning import Cond, expand
+from .conditioning import Cond, as_cond, expand, integral
 from .denoisers import Denoiser
 from .errors import EstimatorError, InputError
 from .frozen import recording
 from .point import Point
-from .values import as_bool, shown, store
+from .values import as_bool, as_float, shown, store
 
 __all__ = ["BadModel", "Classifier", "Reference", "Unconditional"]
 
@@ -28,6 +29,15 @@ class Reference(Protocol):
 
     @property
     def modules(self) -> tuple[nn.Module, ...]: ...
+
+    def conditioning(
+        self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
+    ) -> Cond:
+        """Its own conditioning of all `count` samples, checked before the first is evaluated.
+
+        A batch's rows of it are `point.reference_cond()`; None: it has none.
+        """
+        ...
 
     def null(self, point: Point) -> Cond | None:
         """The reference's conditioning, if it is the guided network itself (one batch serves
@@ -44,7 +54,8 @@ class Unconditional:
     """Classifier-free guidance (Ho & Salimans 2022): the same network with the null conditioning.
 
     Args:
-        null_cond: overrides the denoiser's own (a negative prompt's embedding, say).
+        null_cond: overrides the denoiser's own (a negative prompt's embedding, say): a scalar, one
+            row, or one row a sample.
     """
 
     null_cond: object = None
@@ -54,9 +65,16 @@ class Unconditional:
     def modules(self) -> tuple[nn.Module, ...]:
         return ()
 
+    def conditioning(
+        self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
+    ) -> Cond:
+        null = denoiser.null_cond if self.null_cond is None else self.null_cond
+        if denoiser.num_classes is not None and isinstance(null, int) and null < 0:
+            raise InputError("null_cond", f"is {null}", "Give the network's null label, >= 0")
+        return expand(null, cond)
+
     def null(self, point: Point) -> Cond | None:
-        own = point.denoiser.null_cond if self.null_cond is None else self.null_cond
-        return expand(own, point.cond)
+        return point.reference_cond()
 
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
         null = point.null()
@@ -71,7 +89,8 @@ class BadModel:
 
     Args:
         net: a Denoiser; its schedule may differ, x_t is rescaled to the same noise level.
-        cond: conditioning for the worse model; None = that of the guided one.
+        cond: conditioning for the worse model, as `sample` takes it (one for all, or one row a
+            sample); None = that of the guided one.
     """
 
     net: Denoiser
@@ -88,13 +107,19 @@ class BadModel:
     def modules(self) -> tuple[nn.Module, ...]:
         return self.net.modules
 
+    def conditioning(
+        self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
+    ) -> Cond:
+        if self.cond is None:
+            return cond
+        return as_cond(self.cond, count, self.net.num_classes, self.net.null_cond, device)
+
     def null(self, point: Point) -> Cond | None:
         return None
 
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
-        conditioning = point.cond if self.cond is None else expand(self.cond, point.cond)
         denoiser = self.net.on(point.denoiser.schedule)
-        return point.evaluate(denoiser, point.x, conditioning)
+        return point.evaluate(denoiser, point.x, point.reference_cond())
 
 
 @dataclass(frozen=True)
@@ -103,38 +128,64 @@ class Classifier:
     classifier.
 
     By Bayes the reference that belongs to it is cond - (sigma_t^2 / alpha_t) grad log p(c | x_t),
-    so
-    `delta` is the classifier's term and everything else (weights, rectifiers) applies unchanged.
+    so `delta` is the classifier's term and everything else (weights, rectifiers) applies unchanged.
+
+    The term comes times w = scale - 1. Beside an unconditional network (cond=None, or its null
+    label) scale 1 is that network alone, and scale 2 (w = 1) samples p(x | c) as Bayes has it.
+    Beside a conditional one scale 1 samples p(x | c), and more sharpens it.
 
     Args:
         net: called as net(x, t) with x (B, *sample_shape) and t (B,) in the schedule's time;
             returns logits or log-probabilities (B, classes). Must be differentiable in x.
-        labels: class to steer to, an int or LongTensor (B,); None = the conditioning itself.
+        labels: class to steer to, an int or integers (N,), one a sample; None = the conditioning
+            itself.
         on_clean_scale: the classifier was trained on x_t / alpha_t and sigma_t / alpha_t.
+        start: largest noise level sigma/alpha, > 0, at which the classifier is asked; above it
+            there is no guidance. Flow schedules begin at an infinite one, where no classifier can
+            tell classes apart: give a number, such as 80.
     """
 
     net: Callable[[Tensor, Tensor], Tensor]
-    labels: int | None = None
+    labels: Any = None
     on_clean_scale: bool = False
+    start: float = math.inf
 
     def __post_init__(self) -> None:
         if not callable(self.net) or isinstance(self.net, type):
             raise InputError("net", f"is {shown(self.net)}", "Give a function net(x, t)")
         store(self, on_clean_scale=as_bool("on_clean_scale", self.on_clean_scale))
+        remedy = "Give a noise level sigma/alpha > 0"
+        store(self, start=as_float("start", self.start, remedy, lambda v: v > 0))
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         return (self.net,) if isinstance(self.net, nn.Module) else ()
 
+    def conditioning(
+        self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
+    ) -> Cond:
+        if self.labels is not None:
+            cond = as_cond(self.labels, count, None, None, device, "labels")
+        if not isinstance(cond, Tensor) or cond.dim() != 1 or not integral(cond):
+            raise InputError(
+                "labels",
+                "the conditioning is not a class label" if self.labels is None else "are no labels",
+                "Give Classifier(net, labels=...): an int, or integers (N,)",
+            )
+        return cond.long()
+
     def null(self, point: Point) -> Cond | None:
         return None
 
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
+        if point.row.noise_level > self.start:
+            return cond
         if point.alpha == 0:
             raise InputError(
                 "reference",
                 f"a classifier says nothing at t = {point.row.t:g}, where alpha = 0",
-                "Start at an earlier time: solver_options={'times': [...]}",
+                "Give Classifier(start=80), weight=Interval(scale, 0, 80), or earlier times: "
+                "solver_options={'times': [...]}",
             )
         return cond - point.sigma**2 / point.alpha * self.gradient(point)
 
@@ -149,7 +200,8 @@ class Classifier:
         point.counter.forward += point.x.shape[0]
         point.counter.backward += point.x.shape[0]
         with recording(point.x) as x:
-            labels = self._labels(point)
+            labels = point.reference_cond()
+            assert isinstance(labels, Tensor)
             scale, time = (
                 (1 / point.alpha, point.sigma / point.alpha)
                 if self.on_clean_scale
@@ -157,12 +209,11 @@ class Classifier:
             )
             dtype = _dtype(self.net) or x.dtype  # the network's at the call only
             t = torch.full((x.shape[0],), float(time), dtype=dtype, device=x.device)
-            logits = self.net((scale * x).to(dtype), t)
-            if logits.dim() != 2 or logits.shape[0] != x.shape[0]:
+            logits: object = self.net((scale * x).to(dtype), t)
+            if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+                got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise InputError(
-                    "net",
-                    f"the classifier returned {tuple(logits.shape)}",
-                    "It must return logits (B, classes)",
+                    "net", f"the classifier returned {got}", "It must return logits (B, classes)"
                 )
             if not logits.requires_grad:
                 raise EstimatorError("the classifier cuts the autograd graph: it cannot guide")
@@ -175,17 +226,6 @@ class Classifier:
             chosen = logits.log_softmax(-1).gather(1, labels[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), x)
         return gradient
-
-    def _labels(self, point: Point) -> Tensor:
-        if self.labels is not None:
-            return torch.full((point.x.shape[0],), int(self.labels), device=point.x.device)
-        if isinstance(point.cond, dict) or point.cond.dim() != 1 or point.cond.is_floating_point():
-            raise InputError(
-                "labels",
-                "the conditioning is not a class label",
-                "Give Classifier(net, labels=...)",
-            )
-        return point.cond.clone()
 
 
 def _dtype(net: Callable[..., Tensor]) -> torch.dtype | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import ranges
 from .adjustments import Clip
-from .conditioning import Cond
+from .conditioning import Cond, as_cond
 from .denoisers import Denoiser
 from .directions import Delta
 from .guidance import EVALUATIONS, Guidance, as_state
@@ -28,7 +29,9 @@ from .solvers import Table
 from .state import State
 from .stats import Stats
 
-__all__ = ["Run"]
+__all__ = ["Conds", "Run"]
+
+Conds = tuple[Cond, Cond]  # of the network, and of the reference where it has its own
 
 
 class Run:
@@ -66,7 +69,7 @@ class Run:
         self._rectifier, self._reason = self._chosen()
 
     def loop(
-        self, cond: Cond, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
+        self, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
     ) -> Tensor:
         """Samples of one batch, (B, *sample_shape), row by row.
 
@@ -76,21 +79,22 @@ class Run:
         missed = None
         if not self.looks:
             missed = torch.zeros((), dtype=torch.bool, device=self.device)
-        state, counter = self._rows(cond, seeds, unit, missed, bar)
+        state, counter = self._rows(conds, seeds, unit, missed, bar)
         if missed is not None and bool(missed):
-            state, counter = self._rows(cond, seeds, unit, None, bar)
+            state, counter = self._rows(conds, seeds, unit, None, bar)
         state.watch.finish()
         stats.add(counter, Tally(self.modes), *self.chosen)
         return state.x
 
     def _rows(
         self,
-        cond: Cond,
+        conds: Conds,
         seeds: Sequence[int],
         unit: Tensor | None,
         missed: Tensor | None,
         bar: Progress,
     ) -> tuple[State, Counter]:
+        cond, beside = conds
         draws, probes = self.draws(SampleNoise(seeds)), SampleNoise(seeds, "probes")
         with ranges.plan():
             start = self.start(next(draws), unit)
@@ -111,11 +115,24 @@ class Run:
                 steps[index],
                 self.backend,
                 missed,
+                beside,
             )
             drawn = next(draws) if row.c else None
             self.advance(state, point, self.modes[index], self.weights[index], drawn)
             bar.advance(len(seeds))
         return state, counter
+
+    def conditions(self, cond: Any, count: int) -> Conds:
+        """The user's conditioning with `count` rows, and the reference's own beside it.
+
+        Raises:
+            InputError: either cannot be used.
+        """
+        denoiser, reference = self.denoiser, self.guidance.reference
+        cond = as_cond(cond, count, denoiser.num_classes, denoiser.null_cond, self.device)
+        if set(self.modes) == {"cond"}:
+            return cond, None
+        return cond, reference.conditioning(denoiser, cond, count, self.device)
 
     def draws(self, noise: SampleNoise) -> Iterator[Tensor]:
         """Unit noise of a batch: the start's, then that of each row which adds any."""

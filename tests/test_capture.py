@@ -45,7 +45,7 @@ def test_a_row_on_the_device_refuses_every_look(look: Callable[[object], object]
 
 def test_numbers_follow_the_counter() -> None:
     engine = Engine(tiny(), scale=2.0, rectify=None, steps=4, progress=False)
-    capture = Capture(engine, torch.tensor([0, 1]), 2, lambda work, restore: work)
+    capture = Capture(engine, (torch.tensor([0, 1]), None), 2, lambda work, restore: work)
     for index, row in enumerate(engine.table.rows):
         assert capture.number("sigma") == torch.tensor(row.sigma)
         place = engine.denoiser.at(row.t)

@@ -7,7 +7,7 @@ import torch
 from nets import CLASSES, SHAPE, TinyNet, tiny
 
 import reg_engine
-from reg_engine import Guidance, oracles, schedules
+from reg_engine import Guidance, InputError, Interval, oracles, schedules
 from reg_engine.references import BadModel, Classifier, Unconditional
 
 CHOICES = {"steps": 6, "dtype": torch.float64, "progress": False}
@@ -80,6 +80,134 @@ def test_bad_model_on_another_schedule_is_rescaled() -> None:
     guided = reg_engine.sample(good, [0, 1], guidance=Guidance(4.0, BadModel(bad), None), **CHOICES)
     plain = reg_engine.sample(good, [0, 1], scale=1.0, **CHOICES)
     assert torch.allclose(guided.samples, plain.samples, rtol=1e-8, atol=1e-8)
+
+
+class Rows(TinyNet):
+    """Moves by its two conditional numbers, sample by sample."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        return 0.1 * x + cond[:, :1, None, None] * cond[:, 1:, None, None]
+
+
+ROWS = torch.tensor([[0.1, 1.0], [0.2, 0.5], [0.3, 2.0], [0.4, -1.0], [0.5, 0.3]])
+NULLS = torch.tensor([[0.0, 0.1], [0.0, 0.2], [0.1, 0.3], [0.1, -0.2], [0.2, 0.0]])
+
+
+def rows_model(null: object) -> reg_engine.Denoiser:
+    return reg_engine.Denoiser(Rows().double(), "sample", schedules.EDM(), SHAPE, null)
+
+
+def slope(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return x.flatten(1)[:, :CLASSES] * 0.3
+
+
+LABELS = torch.tensor([2, 0, 1, 1, 0])
+DOUBLE = TinyNet().double()
+PER_SAMPLE = {
+    "null_cond": (rows_model(NULLS), Unconditional(), ROWS),
+    "Unconditional": (rows_model(0.0), Unconditional(NULLS), ROWS),
+    "BadModel": (rows_model(None), BadModel(rows_model(None), cond=NULLS), ROWS),
+    "BadModel labels": (rows_model(None), BadModel(tiny(net=DOUBLE), cond=LABELS), ROWS),
+    "Classifier": (rows_model(None), Classifier(slope, labels=LABELS), ROWS),
+    "Classifier alone": (tiny(net=DOUBLE), Classifier(slope), LABELS),
+}
+
+
+@pytest.mark.parametrize("rectify", [None, "vjp", "fd_batched", "auto"])
+@pytest.mark.parametrize("kind", PER_SAMPLE)
+def test_what_a_reference_has_for_each_sample_goes_with_the_batch(
+    kind: str, rectify: str | None
+) -> None:
+    model, reference, cond = PER_SAMPLE[kind]
+    choices = {**CHOICES, "guidance": Guidance(3.0, reference, rectify), "steps": 3}
+    whole = reg_engine.sample(model, cond, **choices).samples
+    for batch_size in (1, 2, 4):
+        parts = reg_engine.sample(model, cond, batch_size=batch_size, **choices).samples
+        assert torch.allclose(whole, parts, rtol=1e-6, atol=1e-6)
+    # Each sample by itself, with its own row alone.
+    for k in range(5):
+        one = slice(k, k + 1)
+        alone = {
+            "null_cond": (rows_model(NULLS[one]), Unconditional()),
+            "Unconditional": (model, Unconditional(NULLS[one])),
+            "BadModel": (model, BadModel(rows_model(None), cond=NULLS[one])),
+            "BadModel labels": (model, BadModel(tiny(net=DOUBLE), cond=int(LABELS[k]))),
+            "Classifier": (model, Classifier(slope, labels=int(LABELS[k]))),
+            "Classifier alone": (model, Classifier(slope)),
+        }[kind]
+        choices["guidance"] = Guidance(3.0, alone[1], rectify)
+        single = reg_engine.sample(alone[0], cond[one], seeds=[k], **choices).samples
+        assert torch.allclose(single, whole[one], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("reference", "argument"),
+    [
+        (Unconditional(NULLS[:3]), "null_cond"),
+        (BadModel(tiny(), cond=[0, 1]), "cond"),
+        (BadModel(tiny(), cond=7), "cond"),
+        (Classifier(slope, labels=[0, 1]), "labels"),
+        (Classifier(slope, labels=[0.5] * 5), "labels"),
+        (Classifier(slope, labels="two"), "labels"),
+        (Classifier(slope), "labels"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_before_sampling(reference: object, argument: str) -> None:
+    net = Rows()
+    net.register_forward_hook(lambda *args: pytest.fail("evaluated"))
+    model = reg_engine.Denoiser(net, "sample", schedules.EDM(), SHAPE)
+    for batch_size in (None, 2):
+        with pytest.raises(InputError) as caught:
+            reg_engine.sample(
+                model, ROWS, guidance=Guidance(2.0, reference), batch_size=batch_size, **CHOICES
+            )
+        assert caught.value.argument == argument
+
+
+def test_a_classifier_beside_an_unconditional_network() -> None:
+    """Scale 1 is the network alone; at 2 the guided estimate is Bayes' posterior mean."""
+    mixture = oracles.two_class_2d()
+    model = mixture.denoiser(schedule=schedules.EDM(sigma_min=0.05, sigma_max=5.0))
+    free = reg_engine.Denoiser(
+        lambda x, t, cond: model.net(x, t, torch.full((len(x),), model.null_cond)),
+        model.prediction, model.schedule, model.sample_shape, sigma_data=model.sigma_data,
+    )  # fmt: skip
+
+    def log_odds(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return mixture.class_posterior(x, 1.0, float(t[0]))
+
+    def run(scale: float, labels: object) -> torch.Tensor:
+        guidance = Guidance(scale, Classifier(log_odds, labels=labels), None)
+        return reg_engine.sample(free, None, seeds=range(4), guidance=guidance, **CHOICES).samples
+
+    labels = [0, 1, 1, 0]
+    null = [model.null_cond] * 4
+    assert torch.allclose(
+        run(1.0, labels), reg_engine.sample(model, null, scale=1.0, **CHOICES).samples
+    )
+    exact = reg_engine.sample(model, labels, scale=1.0, **CHOICES).samples
+    assert torch.allclose(run(2.0, labels), exact, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(run(2.0, 0), exact, rtol=1e-2, atol=1e-2)
+
+
+def test_a_classifier_starts_where_the_flow_has_signal() -> None:
+    """Flow begins at alpha = 0: refused with the ways out, each of which is the same samples."""
+    model = tiny("flow", schedules.Flow())
+    choices = {"steps": 4, "progress": False, "solver": "euler"}
+
+    def run(weight: object = 3.0, **fields: object) -> torch.Tensor:
+        guidance = Guidance(weight, Classifier(slope, **fields), None)
+        return reg_engine.sample(model, [0, 1], guidance=guidance, **choices).samples
+
+    with pytest.raises(InputError, match=r"start=80.*Interval\(scale, 0, 80\)"):
+        run()
+    started = run(start=80)
+    assert torch.equal(started, run(Interval(3.0, 0, 80)))
+    assert torch.equal(run(start=2.0), run(Interval(3.0, 0, 2.0)))
+    assert not torch.equal(started, run(start=2.0))  # t = 3/4 has sigma/alpha = 3
+    for bad in (0, -1, "x", None):
+        with pytest.raises(InputError, match="^start: "):
+            Classifier(slope, start=bad)
 
 
 def test_negative_conditioning_replaces_the_null() -> None:

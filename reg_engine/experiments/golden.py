@@ -182,8 +182,7 @@ def _walk(
 ) -> Tensor:
     """x_0 of the chains that stand at x before the first of `rows`."""
     for row, drawn in zip(rows, noise, strict=True):
-        # A network without labels is called with None, which Cond does not name.
-        denoised = denoiser.evaluate(x, denoiser.at(row.t), cond)  # type: ignore[arg-type]
+        denoised = denoiser.evaluate(x, denoiser.at(row.t), cond)
         x = row.a * x + row.b[0] * (row.p * x + row.q * denoised)
         if drawn is not None:
             x = x + row.c * drawn

@@ -28,8 +28,9 @@ def choose(point: Point, batch_size: int, memory_budget: float | None) -> tuple[
         (rectifier, reason), the reason in one sentence for `out.stats`.
     """
     one = slice(0, 1)
+    cond, beside = take((point.cond, point.beside), one)
     trial = replace(
-        point, x=point.x[one], cond=take(point.cond, one), memory={}, counter=Counter(), probes=None
+        point, x=point.x[one], cond=cond, beside=beside, memory={}, counter=Counter(), probes=None
     )
     budget = free_bytes(point.x.device) / 2 if memory_budget is None else memory_budget
     try:

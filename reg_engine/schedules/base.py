@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, choice
-from ..values import as_float, as_int
+from ..values import as_float, as_int, as_tuple, store
 
 __all__ = ["SPACED", "Array", "Schedule", "check_number", "karras", "positive_int", "spaced"]
 
@@ -84,7 +84,7 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         choice("prior", self.prior, PRIORS)
         if self.times is not None:
-            object.__setattr__(self, "times", tuple(self.times))
+            store(self, times=as_tuple("times", self.times, "Give numbers, or None"))
 
     def __init_subclass__(cls, **options: Any) -> None:
         # `@dataclass` leaves an __eq__ of the class alone. Inherited, the one that it generates

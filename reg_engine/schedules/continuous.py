@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError, choice
-from ..values import as_float, store
+from ..values import as_bool, as_float, store
 from .base import SPACED, Array, Schedule, check_number, spaced
 
 __all__ = ["EDM", "Flow"]
@@ -95,7 +95,8 @@ class Flow(Schedule):
         end = as_float("grid_end", self.grid_end, remedy, lambda v: 0 <= v < self.grid_start)
         store(self, grid_end=end)
         if self.terminal is not None:
-            store(self, terminal=check_number("terminal", self.terminal, 0, 1))
+            store(self, terminal=check_number("terminal", self.terminal, 1e-6, 1))
+        store(self, extra_step=as_bool("extra_step", self.extra_step))
         choice("spacing", self.spacing, ("linear", *SPACED))
 
     @property

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..values import store
 from .base import Array, Schedule, check_number
+from .continuous import LEAST
 
 __all__ = ["VESDE", "VPSDE"]
 
@@ -28,9 +30,9 @@ class VPSDE(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("beta_min", self.beta_min, 0, math.inf)
-        check_number("beta_max", self.beta_max, self.beta_min, math.inf)
-        check_number("grid_end", self.grid_end, 0, 1)
+        low = check_number("beta_min", self.beta_min, 1e-6, 250)  # alpha = exp(-62) and more
+        store(self, beta_min=low, beta_max=check_number("beta_max", self.beta_max, low, 250))
+        store(self, grid_end=check_number("grid_end", self.grid_end, 1e-12, 1))
 
     @property
     def prior_time(self) -> float:
@@ -67,8 +69,10 @@ class VESDE(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("sigma_min", self.sigma_min, 0, math.inf)
-        check_number("sigma_max", self.sigma_max, self.sigma_min, math.inf)
+        low = check_number("sigma_min", self.sigma_min, LEAST, 1 / LEAST)
+        store(
+            self, sigma_min=low, sigma_max=check_number("sigma_max", self.sigma_max, low, 1 / LEAST)
+        )
 
     @property
     def prior_time(self) -> float:

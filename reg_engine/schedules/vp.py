@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, choice
-from ..values import as_bool, as_float, as_int, store
+from ..values import as_bool, as_float, as_int, shown, store
 from .base import SPACED, Array, Schedule, check_number, positive_int, spaced
 
 __all__ = ["VP", "Betas", "Cosine", "ScaledLinear", "VPLinear"]
@@ -216,7 +216,10 @@ class Betas(VP):
     values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        array = np.asarray(self.values, dtype=np.float64)
+        try:
+            array = np.asarray(self.values, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise InputError("values", f"is {shown(self.values)}", "Give betas") from error
         if array.ndim != 1 or len(array) < 2:
             raise InputError("values", f"has shape {array.shape}", "Give two betas or more")
         inside = (array > 0) & (array < 1)

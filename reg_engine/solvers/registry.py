@@ -173,6 +173,7 @@ def table(
         raise InputError("s_tmin", "is above s_tmax", "Give s_tmin <= s_tmax")
     if steps is not None and as_int("steps", steps) > MOST_STEPS:
         raise InputError("steps", f"is {steps}", f"Give at most {MOST_STEPS}")
+    times = schedule.times if times is None and steps is None else times
     if times is None:
         grid = schedule.grid(STEPS if steps is None else steps)
     else:

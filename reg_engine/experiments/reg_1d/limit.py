@@ -84,7 +84,7 @@ def _mean(denoiser: Denoiser, row: Row, x: Tensor) -> tuple[Tensor, Tensor]:
     """A_t(x) and its slope, both (n, 1), float64."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
-        denoised = denoiser.evaluate(leaf, denoiser.at(row.t), None)  # type: ignore[arg-type]
+        denoised = denoiser.evaluate(leaf, denoiser.at(row.t), None)
         (slope,) = torch.autograd.grad(denoised.sum(), leaf)
     step = row.b[0] * row.q
     keep = row.a + row.b[0] * row.p

@@ -117,7 +117,7 @@ def _rmse(net: Denoiser, x0: Tensor, label: int, variant: str) -> float:
         noise = torch.randn(x0.shape, dtype=x0.dtype, generator=generator)
         x = (row.alpha * x0 + row.sigma * noise).float()
         with torch.no_grad():
-            found = net(x.to(net.device or "cpu"), row.t, None).cpu()  # type: ignore[arg-type]
+            found = net(x.to(net.device or "cpu"), row.t, None).cpu()
         wanted = exact.denoised(x, row.alpha, row.sigma, label)
         squares.append(float((row.alpha / row.sigma * (found - wanted)).square().mean()))
     return math.sqrt(math.fsum(squares) / len(squares))
