@@ -232,6 +232,9 @@ def postprocessed(
     return result.detach().to(samples.device, samples.dtype)
 
 
+EXTREME = 1e3  # |w| from which on an overflow is guidance's, not the model's
+
+
 class Watch:
     """Finds the first NaN or Inf of a run: at once on the CPU, after the loop on a device (no
     sync).
@@ -239,11 +242,14 @@ class Watch:
     Args:
         table: the rows that are run.
         like: the state (B, *sample_shape).
+        weights: w of every row, (N,).
         at_once: look after every evaluation; None = on the CPU.
     """
 
-    def __init__(self, table: Table, like: Tensor, at_once: bool | None = None) -> None:
-        self._table = table
+    def __init__(
+        self, table: Table, like: Tensor, weights: Tensor, at_once: bool | None = None
+    ) -> None:
+        self._table, self._weights = table, weights
         self._at_once = like.device.type == "cpu" if at_once is None else at_once
         self.peak = like.new_zeros((len(table.rows), like.shape[0]))
 
@@ -261,15 +267,18 @@ class Watch:
         rows = bad.any(1).nonzero().flatten()
         if rows.numel():
             index = int(rows[0])
-            raise _numerical(index, self._table.rows[index].t, bad[index])
+            w = float(self._weights[index])
+            raise _numerical(index, self._table.rows[index].t, w, bad[index])
 
 
-def _numerical(index: int, t: float, bad: Tensor) -> NumericalError:
-    samples = bad.nonzero().flatten().tolist()
+def _numerical(index: int, t: float, w: float, bad: Tensor) -> NumericalError:
+    where = f"at evaluation {index} (t = {t:g}) in samples {bad.nonzero().flatten().tolist()[:8]}"
+    if abs(w) > EXTREME:
+        return NumericalError(
+            f"guidance with w = {w:g} gave NaN or Inf {where} of its batch. Lower the scale."
+        )
     return NumericalError(
-        f"the model gave NaN or Inf at evaluation {index} (t = {t:g}) in samples {samples[:8]} "
-        "of its "
-        "batch. Check the weights and the network's dtype (half precision overflows: try "
-        "float32), and "
-        "that the schedule is the one it was trained on."
+        f"the model gave NaN or Inf {where} of its batch. Check the weights and the network's "
+        "dtype (half precision overflows: try float32), and that the schedule is the one it was "
+        "trained on."
     )

@@ -101,8 +101,8 @@ class Engine(Run):
         denoiser = network.on(as_schedule(schedule, network))
         chosen = as_guidance(scale, guidance, rectify)
         rows: Table = table(solver, denoiser.schedule, steps, **as_options(solver_options))
-        weights = weights_of(chosen.weight, rows)  # type: ignore[arg-type]
         dtype = as_dtype(dtype)
+        weights = weights_of(chosen.weight, rows, torch.finfo(dtype).max)  # type: ignore[arg-type]
         modules = (*network.modules, *chosen.reference.modules)
         device = as_device(device, denoiser.device, modules, dtype)
         places = [denoiser.at(row.t) for row in rows.rows]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import ops
 from .checks import Watch
+from .coefficients import COLUMNS
 from .solvers import Table
 
 __all__ = ["Memory", "State"]
@@ -107,6 +108,6 @@ class State:
             x,
             coefficients,
             x.new_zeros((rows.history, *x.shape)) if rows.history > 1 else None,
-            Watch(rows, x, False if captured else None),
+            Watch(rows, x, coefficients[:, COLUMNS.index("w")], False if captured else None),
             Memory(fixed=captured),
         )

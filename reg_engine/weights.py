@@ -18,10 +18,12 @@ follow:
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
 from .errors import InputError, choice
+from .schedules import VP
 from .solvers import Row, Table
 from .values import as_float, as_levels, store
 
@@ -37,6 +39,7 @@ __all__ = [
     "weights_of",
 ]
 
+DIT_STEPS = 1000
 CONVENTIONS = ("diffusers", "edm", "dit")
 
 
@@ -163,8 +166,10 @@ class CFGPlusPlus:
         return self.strength * (b + a * row.alpha) / b - 1
 
 
-def weights_of(weight: Weight, table: Table) -> tuple[float, ...]:
-    """w of every row, checked to be finite.
+def weights_of(
+    weight: Weight, table: Table, largest: float = sys.float_info.max
+) -> tuple[float, ...]:
+    """w of every row, checked to be finite and at most `largest` in size.
 
     Raises:
         InputError: the weight is not callable or gave something else than a finite number.
@@ -175,9 +180,9 @@ def weights_of(weight: Weight, table: Table) -> tuple[float, ...]:
             f"is a {type(weight).__name__}",
             f"Give one of {', '.join(WEIGHTS)} or a function (row, table) -> w",
         )
-    remedy = "Give a weight whose every value is a finite number"
+    remedy = f"Give a scale whose weight is a finite number, {largest:.2g} at most"
     return tuple(
-        as_float(f"weight at row {index}", weight(row, table), remedy)
+        as_float(f"weight at row {index}", weight(row, table), remedy, lambda v: abs(v) <= largest)
         for index, row in enumerate(table.rows)
     )
 
@@ -185,13 +190,15 @@ def weights_of(weight: Weight, table: Table) -> tuple[float, ...]:
 def _progress(row: Row, table: Table, convention: str) -> float:
     """0 at the noisiest row, 1 at the last one, linear in the convention's variable."""
     if convention == "dit":
-        if not row.t == row.t or max(r.t for r in table.rows) <= 1.0:
+        chain = table.schedule
+        if not isinstance(chain, VP) or len(chain.betas()) != DIT_STEPS:
             raise InputError(
                 "convention",
-                "'dit' follows the integer step of 1000 training steps",
-                "Use 'diffusers' with this schedule",
+                f"'dit' follows the step of {DIT_STEPS} training steps, which "
+                f"{type(chain).__name__} does not count",
+                "Use 'diffusers', or a VP schedule with train_steps=1000",
             )
-        return 1 - row.t / 1000
+        return 1 - row.t / DIT_STEPS
     values = [r.t for r in table.rows] if convention == "diffusers" else _noise_levels(table)
     here = row.t if convention == "diffusers" else row.noise_level
     first, last = max(values), min(values)

@@ -186,6 +186,19 @@ def test_bad_prediction_says_where(value: float) -> None:
     assert "samples [1]" in str(caught.value)
 
 
+def test_an_overflow_of_guidance_is_not_the_models() -> None:
+    for scale in (1e300, 1e39):
+        with pytest.raises(InputError, match="^weight at row 0: is .* Give a scale"):
+            sample(scale=scale)
+    with pytest.raises(NumericalError, match="guidance with w = 1e.38 gave") as caught:
+        sample(scale=1e38)
+    assert "model" not in str(caught.value) and "Lower the scale" in str(caught.value)
+    for scale in (1.0, 900.0):
+        spoiled = tiny(net=Broken(lambda out: out * math.nan))
+        with pytest.raises(NumericalError, match="the model gave"):
+            sample(model=spoiled, scale=scale)
+
+
 def test_classifier_of_the_wrong_shape_or_classes() -> None:
     for net, says in (
         (lambda x, t: x.flatten(1).sum(1), "logits"),

@@ -22,7 +22,7 @@ def test_seeds_default_to_the_rows() -> None:
 
 def test_watch_reports_the_first_bad_row_after_a_device_run() -> None:
     rows = table("euler", schedules.EDM(), 4)
-    watch = Watch(rows, torch.zeros(3, 2), at_once=False)  # as on a device
+    watch = Watch(rows, torch.zeros(3, 2), torch.zeros(4), at_once=False)  # as on a device
     good, bad = torch.zeros(3, 2), torch.zeros(3, 2)
     bad[2, 1] = float("inf")
     nan = torch.full((3, 2), torch.nan)

@@ -59,9 +59,30 @@ def test_edm_convention_needs_finite_levels(weight: Cosine | Linear) -> None:
     assert weights_of(weight, later)[0] == (2.0 if isinstance(weight, Linear) else 0.0)
 
 
-def test_dit_convention_needs_integer_steps() -> None:
-    with pytest.raises(InputError, match="diffusers"):
-        weights_of(Linear(2.0, convention="dit"), table("flow_euler", schedules.Flow(), 5))
+@pytest.mark.parametrize("weight", [Linear(3.0, 1.0, "dit"), Cosine(3.0, convention="dit")])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.Flow(),
+        schedules.EDM(),
+        schedules.EDM(sigma_max=999.0),
+        schedules.VPSDE(),
+        schedules.VPLinear(train_steps=100),
+    ],
+    ids=repr,
+)
+def test_dit_convention_needs_a_thousand_steps(
+    weight: Linear | Cosine, schedule: schedules.Schedule
+) -> None:
+    with pytest.raises(InputError, match="^convention: 'dit'.*'diffusers'"):
+        weights_of(weight, table("euler", schedule, 5))
+    for fits in (schedules.ScaledLinear(), schedules.Cosine()):
+        rows = table("euler", fits, 5)
+        t = [row.t for row in rows.rows]
+        wanted = [2.0 + 2.0 * v / 1000 for v in t]
+        if isinstance(weight, Cosine):
+            wanted = [1 - math.cos(math.pi * (1 - v / 1000)) for v in t]
+        assert weights_of(weight, rows) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm", "euler", "euler_ancestral"])

@@ -186,7 +186,7 @@ def table(
     if clip is not None:
         clip = Option(1.0).check("clip", clip)
     keep_epsilon = Option(False).check("keep_epsilon", keep_epsilon)
-    return Table(solver.name, solver.order, rows, scale, exact, clip, keep_epsilon)
+    return Table(solver.name, solver.order, rows, scale, exact, clip, keep_epsilon, schedule)
 
 
 def _init_scale(schedule: Schedule, start: float, first: Row, s_noise: float) -> float:

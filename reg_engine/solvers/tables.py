@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..schedules import Schedule
 
 __all__ = ["Row", "Table"]
 
@@ -74,6 +75,7 @@ class Table:
             "large" variance, heun's s_noise); then only the signal part alpha_s is demanded.
         clip: the denoised estimates are clipped to [-clip, clip] before they are used; None: not.
         keep_epsilon: the direction of a step stays that of the estimate before it was clipped.
+        schedule: whose times the rows are at, for weights that follow it; None: not known.
 
     Raises:
         InputError: a row that does not do what it says.
@@ -86,6 +88,7 @@ class Table:
     preserves_marginals: bool = True
     clip: float | None = None
     keep_epsilon: bool = False
+    schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:
