@@ -16,7 +16,7 @@ from reg_engine.values import as_budget, as_float, as_int, as_levels, as_tuple, 
 THREES = [3, np.int8(3), np.uint64(3), np.array(3), torch.tensor(3), torch.tensor(3).short()]
 HALVES = [0.5, np.float32(0.5), np.float16(0.5), np.array(0.5), torch.tensor(0.5), Fraction(1, 2)]
 NO_NUMBER = [
-    *(None, True, np.True_, torch.tensor(True), "3", b"3", 1j, np.complex64(1), [3], object()),
+    *(None, True, np.True_, torch.tensor(True), "3", b"3", 1j, np.complex64(1), [3], object),
     *(
         torch.tensor([3]),
         np.array([3]),
