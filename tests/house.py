@@ -11,6 +11,11 @@ from pathlib import Path
 
 FILE_LINES, FUNCTION_LINES, COLUMNS = 300, 60, 100
 
+# What writes a file in place, or removes one: reg_engine/files.py alone may.
+WRITES = {"write_text", "write_bytes", "rename", "unlink", "touch", "hardlink_to", "symlink_to"}
+REMOVES = {"shutil.rmtree", "shutil.move", "shutil.copy", "shutil.copyfile", "shutil.copytree"}
+REMOVES |= {"os.replace", "os.rename", "os.remove", "os.unlink"}
+
 # Modules that run code while they read data.
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
@@ -87,6 +92,27 @@ def unsafe(source: str) -> list[str]:
             problem = called
         if problem:
             found.append(f"line {node.lineno}: {problem}")
+    return found
+
+
+def writes(source: str) -> list[str]:
+    """Calls that write a file in place, or remove one."""
+    tree = ast.parse(source)
+    names = dict(_imports(tree))
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = _dotted(node.func, names)
+        last = node.func.attr if isinstance(node.func, ast.Attribute) else called
+        modes = [*node.args[:2], *(o.value for o in node.keywords if o.arg == "mode")]
+        written = last == "open" and any(
+            isinstance(m, ast.Constant) and isinstance(m.value, str) and set(m.value) & set("wax+")
+            for m in modes
+            if not (isinstance(m, ast.Constant) and len(str(m.value)) > 3)  # a path
+        )
+        if called in REMOVES or last in WRITES or written:
+            found.append(f"line {node.lineno}: {called or last}")
     return found
 
 

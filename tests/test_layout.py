@@ -37,6 +37,12 @@ def test_nothing_unpickles_or_starts_a_shell(path: Path) -> None:
     assert house.unsafe(path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("path", [f for f in FILES if "reg_engine" in f.parts], ids=relative)
+def test_one_module_writes_files(path: Path) -> None:
+    if relative(path) != "reg_engine/files.py":
+        assert house.writes(path.read_text(encoding="utf-8")) == []
+
+
 def test_the_public_names_are_documented() -> None:
     import reg_engine
 
@@ -148,6 +154,29 @@ def test_an_unsafe_call_is_found(source: str, found: str) -> None:
 )
 def test_a_safe_call_passes(source: str) -> None:
     assert house.unsafe(source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "path.write_text('x')",
+        "path.open('wb')",
+        "open(path, mode='a')",
+        "open('name.txt', 'x')",
+        "import os\nos.replace(a, b)",
+        "from shutil import rmtree\nrmtree(folder)",
+        "path.unlink()",
+    ],
+)
+def test_a_write_in_place_is_found(source: str) -> None:
+    assert len(house.writes(source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["open(path, 'rb')", "path.open()", "text.replace('a', 'b')", "open('axe.txt')"]
+)
+def test_a_read_passes(source: str) -> None:
+    assert house.writes(source) == []
 
 
 def test_an_undocumented_name_is_found() -> None:
