@@ -48,7 +48,7 @@ def evaluate(folder: Path) -> None:
 
 def experiment(folder: Path) -> None:
     """Networks trained, chains simulated, a page with figures."""
-    reg_1d.main.QUICK = reg_1d.main.Size(points=50, repeats=3, steps=40, batch_size=32)
+    reg_1d.main.QUICK = reg_1d.main.Size(points=250, repeats=2, steps=40, batch_size=32)
     run_experiment("reg-1d", folder, quick=True)
 
 
