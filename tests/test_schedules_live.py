@@ -100,7 +100,7 @@ def test_sigmas_that_were_set_are_the_times(monkeypatch: Any) -> None:
     ("kind", "chosen"),
     [
         ("EulerDiscreteScheduler", {"timesteps": [900, 500, 200, 20]}),
-        ("EulerDiscreteScheduler", {"sigmas": [20.0, 5.0, 1.0, 0.1, 0.0]}),
+        ("EulerDiscreteScheduler", {"sigmas": [20.0, 5.0, 1.0, 0.035, 0.0]}),
         ("HeunDiscreteScheduler", {"timesteps": [900, 500, 200, 20]}),
         ("DPMSolverMultistepScheduler", {"timesteps": [900, 500, 200, 20]}),
         ("DDPMScheduler", {"timesteps": [900, 500, 200, 20]}),
@@ -112,8 +112,8 @@ def test_times_that_were_set_are_used(kind: str, chosen: Any, monkeypatch: Any) 
     scheduler.set_timesteps(**chosen)
     schedule = from_diffusers(scheduler)
     assert schedule.times is not None and len(schedule.times) == 5
-    # Inverting float32 levels moves the smallest times.
-    error = relative_error(scheduler, 4, monkeypatch, live=True, time_error=1e-2)
+    # Inverting float32 levels moves the smallest times; Euler interpolates its own in log sigma.
+    error = relative_error(scheduler, 4, monkeypatch, live=True, time_error=0.1)
     assert error <= TOLERANCE
 
 

@@ -14,7 +14,6 @@ from ..errors import InputError
 from .base import Array, Schedule
 from .continuous import Flow
 from .settings import TIMES, Settings
-from .vp import VP
 
 __all__ = ["live_config", "with_live_times"]
 
@@ -75,14 +74,7 @@ def with_live_times(scheduler: Any, schedule_of: Callable[[float | None], Schedu
     # Heun is set to all its steps when it is built.
     if _same_times(scheduler, again) or _same_times(scheduler, _built_anew(scheduler)):
         return schedule
-    times = _times(scheduler, schedule)
-    if isinstance(schedule, VP) and hasattr(scheduler, "sigmas"):
-        # Of sigmas, the times are interpolated in their logarithms.
-        levels = replace(schedule, spacing="karras")
-        told = _array(scheduler.timesteps)[0]
-        if abs(_times(scheduler, levels)[0] - told) < abs(times[0] - told):
-            schedule, times = levels, _times(scheduler, levels)
-    return replace(schedule, times=times)
+    return replace(schedule, times=_times(scheduler, schedule))
 
 
 def _times(scheduler: Any, schedule: Schedule) -> tuple[float, ...]:
