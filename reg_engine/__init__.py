@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import engine, fidelity, oracles, postprocess, schedules
-from .attention import set_attention
+from .attention_models import set_attention
 from .denoisers import Denoiser
 from .engine import Engine, sample
 from .errors import (

@@ -1,4 +1,4 @@
-"""Which kernel computes attention: chosen by name, for our networks and for those of diffusers.
+"""Which kernel computes attention: chosen by name (for a whole model: attention_models.py).
 
     name         kernel                                 forward AD   double backward
     auto, sdpa   PyTorch chooses (below)                with math    with math
@@ -21,35 +21,42 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from threading import RLock
 
 import torch
 import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import EstimatorError, InputError, choice
+from .math_attention import math_attention
 
-if TYPE_CHECKING:
-    from .denoisers import Denoiser
+__all__ = [
+    "BACKENDS",
+    "KERNELS",
+    "PACKAGES",
+    "attention",
+    "available",
+    "check",
+    "refuse_tangents",
+]
 
-__all__ = ["BACKENDS", "attention", "available", "check", "refuse_tangents", "set_attention"]
-
-_KERNELS = {
+KERNELS = {
     "math": SDPBackend.MATH,
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 # name -> (module, function); both take (batch, tokens, heads, width)
-_PACKAGES = {
+PACKAGES = {
     "xformers": ("xformers.ops", "memory_efficient_attention"),
     "flash_attn": ("flash_attn", "flash_attn_func"),
 }
 _PACKAGE_DEVICES = ("cuda",)
-BACKENDS = ("auto", "sdpa", *_KERNELS, *_PACKAGES)
+BACKENDS = ("auto", "sdpa", *KERNELS, *PACKAGES)
+_TURN = RLock()
 _WARNED_AS = {
     "flash": "Flash attention",
     "efficient": "Memory efficient",
@@ -77,10 +84,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto") -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
     if backend != "math":
         refuse_tangents(backend, q, k, v)
-    if backend in _PACKAGES:
+    if backend in PACKAGES:
         function = _from_package(backend, q.device)
         return function(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    with sdpa_kernel(_KERNELS[choice("attention", backend, BACKENDS)]):
+    if backend == "math":
+        return math_attention(q, k, v)
+    # The choice is the process's: two threads that ask for different kernels take turns.
+    with _TURN, sdpa_kernel(KERNELS[choice("attention", backend, BACKENDS)]):
         return F.scaled_dot_product_attention(q, k, v)
 
 
@@ -117,49 +127,6 @@ def check(name: str, device: torch.device, dtype: torch.dtype, width: int = 64) 
             f"{device.type}: {reason}",
             f"Use {', '.join(works)}",
         )
-
-
-def set_attention(model: Denoiser | nn.Module, name: str) -> int:
-    """Let every attention layer of a model use a backend, after trying it where the model is.
-
-    Served are modules with a text `attention_backend` (those of `reg_engine.models`) and, inside
-    or outside a wrapper, the models of diffusers. diffusers makes the backend that was set last
-    the default of all its models.
-
-    Args:
-        model: a Denoiser around a nn.Module, or a nn.Module; on its device, in its dtype.
-        name: one of BACKENDS; `auto` goes back to PyTorch's choice. An Engine that has captured
-            CUDA graphs keeps what it captured: set first.
-
-    Returns:
-        How many layers were set.
-
-    Raises:
-        InputError: an unknown name; a backend that cannot serve there; no layer to set.
-    """
-    choice("attention", name, BACKENDS)
-    modules = [model] if isinstance(model, nn.Module) else list(model.modules)
-    own = [
-        layer
-        for module in modules
-        for layer in module.modules()
-        if isinstance(getattr(layer, "attention_backend", None), str)
-    ]
-    foreign = [found for module in modules for found in _diffusers(module)]
-    if not own and not foreign:
-        raise InputError(
-            "model",
-            f"{type(model).__name__} has no attention layer that can be set",
-            "Give a network of reg_engine.models or of diffusers, or let your layers call "
-            "reg_engine.attention.attention with their own `attention_backend`",
-        )
-    parameter = next(p for module in modules for p in module.parameters())
-    for width in {getattr(layer, "width", 64) for layer in own} | ({64} if foreign else set()):
-        check(name, parameter.device, parameter.dtype, width)
-    plans = [(found, _takes_backend(found, name)) for found in foreign]  # nothing is set yet
-    for layer in own:
-        layer.attention_backend = name  # type: ignore[assignment]
-    return len(own) + sum(_set_diffusers(found, name, takes) for found, takes in plans)
 
 
 def available(device: str | torch.device) -> dict[str, str]:
@@ -211,7 +178,7 @@ def _short(text: str) -> str:
 
 
 def _from_package(name: str, device: torch.device) -> Callable[..., Tensor]:
-    module, function = _PACKAGES[name]
+    module, function = PACKAGES[name]
     if device.type not in _PACKAGE_DEVICES:  # before the import, which takes seconds and warns
         raise InputError("attention", f"{name} has no {device.type} kernels", "Use 'auto'")
     try:
@@ -225,75 +192,3 @@ def _from_package(name: str, device: torch.device) -> Callable[..., Tensor]:
             "attention", f"this {name} has no {function}", "Install another version, or use 'auto'"
         ) from error
     return found
-
-
-# diffusers' names for the same kernels
-_DIFFUSERS = {
-    "auto": "native",
-    "sdpa": "native",
-    **{name: f"_native_{name}" for name in _KERNELS},
-    "xformers": "xformers",
-    "flash_attn": "flash",
-}
-# diffusers' older processors have one kernel each and replace each other
-_PROCESSORS = {
-    "auto": "AttnProcessor2_0",
-    "sdpa": "AttnProcessor2_0",
-    "math": "AttnProcessor",
-    "xformers": "XFormersAttnProcessor",
-}
-
-
-def _diffusers(module: nn.Module) -> Iterator[Any]:
-    """The outermost modules that choose attention the way diffusers' models do."""
-    if hasattr(module, "set_attention_backend") and _layers(module):
-        yield module
-    else:
-        for child in module.children():
-            yield from _diffusers(child)
-
-
-def _layers(model: nn.Module) -> list[Any]:
-    return [m for m in model.modules() if hasattr(m, "processor") and hasattr(m, "set_processor")]
-
-
-def _takes_backend(model: Any, name: str) -> bool:
-    """Whether the model's processors take a backend, or must be replaced.
-
-    Raises:
-        InputError: neither can be done.
-    """
-    processors = [layer.processor for layer in _layers(model)]
-    if all(hasattr(processor, "_attention_backend") for processor in processors):
-        return True
-    kinds = {type(processor).__name__ for processor in processors}
-    if name in _PROCESSORS and kinds <= set(_PROCESSORS.values()):
-        return False
-    raise InputError(
-        "attention",
-        f"{type(model).__name__} cannot be told {name!r}: its processors "
-        f"({', '.join(sorted(kinds))}) choose for themselves",
-        f"Use {', '.join(_PROCESSORS)} with plain AttnProcessors, or set your own processors",
-    )
-
-
-def _set_diffusers(model: Any, name: str, takes_backend: bool) -> int:
-    layers = _layers(model)
-    if takes_backend:
-        model.set_attention_backend(_DIFFUSERS[name])
-    else:
-        processors = importlib.import_module("diffusers.models.attention_processor")
-        for layer in layers:
-            layer.set_processor(getattr(processors, _PROCESSORS[name])())
-    guard = model.__dict__.pop("_reg_engine_guard", None)
-    if guard is not None:
-        guard.remove()
-    if name in _PACKAGES:  # their kernels would drop the tangent inside diffusers' own code
-
-        def refuse(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            refuse_tangents(name, *args, *kwargs.values())
-
-        model.__dict__["_reg_engine_guard"] = model.register_forward_pre_hook(
-            refuse, with_kwargs=True
-        )
-    return len(layers)

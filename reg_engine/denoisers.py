@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from .conditioning import Cond, plain
 from .errors import EstimatorError, InputError, choice
+from .modules import COMPUTED, ask, dtype_of, modules_of, search
 from .preconditioning import INPUT_SCALINGS, PREDICTIONS, SPELLINGS, preconditioning
 from .schedules import Schedule
 from .values import as_float, as_int, as_tuple, shown
@@ -50,6 +52,11 @@ class Denoiser:
         num_classes: labels lie in [0, num_classes); None where cond is not a label.
         input_scaling: None (as the prediction says), "none", "variance" or "edm": see
             preconditioning.py.
+        modules: torch modules that `net` runs, for calls to freeze, move and look into. None =
+            those found in it (modules.py): needed only where a function hides them, behind a name
+            that it makes up while it runs, say.
+        dtype: floating dtype that `net` takes x in. None = its module's own (float32 for one that
+            only stores its weights in float8), or that of x where it has no module.
 
     Raises:
         InputError: an argument of the wrong kind or range.
@@ -66,6 +73,8 @@ class Denoiser:
         sigma_data: float = 0.5,
         num_classes: int | None = None,
         input_scaling: str | None = None,
+        modules: Iterable[nn.Module] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if not callable(net) or isinstance(net, type):
             raise InputError("net", f"is {shown(net)}", "Give a function net(x, t, cond)")
@@ -88,31 +97,27 @@ class Denoiser:
         )
         self.num_classes = None if num_classes is None else as_int("num_classes", num_classes)
         self.input_scaling = input_scaling
+        self._modules, self._dtype = _as_modules(modules), _as_dtype(dtype)
         self._views: list[Denoiser] = []  # on other schedules
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
-        """The torch modules to freeze during a call (none for a plain function)."""
-        return (self.net,) if isinstance(self.net, nn.Module) else ()
+        """The torch modules to freeze during a call: those that `net` is or holds now."""
+        return modules_of(self.net) if self._modules is None else self._modules
 
     @property
     def device(self) -> torch.device | None:
         """Where the network's parameters are; None if it has none."""
-        tensor = self._any_parameter()
-        return None if tensor is None else tensor.device
+        tensors = (t for m in self._held() for t in chain(m.parameters(), m.buffers()))
+        return next((t.device for t in tensors if t.is_floating_point()), None)
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Floating dtype of the network's parameters; None if it has none."""
-        tensor = self._any_parameter()
-        return None if tensor is None else tensor.dtype
+        """Floating dtype that the network computes in; None if it has no module that says."""
+        return self._dtype or dtype_of(self._held())
 
-    def _any_parameter(self) -> Tensor | None:
-        for module in self.modules:
-            for tensor in (*module.parameters(), *module.buffers()):
-                if tensor.is_floating_point():
-                    return tensor
-        return None
+    def _held(self) -> Iterable[nn.Module]:
+        return search(self.net) if self._modules is None else self._modules
 
     def coefficients(self, t: float) -> tuple[float, float, float]:
         """(c_in, c_skip, c_out) at time t, in float64."""
@@ -161,7 +166,8 @@ class Denoiser:
         The conditioning is copied: a network may write into what it was given.
         """
         time = self._time(scaled, place.time)
-        return self._checked(self.net(scaled, time, plain(cond)), scaled if x is None else x)
+        output = ask(self.net, self._held(), scaled, time, plain(cond))
+        return self._checked(output, scaled if x is None else x)
 
     def denoised(self, x: Tensor, output: Tensor, place: Place) -> Tensor:
         """E[x_0 | x_t] from the network's output."""
@@ -219,6 +225,20 @@ class Denoiser:
         return output
 
 
+def _as_modules(modules: Iterable[nn.Module] | None) -> tuple[nn.Module, ...] | None:
+    listed = [modules] if isinstance(modules, nn.Module) else modules
+    kept = None if listed is None else tuple(listed)
+    if not all(isinstance(module, nn.Module) for module in kept or ()):
+        raise InputError("modules", f"is {modules!r}", "Give the torch.nn.Modules that net runs")
+    return kept
+
+
+def _as_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    if dtype is not None and dtype not in COMPUTED:
+        raise InputError("dtype", f"is {dtype}", "Give a floating dtype that networks compute in")
+    return dtype
+
+
 def _has_tangent(value: Tensor) -> bool:
     return fwAD.unpack_dual(value).tangent is not None
 
@@ -236,6 +256,8 @@ class _Rescheduled(Denoiser):
             sigma_data=inner.sigma_data,
             num_classes=inner.num_classes,
             input_scaling=inner.input_scaling,
+            modules=inner._modules,
+            dtype=inner._dtype,
         )
         self._inner = inner
 

@@ -124,9 +124,8 @@ class Engine(Run):
             as_batch_size(batch_size),
             as_budget(memory_budget),
         )
-        self._modules = modules
         self._graphs, self._uncaptured = graphs_for(capture, device)
-        self._compiled = Compiled(network.modules) if as_bool("compile", compile) else nullcontext()
+        self._compiled = Compiled(network.modules) if as_bool("compile", compile) else nullcontext
         self.postprocess = as_postprocess(postprocess)
         self.progress = as_bool("progress", progress)
 
@@ -170,15 +169,18 @@ class Engine(Run):
         stats.begin(self.device)
         size = self.batch_size or len(seeds)
         total = len(seeds) * len(self.table.rows)
-        with Progress(total, self.progress) as bar, frozen(self._modules), self._compiled:
+        with Progress(total, self.progress) as bar:
             for start in range(0, len(seeds), size):
                 part = slice(start, min(start + size, len(seeds)))
-                begun = time.perf_counter()
                 own = None if noise is None else noise[part]
                 given, beside = plain(take(rows, part))
-                batch = self._batch((given, beside), seeds[part], own, stats, bar)
-                stats.finish_batch(part.stop - part.start, time.perf_counter() - begun, self.device)
-                yield part, postprocessed(self.postprocess, batch, given, stats)
+                with frozen(self.modules), self._compiled():  # not while the caller has the turn
+                    begun = time.perf_counter()
+                    batch = self._batch((given, beside), seeds[part], own, stats, bar)
+                    seconds = time.perf_counter() - begun
+                    stats.finish_batch(part.stop - part.start, seconds, self.device)
+                    batch = postprocessed(self.postprocess, batch, given, stats)
+                yield part, batch
 
     @torch.inference_mode()
     def _batch(

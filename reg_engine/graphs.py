@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -95,6 +96,7 @@ class Graphs:
         self._kept: OrderedDict[object, Capture] = OrderedDict()
         self._seen: set[object] = set()
         self._failed = ""
+        self._lock = RLock()  # a capture has one place for the state of a batch
 
     def run(
         self, run: Run, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats
@@ -105,13 +107,14 @@ class Graphs:
             CaptureError, RuntimeError: a step cannot be captured and `always` is set.
         """
         key = (len(seeds), signature(conds), _places_of(run))
-        if self._failed:
-            stats.capture = self._failed
-        elif not self._always and key not in self._seen:
-            self._seen.add(key)
-            stats.capture = "not captured: the first batch of its kind"
-        else:
-            return self._captured(run, conds, seeds, unit, stats, key)
+        with self._lock:
+            if self._failed:
+                stats.capture = self._failed
+            elif not self._always and key not in self._seen:
+                self._seen.add(key)
+                stats.capture = "not captured: the first batch of its kind"
+            else:
+                return self._captured(run, conds, seeds, unit, stats, key)
         return None
 
     def _captured(
@@ -156,9 +159,8 @@ class Graphs:
 
 def _places_of(run: Run) -> tuple[int, ...]:
     """Where the weights are: a graph reads them there."""
-    modules = (*run.denoiser.modules, *run.guidance.reference.modules)
     return tuple(
         tensor.data_ptr()
-        for module in modules
+        for module in run.modules
         for tensor in (*module.parameters(), *module.buffers())
     )

@@ -15,6 +15,7 @@ from .conditioning import Cond, as_cond, expand, integral
 from .denoisers import Denoiser
 from .errors import EstimatorError, InputError
 from .frozen import recording
+from .modules import ask, dtype_of, modules_of, search
 from .point import Point
 from .values import as_bool, as_float, shown, store
 
@@ -136,7 +137,9 @@ class Classifier:
 
     Args:
         net: called as net(x, t) with x (B, *sample_shape) and t (B,) in the schedule's time;
-            returns logits or log-probabilities (B, classes). Must be differentiable in x.
+            returns logits or log-probabilities (B, classes). Must be differentiable in x. Torch
+            modules are found in a function as in a Denoiser's; what it hides, an attribute can
+            name: `net.modules = [...]`.
         labels: class to steer to, an int or integers (N,), one a sample; None = the conditioning
             itself.
         on_clean_scale: the classifier was trained on x_t / alpha_t and sigma_t / alpha_t.
@@ -159,7 +162,7 @@ class Classifier:
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
-        return (self.net,) if isinstance(self.net, nn.Module) else ()
+        return modules_of(self.net)
 
     def conditioning(
         self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
@@ -207,9 +210,9 @@ class Classifier:
                 if self.on_clean_scale
                 else (1.0, point.row.t)
             )
-            dtype = _dtype(self.net) or x.dtype  # the network's at the call only
+            dtype = dtype_of(search(self.net)) or x.dtype  # the network's at the call only
             t = torch.full((x.shape[0],), float(time), dtype=dtype, device=x.device)
-            logits: object = self.net((scale * x).to(dtype), t)
+            logits: object = ask(self.net, search(self.net), (scale * x).to(dtype), t)
             if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
                 got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise InputError(
@@ -226,9 +229,3 @@ class Classifier:
             chosen = logits.log_softmax(-1).gather(1, labels[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), x)
         return gradient
-
-
-def _dtype(net: Callable[..., Tensor]) -> torch.dtype | None:
-    """Floating dtype of a module's parameters; None if it has none."""
-    found = net.parameters() if isinstance(net, nn.Module) else ()
-    return next((value.dtype for value in found if value.is_floating_point()), None)

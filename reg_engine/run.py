@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
+from threading import RLock
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ranges
 from .adjustments import Clip
@@ -67,6 +68,12 @@ class Run:
         self.looks = self.device.type == "cpu"  # elsewhere a look waits for the device
         self.modes = self._modes()
         self._rectifier, self._reason = self._chosen()
+        self._choosing = RLock()
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Every network that a row may run: frozen during a batch."""
+        return (*self.denoiser.modules, *self.guidance.reference.modules)
 
     def loop(
         self, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
@@ -205,10 +212,11 @@ class Run:
 
     def ready(self, point: Point) -> Rectifier:
         """The rectifier; `auto` is decided at the first point that asks."""
-        if self._rectifier is None:
-            size = self.batch_size or point.x.shape[0]
-            self._rectifier, self._reason = choose(point, size, self.memory_budget)
-        return self._rectifier
+        with self._choosing:
+            if self._rectifier is None:
+                size = self.batch_size or point.x.shape[0]
+                self._rectifier, self._reason = choose(point, size, self.memory_budget)
+            return self._rectifier
 
     @property
     def chosen(self) -> tuple[str, str]:

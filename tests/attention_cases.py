@@ -34,7 +34,7 @@ def by_formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     """Install a stand-in for a package, also on the CPU."""
-    module, function = attention._PACKAGES[package]
+    module, function = attention.PACKAGES[package]
     monkeypatch.setitem(sys.modules, module.split(".")[0], SimpleNamespace())
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: by_formula}))
     monkeypatch.setattr(attention, "_PACKAGE_DEVICES", ("cuda", "cpu"))

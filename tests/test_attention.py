@@ -188,17 +188,6 @@ def test_refusal_looks_at_tensors_only_and_only_while_forward_ad_is_on() -> None
             refuse_tangents("xformers", None, dual)
 
 
-def test_names_are_those_that_diffusers_knows() -> None:
-    pytest.importorskip("diffusers")
-    from diffusers.models import attention_processor
-    from diffusers.models.attention_dispatch import AttentionBackendName
-
-    known = {member.value for member in AttentionBackendName}
-    assert set(attention._DIFFUSERS) == set(BACKENDS)
-    assert set(attention._DIFFUSERS.values()) <= known
-    assert all(hasattr(attention_processor, kind) for kind in attention._PROCESSORS.values())
-
-
 @pytest.mark.gpu
 def test_backends_of_a_gpu_that_say_they_work_equal_the_formula() -> None:
     says = available("cuda")

@@ -10,8 +10,9 @@ import torch
 from attention_cases import PACKAGES, pretend
 from torch import Tensor, nn
 
-from reg_engine import Denoiser, EstimatorError, InputError, load_model, sample
-from reg_engine.attention import set_attention
+from reg_engine import Denoiser, EstimatorError, InputError, attention_models, load_model, sample
+from reg_engine.attention import BACKENDS
+from reg_engine.attention_models import set_attention
 
 
 def double_mnist() -> Denoiser:
@@ -191,3 +192,14 @@ def test_a_newer_model_of_diffusers_obeys() -> None:
         torch.testing.assert_close(tangent, moved / (2 * step), rtol=1e-2, atol=1e-3)
     finally:
         set_attention(model, "auto")  # the default of all models of diffusers in this process
+
+
+def test_names_are_those_that_diffusers_knows() -> None:
+    pytest.importorskip("diffusers")
+    from diffusers.models import attention_processor
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    known = {member.value for member in AttentionBackendName}
+    assert set(attention_models._DIFFUSERS) == set(BACKENDS)
+    assert set(attention_models._DIFFUSERS.values()) <= known
+    assert all(hasattr(attention_processor, kind) for kind in attention_models._PROCESSORS.values())

@@ -89,10 +89,10 @@ def test_compiled_blocks_run_inside_and_are_put_back(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch, "compile", compile)
     net, x = Stack(), torch.ones(1, 8)
-    context = Compiled((net,))
+    compiled = Compiled((net,))
     wanted = net(x)
     for _ in range(2):
-        with context:
+        with compiled():
             assert torch.equal(net(x), wanted)
     assert len(ran) == 8 and not any("forward" in block.__dict__ for block in net.blocks)
     net(x)
@@ -105,7 +105,7 @@ def test_compiled_blocks_run_inside_and_are_put_back(monkeypatch: pytest.MonkeyP
 def test_a_really_compiled_network_gives_the_same() -> None:
     net, x = Stack(), torch.randn(3, 8, requires_grad=True)
     wanted = net(x)
-    with frozen((net,)), Compiled((net,)):
+    with frozen((net,)), Compiled((net,))():
         found = net(x)
         (gradient,) = torch.autograd.grad(found.sum(), x)
     assert torch.allclose(found, wanted, atol=1e-6)
@@ -130,6 +130,6 @@ def test_many_shapes_of_one_class_are_all_compiled() -> None:
 
     counters.clear()
     net = Net()
-    with Compiled((net,)):
+    with Compiled((net,))():
         net(torch.ones(1, 2))
     assert counters["stats"]["unique_graphs"] == 10

@@ -9,7 +9,8 @@ import click
 import torch
 
 from .. import profiling
-from ..attention import BACKENDS, set_attention
+from ..attention import BACKENDS
+from ..attention_models import set_attention
 from ..engine import Engine
 from ..errors import InputError
 from ..files import check_writable

@@ -12,6 +12,7 @@ from ..errors import EstimatorError
 from ..point import Counter, Point
 from .base import Rectifier
 from .difference import FDBatched
+from .dual import out_of_memory
 from .forward import JVP, product
 from .reverse import VJP, saved_bytes_per_sample
 
@@ -44,7 +45,9 @@ def choose(point: Point, batch_size: int, memory_budget: float | None) -> tuple[
         reverse = f"vjp does not fit ({fits})"
     try:
         product(trial, torch.ones_like(trial.x))
-    except EstimatorError as error:
+    except RuntimeError as error:
+        if not isinstance(error, EstimatorError) and not out_of_memory(error):
+            raise
         return FDBatched(), f"fd_batched: {reverse}; no forward mode ({_first_line(error)})"
     return JVP(), f"jvp: {reverse}"
 

@@ -1,19 +1,17 @@
-"""Forward mode through PyTorch's forward AD, with math attention (the fused ones have no tangent
-rule)."""
+"""Forward mode through PyTorch's forward AD, where dual.py sees to ops without a tangent rule."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..directions import Direction
 from ..errors import EstimatorError
 from ..point import Point
 from ..values import as_bool, store
+from .dual import dual_pass, out_of_memory
 from .lag import lag_of, rectified_from_lag
 
 __all__ = ["JVP"]
@@ -52,18 +50,14 @@ def product(point: Point, tangent: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         EstimatorError: an op of the network has no forward-mode rule, or drops the tangent.
+        torch.OutOfMemoryError: as PyTorch raised it.
     """
     try:
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-            fwAD.dual_level(),
-        ):
+        with dual_pass(point.denoiser.net):
             x = fwAD.make_dual(point.x.clone(), tangent.clone())
             cond = fwAD.unpack_dual(point.cond_at(x, cost=2))
-    except (NotImplementedError, RuntimeError) as error:
-        if isinstance(error, EstimatorError):
+    except RuntimeError as error:
+        if isinstance(error, EstimatorError) or out_of_memory(error):
             raise
         raise EstimatorError(
             f"'jvp' cannot serve this network: {str(error).splitlines()[0]} Use rectify='vjp', "

@@ -41,14 +41,8 @@ class _Reverse:
     def recorded(self, point: Point) -> Iterator[tuple[Tensor, Pullback]]:
         """Yield cond (detached) and cotangent -> K^T cotangent. Only the conditional rows are
         recorded."""
-        if any(p.is_inference() for m in point.denoiser.modules for p in m.parameters()):
-            raise EstimatorError(
-                "the network's weights were made inside torch.inference_mode, so autograd "
-                "cannot record "
-                "it. Load the model outside, or use rectify='jvp', 'fd_batched' or 'fd'."
-            )
         with self._blocks(point), recording(point.x) as x:
-            cond = point.cond_at(x)
+            cond = _recorded(point, x)
 
             def pullback(cotangent: Tensor, last: bool = True) -> Tensor:
                 point.counter.backward += x.shape[0]
@@ -68,6 +62,18 @@ class _Reverse:
         if self._measured["bytes"] * point.x.shape[0] <= self.memory_budget:
             return nullcontext()
         return _checkpointed(point.denoiser.modules)
+
+
+def _recorded(point: Point, x: Tensor) -> Tensor:
+    try:
+        return point.cond_at(x)
+    except RuntimeError as error:
+        if "Inference tensors" not in str(error):
+            raise
+        raise EstimatorError(  # weights are dealt with (frozen.py), other tensors cannot be found
+            "the network holds tensors made inside torch.inference_mode, which autograd cannot "
+            "record. Load the model outside, or use rectify='jvp', 'fd_batched' or 'fd'."
+        ) from error
 
 
 @contextmanager
