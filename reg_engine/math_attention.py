@@ -23,14 +23,14 @@ def math_attention(
     The kernel switch is the process's, and another thread's rounding would change with it.
     """
     device = query.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device):  # PyTorch casts the inputs, and computes without it
         dtype = torch.get_autocast_dtype(device)
         query, key, value = (x.to(dtype) for x in (query, key, value))
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(
-            ~attn_mask, -torch.inf
-        )
-    result: Tensor = torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-    )[0]
+        attn_mask = torch.where(attn_mask, 0.0, -torch.inf)
+    mask = None if attn_mask is None else attn_mask.to(query.dtype)
+    with torch.autocast(device, enabled=False):
+        result: Tensor = torch.ops.aten._scaled_dot_product_attention_math(
+            query, key, value, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )[0]
     return result

@@ -7,6 +7,7 @@ import inspect
 import threading
 import types
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
@@ -77,7 +78,7 @@ def _unregistered(root: nn.Module) -> Iterator[object]:
         for name, value in vars(module).items():
             if type(value) in _PLAIN or name in ("_parameters", "_buffers", "_modules"):
                 continue
-            if value or not isinstance(value, dict):  # hooks, most often none
+            if not isinstance(value, dict) or value:  # hooks, most often none
                 yield value
 
 
@@ -177,14 +178,19 @@ def dtype_of(modules: Iterable[nn.Module]) -> torch.dtype | None:
     return None
 
 
-_ASKED: set[int] = set()  # ids of the networks that were looked at
+_ASKED: dict[int, Callable[[], object]] = {}  # networks that were looked at, weakly
 
 
 def ask(net: Callable[..., Any], modules: Iterable[nn.Module], *args: object) -> Any:
     """net(*args), and once a warning if a torch network runs in it though `modules` has none."""
-    if id(net) in _ASKED:
+    known = _ASKED.get(id(net))
+    if known is not None and known() is net:
         return net(*args)
-    _ASKED.add(id(net))
+    key = id(net)
+    try:
+        _ASKED[key] = weakref.ref(net, lambda _: _ASKED.pop(key, None))
+    except TypeError:  # no weak reference to this kind of object
+        _ASKED[key] = lambda: net
     if any(True for _ in modules):
         return net(*args)
     thread, met = threading.get_ident(), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -133,3 +134,51 @@ def test_many_shapes_of_one_class_are_all_compiled() -> None:
     with Compiled((net,))():
         net(torch.ones(1, 2))
     assert counters["stats"]["unique_graphs"] == 10
+
+
+def built(around: Any) -> nn.Module:
+    """A network in training mode, with buffers and a shared weight."""
+    with around():
+        torch.manual_seed(2)
+        net = Stack()
+        net.blocks.append(nn.BatchNorm1d(8))
+        net.blocks[1][0].weight = net.blocks[0][0].weight
+    return net.train()
+
+
+def gradient_of(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with recording(x) as inside:
+        return torch.autograd.grad(net(inside).square().sum(), inside)[0]
+
+
+@pytest.mark.parametrize("around", [nullcontext, torch.inference_mode])
+def test_weights_made_in_inference_mode_are_recorded_and_stay(around: Any) -> None:
+    """A host that runs everything in inference mode (ComfyUI) loads its networks there too."""
+    net, plain, x = built(torch.inference_mode), built(nullcontext), torch.randn(3, 8)
+    before = dict(net.named_parameters()) | dict(net.named_buffers())
+    flags = [p.requires_grad for p in net.parameters()]
+    with around(), frozen([plain]):
+        wanted = gradient_of(plain, x)
+    with around(), frozen([net]):
+        with frozen([net]):
+            gradient_of(net, x)
+        assert torch.equal(gradient_of(net, x), wanted)
+        assert net.blocks[0][0].weight.data_ptr() == before["blocks.0.0.weight"].data_ptr()
+        assert not net.training
+    after = dict(net.named_parameters()) | dict(net.named_buffers())
+    assert after.keys() == before.keys() and all(after[k] is v for k, v in before.items())
+    assert [p.requires_grad for p in net.parameters()] == flags and net.training
+
+
+def test_compiled_blocks_are_recomputed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def compile(function: Callable[..., torch.Tensor], **options: object) -> Any:
+        return lambda x: (ran.append(1), function(x))[1]
+
+    monkeypatch.setattr(torch, "compile", compile)
+    net, x = Stack(), torch.randn(2, 8)
+    wanted = gradient_of(net, x)
+    with Compiled((net,))(), checkpointed([net]):
+        assert torch.equal(gradient_of(net, x), wanted)
+    assert len(ran) == 8, "each block runs compiled, forward and again in the backward pass"

@@ -274,11 +274,12 @@ def test_estimators_run_inside_inference_mode() -> None:
             assert torch.equal(make(name)(inside, Delta())[1], value), name
 
 
-def test_weights_made_in_inference_mode_are_named() -> None:
+def test_tensors_made_in_inference_mode_are_named() -> None:
     with torch.inference_mode():
         p = point()
     with pytest.raises(EstimatorError, match="inference_mode"):
         VJP()(p, Delta())
+    assert choose(p, 3, None)[0].name == "jvp"
     assert JVP()(p, Delta())[1].isfinite().all()
 
 

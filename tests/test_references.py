@@ -238,3 +238,41 @@ def test_dict_conditioning_with_a_dict_null() -> None:
         tiny(net=TinyNet()), [0, 1], scale=2.0, rectify="fd", steps=3, progress=False
     )
     assert torch.equal(got.samples, wanted.samples)
+
+
+def test_networks_inside_functions_are_frozen_too() -> None:
+    """Dropout of a classifier and of a worse model, in training mode behind a function."""
+
+    class Judge(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = torch.nn.Sequential(torch.nn.Linear(16, CLASSES), torch.nn.Dropout(0.5))
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.layers(x.flatten(1))  # type: ignore[no-any-return]
+
+    class Worse(TinyNet):
+        def forward(self, x, t, cond):  # type: ignore[no-untyped-def]
+            return torch.nn.functional.dropout(super().forward(x, t, cond), 0.5, self.training)
+
+    def run(reference: object) -> torch.Tensor:
+        guidance = Guidance(2.0, reference, "vjp")  # type: ignore[arg-type]
+        out = reg_engine.sample(tiny(), [0, 1], guidance=guidance, steps=3, progress=False)
+        return out.samples
+
+    judge, worse = Judge().train(), Worse().train()
+    hidden = Classifier(lambda x, t: judge(x, t))
+    assert hidden.modules == (judge,)
+    assert torch.equal(run(hidden), run(Classifier(Judge().eval())))
+    assert all(p.requires_grad for p in judge.parameters()) and judge.training
+    view = reg_engine.Denoiser(lambda x, t, y: worse(x, t, y), "edm", schedules.EDM(), SHAPE)
+    assert torch.equal(run(BadModel(view)), run(BadModel(tiny(net=Worse().eval()))))
+    assert worse.training
+
+
+def test_a_classifier_computes_in_the_dtype_of_a_hidden_network() -> None:
+    net = torch.nn.Linear(16, CLASSES).bfloat16()
+    guidance = Guidance(2.0, Classifier(lambda x, t: net(x.flatten(1)).float()), None)
+    out = reg_engine.sample(tiny(), [0, 1], guidance=guidance, steps=2, progress=False)
+    assert out.samples.isfinite().all()

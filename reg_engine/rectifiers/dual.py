@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import reduce
 from itertools import islice
 from threading import RLock
 from typing import Any
@@ -69,8 +70,15 @@ class _Ruled(TorchFunctionMode):
         return swap(func, *args, **(kwargs or {}))
 
 
+def _norm(func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    # Beside weights of another dtype the rules lose the input's: all in the wider one.
+    weights = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    wide = reduce(torch.promote_types, (w.dtype for w in weights), input.dtype)
+    return func(input.to(wide), *args, **kwargs).to(input.dtype)
+
+
 def _group_norm(func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return func(input.contiguous(), *args, **kwargs)  # its rule views the input as rows
+    return _norm(func, input.contiguous(), *args, **kwargs)  # its rule views the input as rows
 
 
 def _attention(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -91,6 +99,9 @@ def _module_attention(func: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 
 _SWAPS: dict[str, Callable[..., Any]] = {
     "group_norm": _group_norm,
+    "layer_norm": _norm,
+    "batch_norm": _norm,
+    "instance_norm": _norm,
     "scaled_dot_product_attention": _attention,
     "multi_head_attention_forward": _module_attention,
 }
