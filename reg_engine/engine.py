@@ -160,7 +160,13 @@ class Engine(Run):
         noise: Tensor | None = None,
         stats: Stats | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
-        """As `sample`, batch by batch: yields (rows, samples) as they are finished."""
+        """As `sample`, batch by batch: yields (rows, samples) as they are finished.
+
+        Between two batches the network is as the caller has it, for a backward pass of their own,
+        say; a stream may be left unfinished. Calls may overlap, in threads too. What must not: a
+        network is trained by one thread while it samples in another (its parameters are frozen,
+        and it is in evaluation mode, until the last batch that runs is done).
+        """
         seeds = as_seeds(seeds, cond)
         rows = self.conditions(cond, len(seeds))
         noise = as_noise(noise, (len(seeds), *self.denoiser.sample_shape), self.device, self.dtype)
