@@ -295,22 +295,3 @@ def test_postprocess_that_cannot_be_used_is_refused() -> None:
             reg_engine.sample(tiny(), LABELS, postprocess=function, steps=2, **QUIET)
     with pytest.raises(NumericalError, match=r"NaN or Inf in samples \[0, 1, 2, 3, 4\]"):
         reg_engine.sample(tiny(), LABELS, postprocess=lambda x, cond: x / 0, steps=2, **QUIET)
-
-
-@pytest.mark.parametrize("rectify", [None, "auto", "paper", "vjp", "jvp", "fd_batched"])
-def test_a_network_built_in_inference_mode_is_served(rectify: str | None) -> None:
-    """Also in training mode; its flags and tensors are afterwards what they were."""
-    with torch.inference_mode():
-        net = TinyNet().train()
-    before = list(net.named_parameters()), [p.requires_grad for p in net.parameters()]
-    got, wanted = (
-        reg_engine.sample(
-            tiny(net=n), [0, 1, 2], scale=2.0, rectify=rectify, steps=3, progress=False
-        )
-        for n in (net, TinyNet())
-    )
-    assert torch.equal(got.samples, wanted.samples)
-    assert got.stats.estimator == wanted.stats.estimator
-    after = list(net.named_parameters()), [p.requires_grad for p in net.parameters()]
-    assert all(a[1] is b[1] for a, b in zip(before[0], after[0], strict=True))
-    assert before[1] == after[1] and net.training

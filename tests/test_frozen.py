@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from nets import TinyNet, tiny
 from torch import nn
 
-from reg_engine import InputError
+from reg_engine import InputError, sample
 from reg_engine.frozen import Compiled, SavedBytes, checkpointed, frozen, recording
 
 
@@ -182,3 +183,20 @@ def test_compiled_blocks_are_recomputed_too(monkeypatch: pytest.MonkeyPatch) -> 
     with Compiled((net,))(), checkpointed([net]):
         assert torch.equal(gradient_of(net, x), wanted)
     assert len(ran) == 8, "each block runs compiled, forward and again in the backward pass"
+
+
+@pytest.mark.parametrize("rectify", [None, "auto", "paper", "vjp", "jvp", "fd_batched"])
+def test_a_network_built_in_inference_mode_is_served(rectify: str | None) -> None:
+    """Also in training mode; its flags and tensors are afterwards what they were."""
+    with torch.inference_mode():
+        net = TinyNet().train()
+    before = list(net.named_parameters()), [p.requires_grad for p in net.parameters()]
+    got, wanted = (
+        sample(tiny(net=n), [0, 1, 2], scale=2.0, rectify=rectify, steps=3, progress=False)
+        for n in (net, TinyNet())
+    )
+    assert torch.equal(got.samples, wanted.samples)
+    assert got.stats.estimator == wanted.stats.estimator
+    after = list(net.named_parameters()), [p.requires_grad for p in net.parameters()]
+    assert all(a[1] is b[1] for a, b in zip(before[0], after[0], strict=True))
+    assert before[1] == after[1] and net.training
