@@ -25,6 +25,14 @@ BUILD, CUDA = (os.environ.get(name, "auto") for name in ("REG_ENGINE_BUILD", "RE
 OLDEST_TORCH = (2, 10)
 
 
+def readme() -> str:
+    """README.md for a package index, where links into the repository and its pictures lead nowhere:
+    the pictures go, of the links their text stays."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    text = re.sub(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^\]]*)\]\((?!https?:|#)[^)]*\)", r"\1", text)
+
+
 class CannotBuild(Exception):
     """Why the ops, or those of CUDA, cannot be built here."""
 
@@ -111,6 +119,8 @@ class Wheel(bdist_wheel):
 
 
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     ext_modules=[Extension("reg_engine._C", SOURCES)],
     cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
 )

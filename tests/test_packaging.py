@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import os
 import re
 import shutil
 import subprocess
@@ -62,7 +64,10 @@ def test_every_dependency_is_pinned_once(version: str) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [
         requirement
-        for text in (*PROJECT["project"]["dependencies"], *extras["eval"], *extras["dev"])
+        for text in (
+            *PROJECT["project"]["dependencies"],
+            *(text for name in ("eval", "bench", "diffusers", "dev") for text in extras[name]),
+        )
         if (requirement := Requirement(text)).name != "reg-engine"
     ]
     environment = {"python_version": version}
@@ -95,9 +100,51 @@ def test_a_heavy_import_is_left_to_who_needs_it() -> None:
 def test_kernels_has_one_name() -> None:
     done = python("import reg_engine.kernels as k; print(k.__name__)", ROOT)
     assert done.stdout.strip() == "reg_engine.kernels", done.stderr
-    done = python("import kernels", ROOT)
-    assert done.returncode != 0
-    assert "ImportError: this folder is imported as reg_engine.kernels" in done.stderr
+    for code in (
+        "import kernels.probe",
+        "from kernels import probe",
+        "import kernels; kernels.ops",
+    ):
+        done = python(code, ROOT)
+        assert done.returncode != 0, code
+    assert "this folder is imported as reg_engine.kernels" in done.stderr
+
+
+def test_who_looks_for_another_kernels_goes_on_without(tmp_path: Path) -> None:
+    # As transformers 5 does: a spec, a version of the distribution or of the module, the names.
+    (tmp_path / "looks.py").write_text(
+        "import importlib.util, importlib.metadata\n"
+        "from packaging import version\n"
+        "assert importlib.util.find_spec('kernels') is not None\n"
+        "try:\n"
+        "    found = importlib.metadata.version('kernels')\n"
+        "except importlib.metadata.PackageNotFoundError:\n"
+        "    found = getattr(importlib.import_module('kernels'), '__version__', 'N/A')\n"
+        "available = version.parse(found) >= version.parse('0.9.0')\n"
+        "try:\n"
+        "    from kernels import Device, get_kernel\n"
+        "    available = True\n"
+        "except ImportError:\n"
+        "    pass\n"
+    )
+    code = (
+        f"import sys; sys.path.append({str(tmp_path)!r}); import looks; print(looks.available); "
+        "import reg_engine.kernels.probe"
+    )
+    done = python(code, ROOT)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("module", ["reg_engine", "reg_engine.cli"])
+def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"reg-engine, version {VERSION}\n", done.stderr
 
 
 def test_the_command_is_installed() -> None:
@@ -111,12 +158,12 @@ def test_the_command_is_installed() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Names in a wheel, built from a copy so that nothing is left in the checkout."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from a copy so that nothing is left in the checkout."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("reg_engine", "kernels"):
+    for name in ("reg_engine", "kernels", "csrc"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, copy / name)
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
@@ -125,10 +172,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "REG_ENGINE_BUILD": "0"},
     )
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("reg_engine-*.whl")
-    with zipfile.ZipFile(path) as archive:
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> list[str]:
+    """Names in the wheel."""
+    with zipfile.ZipFile(built) as archive:
         return archive.namelist()
 
 
@@ -155,3 +209,16 @@ def test_the_wheel_holds_nothing_else(wheel: list[str]) -> None:
         f"reg_engine-{VERSION}.dist-info",
     }
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
+
+
+def test_what_an_index_shows_has_no_link_that_leads_nowhere(built: Path) -> None:
+    with zipfile.ZipFile(built) as archive:
+        text = archive.read(f"reg_engine-{VERSION}.dist-info/METADATA").decode()
+    metadata = email.message_from_string(text)
+    assert len(metadata.get_all("Project-URL")) >= 2
+    assert {"diffusers", "bench", "eval"} <= set(metadata.get_all("Provides-Extra"))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    page = metadata.get_payload()
+    targets = re.findall(r"\]\(([^)]*)\)", page)
+    assert targets and all(target.startswith(("https://", "#")) for target in targets)
+    assert "reg-engine sample" in page and "docs/performance.md" in page

@@ -29,7 +29,7 @@ _PACKAGES = {
     "torchmetrics": "evaluate (pip install reg-engine[eval])",
     "matplotlib": "evaluate (pip install reg-engine[eval])",
     "scikit-learn": "train without --data (pip install reg-engine[eval])",
-    "diffusers": "tests only",
+    "diffusers": "train cifar10, and models that it trained (pip install reg-engine[diffusers])",
     "triton": "kernels of the guidance step on a GPU",
     "xformers": "attention='xformers' on a GPU, when asked for",
     "flash-attn": "attention='flash_attn' on a GPU, when asked for",

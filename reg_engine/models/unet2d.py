@@ -130,6 +130,8 @@ def _class() -> Any:
         from diffusers.models.unets.unet_2d import UNet2DModel
     except ImportError as error:
         raise InputError(
-            "model", f"the colour U-Net needs diffusers ({error})", "Run `pip install diffusers`"
+            "model",
+            f"the colour U-Net needs diffusers ({error})",
+            "Run `pip install 'reg-engine[diffusers]'`",
         ) from error
     return UNet2DModel
