@@ -154,5 +154,5 @@ def test_sizes_that_do_not_divide() -> None:
 
 def test_a_missing_diffusers_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers.models.unets.unet_2d", None)
-    with pytest.raises(InputError, match="needs diffusers.*pip install 'reg-engine\[diffusers\]'"):
+    with pytest.raises(InputError, match=r"needs diffusers.*pip install 'reg-engine\[diffusers\]'"):
         UNet2D(**SMALL)
