@@ -122,7 +122,7 @@ class Capture:
         self.step = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.noise = torch.zeros_like(x)
         self.missed = torch.zeros((), dtype=torch.bool, device=x.device)
-        self._places: dict[int, Tensor] = {}
+        self._places: dict[Denoiser, Tensor] = {}
         self._graphs: dict[tuple[str, bool], list[Recorded]] = {}
 
     def number(self, name: str) -> Tensor:
@@ -131,12 +131,12 @@ class Capture:
 
     def place(self, denoiser: Denoiser) -> Place:
         """How `denoiser` is asked at that row."""
-        if id(denoiser) not in self._places:
+        if denoiser not in self._places:
             rows = [denoiser.at(row.t) for row in self._run.table.rows]
             with torch.inference_mode(False):  # autograd may keep them
                 values = torch.tensor(rows, dtype=torch.float64)
-                self._places[id(denoiser)] = values.to(self.state.x.dtype).to(self.state.x.device)
-        return Place(*self._places[id(denoiser)].index_select(0, self.step)[0].unbind())
+                self._places[denoiser] = values.to(self.state.x.dtype).to(self.state.x.device)
+        return Place(*self._places[denoiser].index_select(0, self.step)[0].unbind())
 
     def run(
         self,

@@ -156,8 +156,9 @@ def each(function: Callable[..., Any], *trees: Any) -> Any:
         return function(*trees)
     if isinstance(first, Mapping):
         return {key: each(function, *(tree[key] for tree in trees)) for key in first}
-    if isinstance(first, tuple):
-        return tuple(each(function, *members) for members in zip(*trees, strict=True))
+    if isinstance(first, (list, tuple)):
+        members = (each(function, *members) for members in zip(*trees, strict=True))
+        return list(members) if isinstance(first, list) else tuple(members)
     return first
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
 
-from .conditioning import Cond, plain
-from .errors import EstimatorError, InputError, choice
-from .modules import COMPUTED, ask, dtype_of, modules_of, search
+from .calls import as_computed, as_extra, as_modules, checked
+from .conditioning import Cond, each, plain
+from .errors import InputError, choice
+from .modules import ask, dtype_of, modules_of, search
 from .preconditioning import INPUT_SCALINGS, PREDICTIONS, SPELLINGS, preconditioning
-from .schedules import Schedule
-from .values import as_float, as_int, as_tuple, shown
+from .schedules import VP, Schedule
+from .values import as_float, as_int, as_range, as_tuple, shown
 
 __all__ = ["Denoiser", "Place"]
 
+TIMES = ("float", "integer")
+LOOKED_UP = "scalar types: Long, Int; but got"  # of torch.nn.Embedding
+VIEWS = 8  # that a denoiser keeps on other schedules
 Number = float | Tensor  # of the host, or 0-dim on the device
 
 
@@ -36,18 +39,18 @@ class Denoiser:
     """A network, with what it predicts and the schedule it was trained on.
 
     `denoised = c_skip x_t + c_out net(c_in x_t, t, cond)`, so a derivative taken with respect to
-    x_t
-    includes the input scaling: K = alpha_t d denoised / d x_t holds for every prediction type.
+    x_t includes the input scaling: K = alpha_t d denoised / d x_t holds for every prediction type.
 
     Args:
-        net: called as `net(x, t, cond)`: x (B, *sample_shape); t (B,) in the schedule's own time
-            (`edm`: c_noise = ln(sigma/alpha)/4); cond as given to the engine, B rows. Returns (B,
-            *sample_shape).
+        net: called as `net(x, t, cond, **extra)`: x (B, *sample_shape); t (B,), a float in the
+            schedule's own time (`edm`: c_noise = ln(sigma/alpha)/4); cond as given to the engine,
+            B rows. Returns (B, *sample_shape).
         prediction: what it returns: "epsilon", "score", "sample", "v_prediction", "flow" or
             "edm".
         schedule: t -> (alpha_t, sigma_t) of its training.
         sample_shape: shape of one sample, without the batch.
-        null_cond: conditioning of the reference call, a scalar or one row; None: there is none.
+        null_cond: conditioning of the reference call: a scalar, one row, or one row a sample (of a
+            dict's tensors likewise); None: there is none.
         sigma_data: deviation of the data, for "edm".
         num_classes: labels lie in [0, num_classes); None where cond is not a label.
         input_scaling: None (as the prediction says), "none", "variance" or "edm": see
@@ -57,6 +60,11 @@ class Denoiser:
             that it makes up while it runs, say.
         dtype: floating dtype that `net` takes x in. None = its module's own (float32 for one that
             only stores its weights in float8), or that of x where it has no module.
+        extra: keyword arguments of `net` that are the same for every sample and have no rows, such
+            as position ids (L, 3); their tensors are moved to the device of x.
+        time: "float", or "integer" for a network that looks t up in a table: the nearest step of a
+            VP schedule, as int64.
+        value_range: (black, white) of samples that are images, for `out.images`.
 
     Raises:
         InputError: an argument of the wrong kind or range.
@@ -75,6 +83,9 @@ class Denoiser:
         input_scaling: str | None = None,
         modules: Iterable[nn.Module] | None = None,
         dtype: torch.dtype | None = None,
+        extra: Mapping[str, Any] | None = None,
+        time: str = "float",
+        value_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         if not callable(net) or isinstance(net, type):
             raise InputError("net", f"is {shown(net)}", "Give a function net(x, t, cond)")
@@ -97,8 +108,21 @@ class Denoiser:
         )
         self.num_classes = None if num_classes is None else as_int("num_classes", num_classes)
         self.input_scaling = input_scaling
-        self._modules, self._dtype = _as_modules(modules), _as_dtype(dtype)
-        self._views: list[Denoiser] = []  # on other schedules
+        self._modules, self._dtype = as_modules(modules), as_computed(dtype)
+        self.extra, self.time = as_extra(extra, net), choice("time", time, TIMES)
+        if time == "integer" and (prediction == "edm" or not isinstance(schedule, VP)):
+            raise InputError("time", "'integer' counts the steps of a VP schedule", "Give 'float'")
+        self.value_range = as_range("value_range", value_range)
+        self._moved: dict[torch.device, Any] = {}  # extra, where it was asked for
+        self._views: tuple[Denoiser, ...] = ()  # on other schedules, the last one used first
+
+    def __repr__(self) -> str:
+        net = type(self.net) if isinstance(self.net, nn.Module) else self.net
+        name = getattr(net, "__name__", type(net).__name__)
+        schedule, null = type(self.schedule).__name__, self.null_cond
+        null = null if isinstance(null, (int, float, str)) else type(null).__name__
+        told = "" if null == "NoneType" else f", null_cond={null}"
+        return f"Denoiser({name}, {self.prediction!r}, {schedule}, {self.sample_shape}{told})"
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -166,8 +190,18 @@ class Denoiser:
         The conditioning is copied: a network may write into what it was given.
         """
         time = self._time(scaled, place.time)
-        output = ask(self.net, self._held(), scaled, time, plain(cond))
-        return self._checked(output, scaled if x is None else x)
+        extra = self._extra(scaled.device) if self.extra else {}
+        try:
+            output = ask(self.net, self._held(), scaled, time, plain(cond), **extra)
+        except RuntimeError as error:
+            if LOOKED_UP in str(error) and self.time == "float":
+                raise InputError(
+                    "time",
+                    f"the network looks floats up in a table ({str(error).splitlines()[0]})",
+                    "t arrives as a float: give Denoiser(time='integer'), if t is what it looks up",
+                ) from error
+            raise
+        return checked(output, scaled if x is None else x)
 
     def denoised(self, x: Tensor, output: Tensor, place: Place) -> Tensor:
         """E[x_0 | x_t] from the network's output."""
@@ -178,88 +212,34 @@ class Denoiser:
         x_t)."""
         if schedule == self.schedule:
             return self
-        for view in self._views:
-            if schedule == view.schedule:
-                return view
-        self._views.append(_Rescheduled(self, schedule))
-        return self._views[-1]
+        views = self._views
+        view = next((v for v in views if v.schedule == schedule), None)
+        view = _Rescheduled(self, schedule) if view is None else view
+        self._views = (view, *(v for v in views if v is not view))[:VIEWS]
+        return view
 
     def _time(self, x: Tensor, time: Number) -> Tensor:
         # Never below float32: bfloat16 cannot tell the steps 998 and 999 apart.
         dtype = torch.promote_types(self.dtype or x.dtype, torch.float32)
         if isinstance(time, Tensor):
-            return time.to(dtype).repeat(x.shape[0])
-        return torch.full((x.shape[0],), time, dtype=dtype, device=x.device)
+            told = time.to(dtype).repeat(x.shape[0])
+        else:
+            told = torch.full((x.shape[0],), time, dtype=dtype, device=x.device)
+        return told if self.time == "float" else told.round().clamp_min(0).long()
 
-    def _checked(self, output: Any, x: Tensor) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise InputError(
-                "model",
-                f"returned a {type(output).__name__}",
-                "The network must return one tensor: wrap it in a function that picks it",
-            )
-        if output.shape != x.shape:
-            raise InputError(
-                "model",
-                f"returned shape {tuple(output.shape)} for an input of {tuple(x.shape)}",
-                "The network must return the shape of its input (drop learned-variance channels)",
-            )
-        if output.device != x.device or not output.is_floating_point():
-            raise InputError(
-                "model",
-                f"returned {output.dtype} on {output.device} for input on {x.device}",
-                "The network must return floating point values on its input's device",
-            )
-        if x.requires_grad and torch.is_grad_enabled() and not output.requires_grad:
-            raise EstimatorError(
-                "the network cuts the autograd graph (no_grad, detach, numpy or a compiled "
-                "engine), so "
-                "'paper', 'vjp' and 'diagonal' cannot serve it. Use rectify='fd_batched' or 'fd'."
-            )
-        if fwAD._current_level >= 0 and _has_tangent(x) and not _has_tangent(output):
-            raise EstimatorError(
-                "the network drops the forward-mode tangent (a custom op or compiled part), so "
-                "'jvp' "
-                "would be silently zero. Use rectify='vjp', 'fd_batched' or 'fd'."
-            )
-        return output
-
-
-def _as_modules(modules: Iterable[nn.Module] | None) -> tuple[nn.Module, ...] | None:
-    listed = [modules] if isinstance(modules, nn.Module) else modules
-    kept = None if listed is None else tuple(listed)
-    if not all(isinstance(module, nn.Module) for module in kept or ()):
-        raise InputError("modules", f"is {modules!r}", "Give the torch.nn.Modules that net runs")
-    return kept
-
-
-def _as_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
-    if dtype is not None and dtype not in COMPUTED:
-        raise InputError("dtype", f"is {dtype}", "Give a floating dtype that networks compute in")
-    return dtype
-
-
-def _has_tangent(value: Tensor) -> bool:
-    return fwAD.unpack_dual(value).tangent is not None
+    def _extra(self, device: torch.device) -> Any:
+        """`extra` on the device, where a recorded graph finds it again."""
+        if device not in self._moved:
+            self._moved[device] = each(lambda tensor: tensor.to(device), self.extra)
+        return plain(self._moved[device])  # a network may write into it
 
 
 class _Rescheduled(Denoiser):
     """`inner` on another schedule: x_0 + n eps is the same point, whatever alpha multiplies it."""
 
     def __init__(self, inner: Denoiser, schedule: Schedule) -> None:
-        super().__init__(
-            inner.net,
-            inner.prediction,
-            schedule,
-            inner.sample_shape,
-            inner.null_cond,
-            sigma_data=inner.sigma_data,
-            num_classes=inner.num_classes,
-            input_scaling=inner.input_scaling,
-            modules=inner._modules,
-            dtype=inner._dtype,
-        )
-        self._inner = inner
+        self.__dict__.update(inner.__dict__)
+        self.schedule, self._inner, self._views = schedule, inner, ()
 
     def _numbers(self, t: float) -> tuple[float, float, float, float]:
         level, inner = self.schedule.noise_level(t), self._inner.schedule

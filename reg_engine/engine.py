@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -151,7 +151,7 @@ class Engine(Run):
         samples = samples.to(self.device)
         for rows, batch in self.stream(cond, seeds, noise, stats):
             samples[rows] = batch
-        return Output(samples, stats)
+        return Output(samples, stats, self.denoiser.value_range)
 
     def stream(
         self,
@@ -206,13 +206,52 @@ def sample(
     *,
     seeds: Iterable[int] | None = None,
     noise: Tensor | None = None,
-    **choices: Any,
+    scale: float | None = None,
+    guidance: Guidance | None = None,
+    rectify: str | Rectifier | None = "auto",
+    plan: Plan | None = None,
+    solver: str | Solver = "heun",
+    solver_options: dict[str, Any] | None = None,
+    steps: int | None = None,
+    schedule: Schedule | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    memory_budget: float | None = None,
+    backend: str | None = None,
+    capture: bool | str = "auto",
+    compile: bool = False,
+    postprocess: Callable[[Tensor, Any], Tensor] | None = None,
+    progress: bool = True,
+    **unknown: NoReturn,
 ) -> Output:
-    """Sample from `model` under guidance: `Engine(model, **choices).sample(cond, seeds, noise)`.
+    """Sample from `model` under guidance: one call of an Engine with these choices.
+
+    Args:
+        cond, seeds, noise: as for `Engine.sample`; all others as for `Engine`.
 
     Raises:
         InputError: a bad argument (unknown ones are named); NumericalError: NaN or Inf in a
             prediction.
     """
-    known_names(choices, Engine.__init__, "sample")
-    return Engine(model, **choices).sample(cond, seeds, noise)
+    known_names(unknown, Engine.__init__, "sample")
+    return Engine(
+        model,
+        scale=scale,
+        guidance=guidance,
+        rectify=rectify,
+        plan=plan,
+        solver=solver,
+        solver_options=solver_options,
+        steps=steps,
+        schedule=schedule,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        memory_budget=memory_budget,
+        backend=backend,
+        capture=capture,
+        compile=compile,
+        postprocess=postprocess,
+        progress=progress,
+    ).sample(cond, seeds, noise)

@@ -43,6 +43,12 @@ class Guidance:
     direction: Direction = field(default_factory=Delta)
     adjust: tuple[Adjustment, ...] = ()
 
+    def __repr__(self) -> str:
+        parts = [shown(self.weight), shown(self.reference), f"rectify={shown(self.rectify)}"]
+        parts += [] if self.direction == Delta() else [shown(self.direction)]
+        parts += map(shown, self.adjust)
+        return f"Guidance({', '.join(parts)})"
+
     def __post_init__(self) -> None:
         if isinstance(self.weight, type):
             raise InputError("weight", f"is {self.weight.__name__}", "Give a value of it")

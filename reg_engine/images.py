@@ -1,4 +1,4 @@
-"""Samples in [-1, 1] to 8-bit images, and grids of them."""
+"""Samples to 8-bit images, and grids of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from .errors import InputError
 __all__ = ["grid", "to_uint8"]
 
 
-def to_uint8(samples: Tensor) -> Tensor:
-    """(N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C) on the CPU; values outside are clipped.
+def to_uint8(samples: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+    """(N, C, H, W) -> uint8 (N, H, W, C) on the CPU, 0 and 255 at the ends of `value_range`.
+
+    Values outside are clipped.
 
     Raises:
         InputError: not four dimensions, or a number of channels that is no image's.
@@ -22,7 +24,8 @@ def to_uint8(samples: Tensor) -> Tensor:
             f"shape {tuple(samples.shape)} is no batch of images",
             "Use .samples; images need (N, 1 or 3, H, W)",
         )
-    scaled = ((samples.float() + 1) * 127.5).round().clamp(0, 255)
+    low, high = value_range
+    scaled = ((samples.float() - low) * (255 / (high - low))).round().clamp(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu()
 
 

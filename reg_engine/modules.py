@@ -181,18 +181,20 @@ def dtype_of(modules: Iterable[nn.Module]) -> torch.dtype | None:
 _ASKED: dict[int, Callable[[], object]] = {}  # networks that were looked at, weakly
 
 
-def ask(net: Callable[..., Any], modules: Iterable[nn.Module], *args: object) -> Any:
-    """net(*args), and once a warning if a torch network runs in it though `modules` has none."""
+def ask(
+    net: Callable[..., Any], modules: Iterable[nn.Module], *args: object, **keywords: object
+) -> Any:
+    """The call of net, and once a warning if a torch network runs in it that `modules` lacks."""
     known = _ASKED.get(id(net))
     if known is not None and known() is net:
-        return net(*args)
+        return net(*args, **keywords)
     key = id(net)
     try:
         _ASKED[key] = weakref.ref(net, lambda _: _ASKED.pop(key, None))
     except TypeError:  # no weak reference to this kind of object
         _ASKED[key] = lambda: net
     if any(True for _ in modules):
-        return net(*args)
+        return net(*args, **keywords)
     thread, met = threading.get_ident(), []
 
     def hook(module: nn.Module, _: object) -> None:
@@ -201,7 +203,7 @@ def ask(net: Callable[..., Any], modules: Iterable[nn.Module], *args: object) ->
 
     handle = register_module_forward_pre_hook(hook)
     try:
-        return net(*args)
+        return net(*args, **keywords)
     finally:
         handle.remove()
         if met:

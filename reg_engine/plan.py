@@ -48,6 +48,10 @@ class Plan:
     modes: tuple[str, ...]
     report: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    def __repr__(self) -> str:
+        steps = (f" < {e:g} <= {mode}" for e, mode in zip(self.edges, self.modes[1:], strict=True))
+        return f"Plan({self.modes[0]}{''.join(steps)})"
+
     def __post_init__(self) -> None:
         remedy = "Give increasing noise levels > 0"
         edges = as_tuple("edges", self.edges, remedy)

@@ -49,6 +49,13 @@ class Stats:
     _forward_rows: int = field(default=0, repr=False)
     _backward_rows: int = field(default=0, repr=False)
 
+    def __repr__(self) -> str:
+        work = f"{self.nfe:g} nfe" + (f" + {self.backward:g} backward" if self.backward else "")
+        return (
+            f"Stats({self.solver or 'no solver'}, {self.estimator}: {self.samples} samples, "
+            f"{work}, {self.seconds:.2f} s)"
+        )
+
     def begin(self, device: torch.device) -> None:
         """Start a call: peak memory is counted from here."""
         if device.type == "cuda":
@@ -103,15 +110,24 @@ class Stats:
 
 @dataclass(frozen=True)
 class Output:
-    """Samples (N, *sample_shape) in the state's dtype, and the cost of making them."""
+    """Samples (N, *sample_shape) in the state's dtype, and the cost of making them.
+
+    `value_range` is the model's (Denoiser): what black and white are in `samples`.
+    """
 
     samples: Tensor
     stats: Stats
+    value_range: tuple[float, float] = (-1.0, 1.0)
+
+    def __repr__(self) -> str:
+        kind = str(self.samples.dtype).removeprefix("torch.")
+        where = f"{tuple(self.samples.shape)} {kind} on {self.samples.device}"
+        return f"Output(samples {where}, {self.stats!r})"
 
     @property
     def images(self) -> Tensor:
-        """uint8 (N, H, W, C), for samples (N, C, H, W) in [-1, 1] with 1 or 3 channels."""
+        """uint8 (N, H, W, C), for samples (N, C, H, W) in `value_range` with 1 or 3 channels."""
         from .images import to_uint8
 
         with ranges.decode():
-            return to_uint8(self.samples)
+            return to_uint8(self.samples, self.value_range)

@@ -21,6 +21,7 @@ __all__ = [
     "as_float",
     "as_int",
     "as_levels",
+    "as_range",
     "as_tuple",
     "check_sizes",
     "shown",
@@ -117,6 +118,16 @@ def usable(device: Any) -> torch.device:
     if place.type == "meta":
         raise InputError("device", "'meta' holds shapes and no values", remedy)
     return place
+
+
+def as_range(argument: str, value: Any) -> tuple[float, float]:
+    """Two finite numbers, the first below the second, else InputError."""
+    remedy = "Give two numbers, such as (0, 1)"
+    ends = as_tuple(argument, value, remedy)
+    if len(ends) != 2:
+        raise InputError(argument, f"is {shown(value)}", remedy)
+    low = as_float(argument, ends[0], remedy)
+    return low, as_float(argument, ends[1], remedy, lambda v: low < v < math.inf)
 
 
 def store(target: object, **fields: object) -> None:

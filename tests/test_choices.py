@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,67 @@ from rerun import Rerun
 from torch import Tensor
 
 import reg_engine
-from reg_engine import RECTIFIERS, Denoiser, Engine, schedules
+from reg_engine import (
+    RECTIFIERS,
+    BadModel,
+    Denoiser,
+    Engine,
+    Guidance,
+    InputError,
+    Interval,
+    Plan,
+    Unconditional,
+    schedules,
+)
+from reg_engine.adjustments import Rescale
+from reg_engine.directions import APG
 from reg_engine.graphs import Graphs
+
+
+def test_sample_names_every_choice_of_an_engine() -> None:
+    """Real keywords, so that editors and type checkers know them; unknown ones are an error."""
+    engine, call = (inspect.signature(f).parameters for f in (Engine.__init__, reg_engine.sample))
+    choices = [p for p in engine.values() if p.kind is p.KEYWORD_ONLY]
+    assert list(call)[:4] == ["model", "cond", "seeds", "noise"] and list(call)[-1] == "unknown"
+    # Names, defaults and annotations, in one order.
+    assert [call[name] for name in list(call)[4:-1]] == choices
+    assert call["unknown"].kind is inspect.Parameter.VAR_KEYWORD
+    assert call["unknown"].annotation == "NoReturn"  # a type checker accepts none
+    for unknown in ({"steps": 3, "scales": 2.0}, {"step": 3}):
+        with pytest.raises(InputError, match=r"is not an argument of sample. Known: .*steps"):
+            reg_engine.sample(tiny(), [0], **unknown)
+    with pytest.raises(InputError, match="^scales: is not an argument of calibrate"):
+        Plan.calibrate(tiny(), [0], scales=2.0)
+
+
+def test_sample_hands_every_choice_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = inspect.signature(Engine.__init__).parameters.values()
+    given: dict[str, Any] = {p.name: object() for p in parameters if p.kind is p.KEYWORD_ONLY}
+    met: dict[str, Any] = {}
+
+    def recorded(self: Engine, model: object, **choices: Any) -> None:
+        met.update(choices)
+        raise StopIteration
+
+    monkeypatch.setattr(Engine, "__init__", recorded)
+    with pytest.raises(StopIteration):
+        reg_engine.sample(None, None, **given)
+    assert met == given and len(met) > 15
+
+
+def test_results_are_shown_on_one_short_line() -> None:
+    out = reg_engine.sample(tiny(), [0, 1], scale=2.0, rectify="vjp", steps=2, progress=False)
+    stats = r"Stats\(heun, vjp: 2 samples, 6 nfe \+ 3 backward, \d+\.\d\d s\)"
+    assert re.fullmatch(stats, repr(out.stats))
+    assert re.fullmatch(rf"Output\(samples \(2, 1, 4, 4\) float32 on cpu, {stats}\)", repr(out))
+    assert repr(Plan.interval(0.5, 10)) == "Plan(cfg < 0.5 <= reg < 10 <= cond)"
+    assert repr(Plan.full()) == "Plan(reg)"
+    plain = "Guidance(Constant(scale=3.0), Unconditional(null_cond=None), rectify='auto')"
+    assert repr(Guidance(3)) == plain
+    long = Guidance(Interval(3, 0, 80), BadModel(tiny()), None, APG(), Rescale(0.5))
+    assert len(repr(long)) < 260 and "\n" not in repr(long) and "APG" in repr(long)
+    big = Guidance(2.0, Unconditional(torch.zeros(999, 999)))
+    assert len(repr(big)) < 150
 
 
 def test_steps_follow_the_times() -> None:
