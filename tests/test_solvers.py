@@ -10,7 +10,17 @@ import pytest
 from mixture import gaussian_variance
 
 from reg_engine.errors import InputError
-from reg_engine.schedules import EDM, Cosine, Flow, ScaledLinear, Schedule, VPLinear, karras
+from reg_engine.schedules import (
+    EDM,
+    VESDE,
+    VPSDE,
+    Cosine,
+    Flow,
+    ScaledLinear,
+    Schedule,
+    VPLinear,
+    karras,
+)
 from reg_engine.solvers import SOLVERS, Row, Solver, Table, table
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -41,12 +51,17 @@ SCHEDULES: list[Schedule] = [
     EDM(),
     Flow(),
     Flow(3.0, grid_end=0.01),
+    ScaledLinear(terminal=0.0),
+    VPSDE(),
+    VESDE(),
 ]
 
 
 def usable(name: str, schedule: Schedule) -> bool:
+    if name == "pndm" and schedule(schedule.prior_time)[0] == 0:
+        return False  # its transfer needs alpha > 0 at the start
     if isinstance(schedule, Flow):
-        return name != "pndm"  # its transfer needs alpha > 0 at the start
+        return True
     if isinstance(schedule, Cosine) and name == "pndm":
         return False  # from noise level 2e4, see test_bad_input_is_named
     return not name.startswith("flow_")
