@@ -16,7 +16,7 @@ from reg_engine import SOLVERS, Denoiser, InputError, NumericalError, schedules
 from reg_engine.postprocess import FlowTask, Postprocess, interpolate, pool
 
 SPREAD, CENTRE, NARROW = 2.0, 3.0, 0.5  # samples N(0, SPREAD^2), real ones N(CENTRE, NARROW^2)
-FIXED = ["flow_euler", "flow_heun", "euler", "ddim", "heun", "dpmpp_2m"]
+FIXED = ["flow_euler", "flow_heun", "euler", "ddim", "heun", "dpmpp_2m", "unipc"]
 
 
 def between_gaussians(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -129,6 +129,23 @@ def conditional(solver: str = "flow_heun", **choices: Any) -> Postprocess:
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "flow_heun"])
+def test_a_null_label_for_each_sample_goes_with_the_batch(solver: str) -> None:
+    x, labels, nulls = samples(5, 5, SHAPE).float(), [0, 1, 2, 0, 1], [3, 2, 0, 1, 3]
+
+    def moved(null: Any, rows: slice, batch_size: int | None = None) -> Tensor:
+        model = Denoiser(
+            LabelledNet(), "flow", schedules.Flow(), SHAPE, null_cond=null, num_classes=CLASSES
+        )
+        moving = Postprocess(model, solver, 8, 2.5, batch_size=batch_size)
+        return moving(x[rows], labels[rows])
+
+    parts = moved(torch.tensor(nulls), slice(0, 5), 2)
+    for k in range(5):
+        alone = moved(nulls[k], slice(k, k + 1))
+        assert torch.allclose(parts[k], alone[0], rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "flow_heun"])
 def test_the_flows_own_scale_guides_it(solver: str) -> None:
     x, labels = samples(6, 3, SHAPE).float(), torch.tensor([0, 1, 2, 0, 1, 2])
     plain, guided = (conditional(solver, scale=scale) for scale in (1.0, 2.5))
@@ -198,7 +215,7 @@ def test_bad_flows_are_refused() -> None:
         Postprocess(tiny("flow", schedules.VPLinear()))
     with pytest.raises(InputError, match="solver: unknown name 'dopri'. Did you mean 'dopri5'"):
         flow("dopri")
-    for name in ("ddpm", "euler_ancestral"):
+    for name in ("ddpm", "euler_ancestral", "dpmpp_2m_sde"):
         with pytest.raises(InputError, match=f"solver: {name!r} adds noise"):
             flow(name)
     with pytest.raises(InputError, match="'pndm' cannot start at t = 1"):
@@ -208,7 +225,7 @@ def test_bad_flows_are_refused() -> None:
     for wrong in ({"rtol": 0.0}, {"atol": 2}, {"steps": 0}, {"batch_size": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             flow(**wrong)
-    assert set(FIXED) | {"ddpm", "euler_ancestral", "pndm"} == set(SOLVERS)
+    assert set(FIXED) | {"ddpm", "euler_ancestral", "dpmpp_2m_sde", "pndm"} == set(SOLVERS)
 
 
 def test_bad_samples_are_refused() -> None:

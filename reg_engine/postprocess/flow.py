@@ -19,6 +19,7 @@ from ..schedules import Flow
 from ..schedules.base import check_number, positive_int
 from ..solvers import SOLVERS, table
 from ..stats import Stats
+from ..weights import as_scale
 
 __all__ = ["ADAPTIVE", "Postprocess"]
 
@@ -67,12 +68,13 @@ class Postprocess:
             rows = table(solver, denoiser.schedule, steps).rows  # refuses what cannot start at 1
             if any(row.c for row in rows):
                 raise InputError("solver", f"{solver!r} adds noise", "Use dopri5 or flow_heun")
+        scale = as_scale("scale", scale)
         if scale != 1 and denoiser.null_cond is None:
             raise InputError("scale", f"is {scale}", "Train with labels to guide, or leave it at 1")
         self.rtol, self.atol = check_number("rtol", rtol, 0, 1), check_number("atol", atol, 0, 1)
         if solver == ADAPTIVE:
             _odeint()
-        self.denoiser, self.solver, self.scale = denoiser, solver, float(scale)
+        self.denoiser, self.solver, self.scale = denoiser, solver, scale
         self.steps, self.batch_size = positive_int("steps", steps), as_batch_size(batch_size)
         self.stats = Stats(solver=solver)
         self._engines: dict[tuple[torch.device, torch.dtype], Engine] = {}
@@ -135,11 +137,12 @@ class Postprocess:
         begun, size, evaluations = time.perf_counter(), self.batch_size or len(x), 0
         ends = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
         parts = []
+        null = None if self.scale == 1 else expand(self.denoiser.null_cond, cond)
         tolerances = {"rtol": self.rtol, "atol": self.atol}
         with frozen(self.denoiser.modules):
             for start in range(0, len(x), size):
                 rows = slice(start, start + size)
-                velocity = _Velocity(self.denoiser, take(cond, rows), self.scale)
+                velocity = _Velocity(self.denoiser, *take((cond, null), rows), self.scale)
                 try:
                     path = _odeint()(velocity, x[rows], ends, method=ADAPTIVE, **tolerances)
                 except AssertionError as error:  # torchdiffeq's word for a step that vanished
@@ -158,10 +161,10 @@ class Postprocess:
 class _Velocity:
     """dx/dt of the flow, guided; counts network evaluations a sample."""
 
-    def __init__(self, denoiser: Denoiser, cond: Cond, scale: float) -> None:
+    def __init__(self, denoiser: Denoiser, cond: Cond, null: Cond, scale: float) -> None:
         self.denoiser, self.cond, self.scale = denoiser, cond, scale
         self.evaluations = 0
-        self.stacked = None if scale == 1 else concat([expand(denoiser.null_cond, cond), cond])
+        self.stacked = None if scale == 1 else concat([null, cond])
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         if not math.isfinite(float(t)):  # the step follows from the velocities
