@@ -22,6 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from reg_engine import Denoiser
 from reg_engine.conditioning import Cond, concat, expand
 from reg_engine.noise import SampleNoise
+from reg_engine.rectifiers.difference import RHO
+from reg_engine.reference import per_sample
 from reg_engine.solvers import Row, table
 
 __all__ = ["EXACT", "Guide", "authors", "cfg", "exact_for", "sample"]
@@ -107,6 +109,16 @@ def forward(denoiser: Denoiser, x: Tensor, row: Row, cond: Cond, null: Cond, w: 
     return c + w * row.alpha * product
 
 
+def difference(denoiser: Denoiser, x: Tensor, row: Row, cond: Cond, null: Cond, w: float) -> Tensor:
+    """cond + w K delta by one difference over the engine's relative step: the same truncation,
+    which on random weights can be a fifth of the product."""
+    c, u = denoiser(x, row.t, cond), denoiser(x, row.t, null)
+    delta = c - u
+    state, change = (per_sample(t.flatten(1).norm(dim=1), t) for t in (x, delta))
+    h = RHO[denoiser.dtype or x.dtype] * state / change
+    return c + w * row.alpha * (denoiser(x + h * delta, row.t, cond) - c) / h
+
+
 def probed(seeds: Sequence[int], forwards: bool) -> Guide:
     """cond + w z (K^T z) delta, or K instead, with the engine's own first probe z of +-1."""
 
@@ -129,7 +141,13 @@ def probed(seeds: Sequence[int], forwards: bool) -> Guide:
 
 
 # What an estimator's first evaluation must give; those not named give K delta.
-EXACT: dict[str, Guide] = {"none": cfg, "paper": authors, "vjp": transposed}
+EXACT: dict[str, Guide] = {
+    "none": cfg,
+    "paper": authors,
+    "vjp": transposed,
+    "fd": difference,
+    "fd_batched": difference,
+}
 
 
 def exact_for(estimator: str, seeds: Sequence[int]) -> Guide:

@@ -69,6 +69,10 @@ def test_the_guides_are_their_formulas(prediction: str) -> None:
         with torch.no_grad():
             found = guide(denoiser, x, row, cond, null, w)
         torch.testing.assert_close(found, c + w * product.reshape_as(c), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        found = baselines.difference(denoiser, x, row, cond, null, w) - c
+    exact = w * (k @ delta).reshape_as(c)
+    assert float((found - exact).norm() / exact.norm()) < 0.02  # truncation at a step of 1e-2
 
 
 # Millions of parameters, as the papers state them; diffusers' DiT keeps a label table in each of
