@@ -79,6 +79,7 @@ def noises_of_engine(steps: int) -> list[Tensor]:
     """Unit noise, and what the engine's solver draws for seeds 0 to 3 in each of its rows."""
     like = torch.empty(4, 6, dtype=torch.float64)
     source = SampleNoise(range(4))
+    source.normal(like)  # the start's own: its place is kept where a start is given
     return [torch.full_like(like, 0.5), *(source.normal(like) for _ in range(steps))]
 
 
