@@ -7,6 +7,7 @@ another runs would show in the samples.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rerun import Rerun
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, Engine, sample, schedules
+from reg_engine.graphs import Graphs
 
 CHANNELS, SHAPE, LABELS = 4, (1, 4, 4), [0, 2, 1]
 
@@ -243,3 +246,50 @@ def test_dynamo_is_left_as_it_was(overlap: Overlap) -> None:
     worker.start()
     worker.join()
     assert found == [before]
+
+
+def test_threads_share_one_choice_of_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` tries the network once, and the others wait for what it finds."""
+    from reg_engine import run
+
+    tried, choose, start = [], run.choose, threading.Barrier(3)
+
+    def counted(*args: Any) -> Any:
+        tried.append(1)
+        return choose(*args)
+
+    monkeypatch.setattr(run, "choose", counted)
+    interval = sys.getswitchinterval()
+    shared = Engine(model(), rectify="auto", **SHARED)
+
+    def call(_: int) -> None:
+        start.wait()
+        shared.sample(LABELS, range(3))
+
+    sys.setswitchinterval(1e-5)  # so that all of them come while the first one tries
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(call, range(3)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("rectify", [None, "vjp", "fd_batched"])
+def test_threads_take_turns_at_a_captures_places(rectify: str | None) -> None:
+    """Two batches of one kind have one place for their states."""
+    calls = [(seed, [seed % 3] * 3) for seed in range(6)]
+    alone = Engine(model(), rectify=rectify, **SHARED)
+    wanted = [alone.sample(cond, range(seed, seed + 3)).samples for seed, cond in calls]
+    shared = Engine(model(), rectify=rectify, **SHARED)
+    shared._graphs = Graphs(Rerun(), always=True)
+
+    def call(chosen: tuple[int, list[int]]) -> Tensor:
+        seed, cond = chosen
+        out = shared.sample(cond, range(seed, seed + 3))
+        assert out.stats.capture == "captured"
+        return out.samples
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            assert all(map(torch.equal, pool.map(call, calls), wanted))

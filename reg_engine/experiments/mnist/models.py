@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ __all__ = [
     "GuideTask",
     "LinearClassifier",
     "Models",
-    "contiguous",
     "load_models",
 ]
 
@@ -132,14 +130,6 @@ class GuideNet(nn.Module):
         time = sigma.clamp(min=SIGMA_FLOOR).log()[:, None] / 4
         phase = time * (2 * math.pi / torch.tensor(PERIODS, dtype=x.dtype, device=x.device))
         return self.layers(torch.cat([scale[:, None] * x.flatten(1), phase.cos(), phase.sin()], 1))
-
-
-def contiguous(denoiser: Denoiser) -> Denoiser:
-    """A copy whose network is in torch's own memory format, which the dual passes of `jvp` need."""
-    found = copy.deepcopy(denoiser)
-    for net in found.modules:
-        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return found
 
 
 def load_models(

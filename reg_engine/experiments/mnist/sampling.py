@@ -17,7 +17,7 @@ from ...shards import Shards
 from ..classifier_guidance import unlabelled
 from ..draws import SEEDS_A_RUN, Draws
 from .grid import CLASSIFIER_METHODS, Point, guidance_of
-from .models import Models, contiguous
+from .models import Models
 
 __all__ = ["TIMES", "Sampled", "Sampling", "sample_points"]
 
@@ -84,8 +84,6 @@ def sample_points(
     free, found = unlabelled(models.denoiser), []
     for number, point in enumerate(points, 1):
         denoiser = free if point.method in CLASSIFIER_METHODS else models.denoiser
-        if point.estimator == "jvp":
-            denoiser = contiguous(denoiser)
         solver, steps = point.solver or (sampling.solver, sampling.steps)
         grid = {} if point.solver else {"times": list(sampling.times)}
         choices: dict[str, Any] = {
