@@ -22,6 +22,7 @@ from reg_engine.rectifiers import make
 from reg_engine.rectifiers.auto import choose
 from reg_engine.rectifiers.dual import dual_pass
 from reg_engine.rectifiers.forward import product
+from reg_engine.sharing import rerouted
 
 SHAPE = (4, 4, 4)
 
@@ -190,6 +191,15 @@ def test_another_thread_keeps_its_kernels_meanwhile() -> None:
     assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
     assert not torch.equal(slow, found[0]), "the fused path must be off here"
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_blocks_run_as_they_are_not_compiled() -> None:
+    """A compiled block drops its tangent, where a residual path keeps one nobody would notice."""
+
+    block = nn.Linear(4, 4).double().requires_grad_(False)
+    net = lambda x, t, c: x + block(x)  # noqa: E731
+    with rerouted({block: lambda x: F.linear(x.detach(), block.weight, block.bias)}):
+        assert error(net) < 1e-8
 
 
 def test_dual_passes_of_threads_take_turns() -> None:
