@@ -17,7 +17,8 @@ def test_views_are_few_and_the_one_in_use_stays() -> None:
     own = tiny("epsilon", schedules.VPLinear())
     used = own.on(schedules.EDM())
     for k in range(3 * VIEWS):
-        own.on(schedules.EDM(sigma_max=100.0 + k))
+        new = schedules.EDM(sigma_max=100.0 + k)
+        assert own.on(new) is own.on(new)
         assert own.on(schedules.EDM()) is used
         assert len(own._views) <= VIEWS
     assert own.on(used.schedule).schedule == used.schedule

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from nets import CLASSES, SHAPE, TinyNet, tiny
+from rerun import Rerun
 
 import reg_engine
 from reg_engine import Guidance, InputError, Interval, oracles, schedules
+from reg_engine.graphs import Graphs
 from reg_engine.references import BadModel, Classifier, Unconditional
 
 CHOICES = {"steps": 6, "dtype": torch.float64, "progress": False}
@@ -121,6 +123,12 @@ def test_what_a_reference_has_for_each_sample_goes_with_the_batch(
     model, reference, cond = PER_SAMPLE[kind]
     choices = {**CHOICES, "guidance": Guidance(3.0, reference, rectify), "steps": 3}
     whole = reg_engine.sample(model, cond, **choices).samples
+    engine = reg_engine.Engine(model, **choices, batch_size=2)
+    engine._graphs = Graphs(Rerun(), always=True)
+    if not kind.startswith("Classifier"):  # which asks the host for its row
+        recorded = engine.sample(cond)  # two batches of one recording, and a smaller one
+        assert recorded.stats.capture == "captured"
+        assert torch.allclose(whole, recorded.samples, rtol=1e-6, atol=1e-6)
     for batch_size in (1, 2, 4):
         parts = reg_engine.sample(model, cond, batch_size=batch_size, **choices).samples
         assert torch.allclose(whole, parts, rtol=1e-6, atol=1e-6)
@@ -162,6 +170,13 @@ def test_rows_that_do_not_fit_are_refused_before_sampling(reference: object, arg
                 model, ROWS, guidance=Guidance(2.0, reference), batch_size=batch_size, **CHOICES
             )
         assert caught.value.argument == argument
+
+
+def test_no_reference_is_asked_for_what_scale_one_does_not_need() -> None:
+    for reference in (Unconditional(), BadModel(tiny(), cond=99), Classifier(slope)):
+        guidance = Guidance(1.0, reference)
+        out = reg_engine.sample(rows_model(None), ROWS, guidance=guidance, **CHOICES)
+        assert out.stats.modes == {"cond": 11}
 
 
 def test_a_classifier_beside_an_unconditional_network() -> None:
