@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from .data import KEYS
 from .errors import InputError
 from .files import replacing
-from .readers import Header, read_npz
+from .readers import Header, open_regular, read_npz
 
 __all__ = ["CIFAR10", "CLASSES", "find_cifar10", "load_cifar10"]
 
@@ -50,6 +51,7 @@ PICTURE = re.compile(r"(?:^|.*/)(train|test)/([^/]+)/([^/]+\.(?:jpg|jpeg|png))$"
 BATCH = re.compile(r"(?:^|.*/)(data_batch_\d+|test_batch)\.bin$")
 PICKLE = re.compile(r"(?:^|.*/)(data_batch_\d+|test_batch|batches\.meta)$")
 MEMBER = re.compile(f"{BATCH.pattern}|{PICKLE.pattern}")
+UNPACKED = 100  # bytes of an archive for one of its file, at most
 LARGEST = {"picture": 1 << 20, "batch": 10_000 * 3073}  # bytes of one member
 REMEDY = (
     "Give a .tar.gz or a folder with train/CLASS/*.jpg and test/CLASS/*.jpg (or .png), the "
@@ -136,14 +138,32 @@ def load_cifar10(
 Member = tuple[str, Callable[[int], bytes]]
 
 
+class _Bounded:
+    """What tarfile reads from; an error once it gives far more than a file of `size` bytes may."""
+
+    def __init__(self, file: Any, size: int) -> None:
+        self.file, self.left = file, UNPACKED * size + (1 << 20)
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise tarfile.ReadError("it unpacks to far more than pictures do")
+        return data
+
+
 def _tar(path: Path) -> Iterator[Member]:
     """Plain files of a tar, read in memory: nothing is extracted, links are not followed."""
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if member.isreg():
-                file = archive.extractfile(member)
-                assert file is not None  # a regular file
-                yield member.name, file.read
+    with open_regular(path) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, path.stat().st_size)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                if member.isreg():
+                    content = archive.extractfile(member)
+                    assert content is not None  # a regular file
+                    yield member.name, content.read
 
 
 def _folder(path: Path) -> Iterator[Member]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,24 @@ def test_wrong_arrays_are_refused(key: str, value: Any, problem: str, tmp_path: 
     np.savez(path, **{k: v for k, v in changed.items() if v is not None})
     with pytest.raises(InputError, match=problem):
         load_cifar10(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE])
+def test_an_archive_that_unpacks_to_far_more_is_refused(kind: bytes, tmp_path: Path) -> None:
+    """300 MB of zeros in 300 kB, as a file and as a header, which tarfile reads whole."""
+    path, zeros = tmp_path / "a.tar.gz", bytes(1 << 20)
+    entry = tarfile.TarInfo("train/airplane/a.png")
+    entry.type, entry.size = kind, 300 << 20
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(entry.tobuf())
+        for _ in range(300):
+            file.write(zeros)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="far more than pictures do|larger than any"):
+        load_cifar10(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300e6
 
 
 def test_missing_and_broken_archives(tmp_path: Path) -> None:
