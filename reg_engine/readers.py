@@ -150,8 +150,6 @@ def _header(archive: zipfile.ZipFile, name: str) -> Header:
         }[version]
         shape, _, dtype = read(member)
         size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or min(shape, default=0) < 0:
-            raise ValueError(f"{name} holds {dtype} {shape}")
         if size != archive.getinfo(name).file_size - member.tell():
             raise ValueError(f"{name} claims {size} bytes of values")
     return Header(shape, dtype)
