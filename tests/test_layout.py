@@ -37,10 +37,12 @@ def test_nothing_unpickles_or_starts_a_shell(path: Path) -> None:
     assert house.unsafe(path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if "reg_engine" in f.parts], ids=relative)
-def test_one_module_writes_files(path: Path) -> None:
-    if relative(path) != "reg_engine/files.py":
-        assert house.writes(path.read_text(encoding="utf-8")) == []
+def test_one_module_writes_files() -> None:
+    """reg_engine/files.py; tests/house.py knows what a write looks like."""
+    modules = [f for f in FILES if relative(f).startswith("reg_engine/")]
+    found = {relative(f): house.writes(f.read_text(encoding="utf-8")) for f in modules}
+    assert found.pop("reg_engine/files.py") and len(found) > 100
+    assert {name: problems for name, problems in found.items() if problems} == {}
 
 
 def test_the_public_names_are_documented() -> None:
