@@ -207,6 +207,12 @@ def test_doctor_tries_every_estimator() -> None:
     }
     assert report["estimators"]["cpu"]["auto"].startswith("works (vjp")
     assert report["packages"]["torch"]
+    assert "than float32 on this processor" in report["precision"]
+    assert {"cpu", "cuda", "rocm", "xpu", "mps"} <= {
+        name.split(":")[0] for name in report["devices"]
+    }
+    assert set(report["known"]) == {"cuda", "rocm", "xpu", "mps"}
+    assert all("unmeasured" in report["known"][name] for name in ("rocm", "xpu", "mps"))
 
 
 def test_train_says_an_unwritable_folder_before_it_starts(tmp_path: Path) -> None:

@@ -19,6 +19,14 @@ from .options import emit, json_option
 
 __all__ = ["doctor"]
 
+# What is known of each kind of device beside the CPU. Unmeasured: it may work, nobody has looked.
+KNOWN = {
+    "cuda": "NVIDIA: kernels and graphs; docs/performance.md says what was measured",
+    "rocm": "unmeasured; torch calls it cuda, so what is said of cuda is tried there",
+    "xpu": "unmeasured; plain torch without graphs",
+    "mps": "unmeasured; plain torch without graphs; it has no float64, sums are in float32",
+}
+
 _PACKAGES = {
     "torch": "needed",
     "numpy": "needed",
@@ -41,12 +49,17 @@ _PACKAGES = {
 @json_option
 def doctor(as_json: bool) -> None:
     """Report versions, devices, backends, and which estimators work here (each is run once)."""
+    # Here, so that the other commands start without the trainer.
+    from ..training.precision import speed
+
     report: dict[str, Any] = {
         "reg_engine": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": _devices(),
+        "precision": str(speed()),
+        "known": KNOWN,
         "backends": {device: ops.available(device) for device in _kinds()},
         "attention": {device: attention.available(device) for device in _kinds()},
         "profiler": profiling.tool() or "no tool attached",
@@ -59,7 +72,12 @@ def doctor(as_json: bool) -> None:
 
 
 def _kinds() -> list[str]:
-    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    here = {
+        "cuda": torch.cuda.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    return ["cpu", *(name for name, there in here.items() if there)]
 
 
 def _version(name: str) -> str | None:
@@ -76,10 +94,16 @@ def _devices() -> dict[str, str]:
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)
             devices[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
-    elif torch.version.cuda is None:
+    elif torch.version.cuda is None and torch.version.hip is None:
         devices["cuda"] = "no: this torch is built without CUDA"
     else:
-        devices["cuda"] = "no: torch sees no NVIDIA driver or device"
+        devices["cuda"] = "no: torch sees no driver or device"
+    if torch.cuda.is_available() and torch.version.hip is not None:
+        devices["rocm"] = f"yes, as cuda: ROCm {torch.version.hip}"
+    else:
+        devices["rocm"] = "no: this torch is not built for it, or sees no device"
+    for name in ("xpu", "mps"):
+        devices[name] = "yes" if name in _kinds() else "no"
     return devices
 
 
@@ -103,6 +127,8 @@ def _text(report: dict[str, Any]) -> str:
     for name, version in report["packages"].items():
         lines.append(f"  {name:18}{version or '-':16}{'' if version else _PACKAGES[name]}".rstrip())
     lines += ["", "devices"] + [f"  {name:18}{what}" for name, what in report["devices"].items()]
+    lines += [f"  {'precision':18}{report['precision']}", "", "known of devices"]
+    lines += [f"  {name:18}{what}" for name, what in report["known"].items()]
     for device, found in report["backends"].items():
         lines += ["", f"backends on {device}"]
         lines += [f"  {name:18}{what}" for name, what in found.items()]

@@ -47,7 +47,12 @@ __all__ = ["train"]
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Of weights, order and noise.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    help="float32, or bfloat16 where it is faster: else it is float32, and said.",
+)
 @click.option(
     "--start", default=None, help="Weights (.safetensors) to go on from; default: new ones."
 )
@@ -117,6 +122,7 @@ def train(
         minutes=minutes,
         device=device,
         show=progress,
+        announce=True,
         export_now=export_now,
         start=start,
         **numbers,

@@ -7,10 +7,12 @@ import io
 import math
 import time
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import torch
 from rich.console import Console
 
 from ..files import write_whole
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "LossLog", "Reporter"]
 
 COLUMNS = ("step", "epoch", "loss", "lr", "images_per_second", "seconds")
+ROW_SECONDS = 30.0  # between two rows, at most, where a step is shorter
+WARM = 2  # steps whose faster one gives the pace: the first may be slow
+_YEARS = 1e9  # seconds that a date can still show
 _LARGEST = 1 << 24  # bytes of a log: 300,000 rows
 
 
 class LossLog:
-    """loss.csv: one row for every `every` steps, the loss averaged over them.
+    """loss.csv: one row for every `every` steps, or fewer where steps are slow (`pace`), the loss
+    averaged over them.
 
     Rows are held back until `flush`, which the trainer calls with each checkpoint, so that the file
     never runs ahead of the checkpoint and a resumed run writes no row twice.
@@ -35,12 +41,12 @@ class LossLog:
     Args:
         path: of the file; whole rows that are there are kept, up to `step`.
         step: steps that are done.
-        every: steps that a row averages.
+        every: most steps that a row averages.
         losses: of the steps done since the last row.
     """
 
     def __init__(self, path: Path, step: int, every: int, losses: Sequence[float] = ()) -> None:
-        self.path, self.every = path, every
+        self.path, self.most, self.every = path, every, every
         self._rows: list[tuple[float, ...]] = _rows_up_to(path, step)
         self.losses = list(losses)
         self._before = len(self.losses)  # those that the clock below has not seen
@@ -65,6 +71,10 @@ class LossLog:
         self._rows.append(row)
         self.losses, self._before, self._since = [], 0, now
         return row
+
+    def pace(self, seconds: float) -> None:
+        """Rows for fewer steps, of a length of `seconds`, so that one comes every ROW_SECONDS."""
+        self.every = max(1, min(self.most, int(ROW_SECONDS / max(seconds, 1e-9))))
 
     def flush(self) -> None:
         """Write the file anew, whole or not at all."""
@@ -99,17 +109,26 @@ def _rows_up_to(path: Path, step: int) -> list[tuple[float, ...]]:
 
 
 class Reporter:
-    """A progress bar on a terminal; elsewhere a line for every tenth row of the log."""
+    """A line at the start, if the trainer announces itself; then, if it shows its progress, a bar
+    on a terminal, and elsewhere a line for every tenth row of the log."""
 
     def __init__(self, trainer: Trainer, shown: bool) -> None:
         self.trainer, self.shown = trainer, shown
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(trainer.config.steps, shown, label=f"training {trainer.task.name}")
         self._rows = 0
+        self._live = shown and self._console.is_terminal
+        self._steps: list[float] = []  # seconds of the first ones of this run
 
-    def update(self, row: tuple[float, ...] | None) -> None:
-        """Count one step, and show the row that it completed."""
+    def update(self, row: tuple[float, ...] | None, seconds: float) -> None:
+        """Count one step that took `seconds`, and show the row that it completed."""
         self._bar.advance(1)
+        if len(self._steps) < WARM:
+            self._steps.append(seconds)
+            if len(self._steps) == WARM:
+                self.trainer.log.pace(min(self._steps))
+            if len(self._steps) == 1 and self.trainer.announce and not self._live:
+                self._console.print(self._ends(seconds), markup=False)
         if row is None or not self.shown or self._console.is_terminal:
             return
         self._rows += 1
@@ -127,7 +146,29 @@ class Reporter:
         if self.shown:
             self._console.print(text, markup=False)
 
+    def _starts(self) -> str:
+        """What runs; without a bar, which says it better, `_ends` ends the line."""
+        trainer, config = self.trainer, self.trainer.config
+        parameters = sum(p.numel() for p in trainer.net.parameters())
+        threads = f", {torch.get_num_threads()} threads" if trainer.device.type == "cpu" else ""
+        why = f" ({trainer.why})" if trainer.why else ""
+        return (
+            f"training {trainer.task.name}: {trainer.task.size} examples, {parameters} parameters, "
+            f"{config.dtype}{why} on {trainer.device}{threads}, steps {trainer.step + 1} to "
+            f"{config.steps} of {config.batch_size}"
+        )
+
+    def _ends(self, seconds: float) -> str:
+        left = (self.trainer.config.steps - self.trainer.step) * seconds
+        when = datetime.now() + timedelta(seconds=min(left, _YEARS))
+        return (
+            f"first step {seconds:.2g} s: about {left / 60:.3g} minutes, until "
+            f"{when:%Y-%m-%d %H:%M}"
+        )
+
     def __enter__(self) -> Reporter:
+        if self.trainer.announce and self.trainer.step < self.trainer.config.steps:
+            self._console.print(self._starts(), end="\n" if self._live else "; ", markup=False)
         self._bar.__enter__()
         self._bar.advance(self.trainer.step)
         return self

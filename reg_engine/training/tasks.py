@@ -91,6 +91,7 @@ def train_task(
     minutes: float | None = None,
     device: str = "cpu",
     show: bool = True,
+    announce: bool | None = None,
     export_now: bool = False,
     start: Path | str | None = None,
     **numbers: Any,
@@ -105,7 +106,8 @@ def train_task(
         minutes: instead of epochs: as many steps as fit, by the speed measured on this machine. A
             run that goes on keeps the number of steps it began with.
         device: "cpu" or "cuda".
-        show: progress on standard error.
+        show: progress on standard error; announce: what runs and how long, in one line (None = as
+            show).
         start: a file of the same task's weights to go on from with a new schedule.
         export_now: do not train; export the averaged weights of the checkpoint as they are.
         numbers: fields of TrainConfig: batch_size, lr, seed, dtype, ...
@@ -128,18 +130,26 @@ def train_task(
         config = replace(config, steps=steps)
     if isinstance(task, DiffusionTask):
         task.settings = replace(task.settings, log_sigma_mean=config.noise_mean)
-    trainer = Trainer(task, config, folder, device=device, show=show, start=weights)
+    trainer = Trainer(
+        task, config, folder, device=device, show=show, announce=announce, start=weights
+    )
     finished = trainer.step >= config.steps if export_now else trainer.run()
     path = export(trainer, task, folder / recipe.file) if finished or export_now else None
+    return _result(name, trainer, finished, path, _scores(trainer, task, data) if path else {})
+
+
+def _result(
+    name: str, trainer: Trainer, finished: bool, path: Path | None, scores: dict[str, float]
+) -> Result:
     return Result(
         task=name,
         finished=finished,
         step=trainer.step,
-        steps=config.steps,
+        steps=trainer.config.steps,
         seconds=round(trainer.seconds, 1),
         parameters=sum(p.numel() for p in trainer.net.parameters()),
         weights=None if path is None else str(path),
-        scores={} if path is None else _scores(trainer, task, data),
+        scores=scores,
     )
 
 

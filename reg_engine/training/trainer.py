@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,7 @@ from ..files import check_writable
 from ..readers import refusing
 from .config import TrainConfig
 from .log import LossLog, Reporter
+from .precision import faster
 from .state import REMEDY, Average, check_values, load_state, save_state
 
 __all__ = ["Task", "Trainer", "batch_indices"]
@@ -94,6 +96,8 @@ class Trainer:
         log_every: steps that one row of loss.csv averages.
         start: weights to begin with instead of new ones (`config.start` should name them).
         show: progress on standard error: a bar on a terminal, else a line with each row of the log.
+        announce: say at the start what runs and how long it will take, in one line on standard
+            error; None = as `show`.
 
     Raises:
         InputError: the folder cannot be written, or holds a run with another task, config or other
@@ -110,12 +114,17 @@ class Trainer:
         save_seconds: float = 60.0,
         log_every: int = 50,
         show: bool = True,
+        announce: bool | None = None,
         start: dict[str, Tensor] | None = None,
     ) -> None:
-        self.task, self.config, self.folder = task, config, Path(folder)
-        self.device = torch.device(device)
+        self.task, self.folder, self.device = task, Path(folder), torch.device(device)
         self.save_seconds, self.show = save_seconds, show
+        self.announce = show if announce is None else announce
         self.checkpoint = check_writable(self.folder / "checkpoint.pt", "folder")
+        self.config, self.why = config, ""  # why it is not trained in the dtype that was asked for
+        if not self.checkpoint.exists():
+            dtype, self.why = faster(config.dtype, self.device)
+            self.config = replace(config, dtype=dtype)
         torch.manual_seed(config.seed)
         # Channels last is what the CPU's and the GPU's bfloat16 convolutions want.
         net: Any = task.build().to(self.device)  # Any: nn.Module.to is not typed for memory formats
@@ -145,14 +154,15 @@ class Trainer:
         """
         last = self.config.steps if until is None else min(until, self.config.steps)
         with self._signals(), Reporter(self, self.show) as reporter:
-            saved = began = time.monotonic()
+            saved = began = last_seen = time.monotonic()
             before = self.seconds
             while self.step < last and self._stop is None:
                 loss = self._train_step()
                 now = time.monotonic()
                 self.seconds = before + now - began
                 row = self.log.add(self, loss)
-                reporter.update(row)
+                reporter.update(row, now - last_seen)
+                last_seen = now
                 if now - saved >= self.save_seconds:
                     self.save()
                     saved = now
@@ -213,6 +223,10 @@ class Trainer:
 
     def _resume(self) -> None:
         state = load_state(self.checkpoint)
+        asked = (self.config.dtype, self.device.type)
+        if asked == ("bfloat16", "cpu") and state["config"].get("dtype") == "float32":
+            # What the run began with, where bfloat16 was slow: now it may be measured otherwise.
+            self.config, self.why = replace(self.config, dtype="float32"), "the run began with it"
         ours = {"task": self.task.name, **self.config.as_dict()}
         theirs: dict[str, Any] = {"task": state["task"], **state["config"]}
         different = [key for key in ours if ours[key] != theirs.get(key)]
