@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import json
 import os
 import random
@@ -37,7 +37,7 @@ SUBJECTS = (
     "coefficients", "shards", "cli/sample",
 )  # fmt: skip
 # After a module's own tests: those that run the whole engine, for what is part of its loop.
-CORE = ("run", "point", "references", "engine", "guidance*")
+CORE = ("run", "point", "references", "guidance_methods", "engine", "guidance*")
 APART = {"schedules": (), "solvers": (), "shards": ("cli_sample", "cli"), "cli": ("shards",)}
 # Half a minute in processes of its own; tests/test_cli_sample.py asks the same in this one.
 LEFT_OUT = ("--deselect", "tests/test_cli.py::test_killed_sample_goes_on_where_it_was")
@@ -63,11 +63,16 @@ def tests_for(path: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(p.relative_to(ROOT)) for p in files))
 
 
-def tried(tree: Path, tests: Iterable[str], seconds: float) -> str:
-    """ "survived", "killed" or "timeout": what the tests say of the tree as it stands."""
+def tried(tree: Path, tests: Iterable[str], seconds: float, cache: bool = False) -> str:
+    """ "survived", "killed" or "timeout": what the tests say of the tree as it stands.
+
+    `cache` keeps the compiled files, which is for the unchanged tree alone: a .pyc could hide an
+    edit that keeps a file's size within one second.
+    """
     child = os.fork()
     if not child:
         os.setsid()
+        sys.dont_write_bytecode = not cache
         _run(tree, list(tests))
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -131,11 +136,12 @@ def judged(sample: list[Mutant], tree: Path) -> Iterable[tuple[Mutant, str]]:
         tests, file = tests_for(mutant.path), tree / mutant.path
         if tests not in limits:
             begun = time.monotonic()
-            if tried(tree, tests, 600.0) != "survived":
+            if tried(tree, tests, 600.0, cache=True) != "survived":
                 sys.exit(f"the unchanged tree fails {' '.join(tests)}")
             share_imports(tree)
             limits[tests] = 3 * (time.monotonic() - begun) + SLACK
         original = file.read_text(encoding="utf-8")
+        Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
         file.write_text(mutant.source, encoding="utf-8")
         try:
             yield mutant, tried(tree, tests, limits[tests])
@@ -158,8 +164,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep verdicts there, and go on from them")
     choices = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the copy is removed
-    # A stale .pyc could hide an edit that keeps a file's size within one tick of its clock.
-    sys.dont_write_bytecode = True
+    # Processes that the tests start write no bytecode, and this one computes on one thread.
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     known = equivalents()
     every = [m for p in subjects(choices.only) for m in mutants(p, (ROOT / p).read_text("utf-8"))]
