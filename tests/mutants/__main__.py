@@ -58,7 +58,7 @@ def tests_for(path: str) -> tuple[str, ...]:
     """The test files that judge a module, its own first."""
     parts = Path(path).with_suffix("").parts[1:]
     own = ["_".join(parts), *("_".join(parts[: i + 1]) + "*" for i in reversed(range(len(parts))))]
-    names = [*own, *APART.get(parts[0], CORE)]
+    names = [*own, "defaults", *APART.get(parts[0], CORE)]
     files = (p for name in names for p in sorted((ROOT / "tests").glob(f"test_{name}.py")))
     return tuple(dict.fromkeys(str(p.relative_to(ROOT)) for p in files))
 

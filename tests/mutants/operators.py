@@ -150,7 +150,7 @@ def _calls(node: ast.Call) -> Iterator[tuple[ast.AST, str]]:
         if text != ast.unparse(node):
             yield node, text
     for keyword in node.keywords:
-        if keyword.arg is not None:
+        if keyword.arg not in (None, "strict"):  # zip's strict asserts, and assertions stay
             rest = [k for k in node.keywords if k is not keyword]
             yield node, ast.unparse(ast.Call(node.func, node.args, rest))
 

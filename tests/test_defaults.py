@@ -1,0 +1,116 @@
+"""Published defaults: what a call that leaves a choice out means. To change one breaks users."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from reg_engine import Denoiser, Engine, Guidance, Plan, schedules
+from reg_engine.adjustments import Clip, Rescale, ZeroInit
+from reg_engine.directions import APG, Delta
+from reg_engine.plan import MODES
+from reg_engine.rectifiers import FD, JVP, RECTIFIERS, VJP, Diagonal, DiagonalBatched, FDBatched
+from reg_engine.references import BadModel, Classifier, Unconditional
+from reg_engine.solvers import SOLVERS
+from reg_engine.stats import Stats
+from reg_engine.weights import Constant, Cosine, Linear
+
+VP = {
+    "train_steps": 1000, "prior": "unit", "times": None, "spacing": "trailing", "steps_offset": 0,
+    "final": "zero", "rounded": True, "extra_step": False, "ends": "linspace", "terminal": None,
+}  # fmt: skip
+DEFAULTS: dict[Any, dict[str, Any]] = {
+    Engine: {
+        "rectify": "auto", "solver": "heun", "capture": "auto", "compile": False, "progress": True,
+        **dict.fromkeys((
+            "scale", "guidance", "plan", "solver_options", "schedule", "batch_size", "device",
+            "dtype", "memory_budget", "backend", "postprocess",
+        )),
+    },
+    Denoiser: {"null_cond": None, "sigma_data": 0.5, "num_classes": None, "input_scaling": None},
+    Plan.calibrate: {"tolerance": 0.02},
+    schedules.EDM: {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "spacing": "karras"},
+    schedules.Flow: {
+        "shift": 1.0, "grid_end": 0.0, "grid_start": 1.0, "extra_step": False, "terminal": None,
+        "spacing": "linear", "highest": 1.0, "prior": "sigma",
+    },
+    schedules.VPLinear: {"beta_start": 1e-4, "beta_end": 0.02, **VP},
+    schedules.ScaledLinear: {"beta_start": 0.00085, "beta_end": 0.012, **VP},
+    schedules.Cosine: VP,
+    schedules.VPSDE: {"beta_min": 0.1, "beta_max": 20.0, "grid_end": 1e-3, "prior": "unit"},
+    schedules.VESDE: {"sigma_min": 0.01, "sigma_max": 50.0, "prior": "sigma"},
+    schedules.karras: {"rho": 7.0},
+    APG: {"momentum": -0.5, "radius": math.inf, "parallel": 0.0},
+    Clip: {"limit": 1.0, "keep_epsilon": False},
+    Rescale: {"share": 0.7},
+    ZeroInit: {"evaluations": 1},
+    Linear: {"end": 1.0, "convention": "diffusers"},
+    Cosine: {"power": 1.0, "convention": "diffusers"},
+    FD: {"rho": None},
+    FDBatched: {"rho": None},
+    DiagonalBatched: {"rho": None, "probes": 1},
+    Diagonal: {"memory_budget": None, "probes": 1},
+    VJP: {"memory_budget": None},
+    JVP: {"lagged": True},
+    Unconditional: {"null_cond": None},
+    BadModel: {"cond": None},
+    Classifier: {"labels": None, "on_clean_scale": False},
+}  # fmt: skip
+OPTIONS = {
+    "ddpm": {"variance": "small"},
+    "ddim": {"eta": 0.0},
+    "pndm": {"skip_prk": False},
+    "heun": {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0},
+    "dpmpp_2m": {"lower_order_final": True, "euler_at_final": False},
+}
+
+
+@pytest.mark.parametrize("kind", DEFAULTS, ids=lambda kind: kind.__name__)
+def test_defaults_are_the_published_ones(kind: Any) -> None:
+    given = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
+    for name, value in DEFAULTS[kind].items():
+        assert given[name] == value and type(given[name]) is type(value), name
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_solver_options_start_from_their_defaults(name: str) -> None:
+    assert SOLVERS[name].checked({}) == OPTIONS[name]
+
+
+def test_a_guidance_is_cfg_of_scale_two_until_told() -> None:
+    assert Guidance() == Guidance(Constant(2.0), Unconditional(), "auto", Delta(), ())
+
+
+def test_names_and_orders() -> None:
+    assert MODES == ("cond", "cfg", "reg")
+    assert all(SOLVERS[name].name == name for name in SOLVERS)
+    orders = {name: SOLVERS[name].order for name in OPTIONS} | {
+        name: SOLVERS[name].order for name in ("euler", "flow_euler", "flow_heun")
+    }
+    assert orders == {
+        "ddpm": 1, "ddim": 1, "pndm": 2, "heun": 2, "dpmpp_2m": 2, "euler": 1, "flow_euler": 1,
+        "flow_heun": 2,
+    }  # fmt: skip
+    stochastic = {name for name, solver in SOLVERS.items() if solver.stochastic}
+    assert stochastic == {"ddpm", "euler_ancestral", "dpmpp_2m_sde"}
+    assert {name for name, solver in SOLVERS.items() if solver.flow_only} == {
+        "flow_euler", "flow_heun",
+    }  # fmt: skip
+    assert all(kind().name == name for name, kind in RECTIFIERS.items())
+
+
+def test_figures_start_at_nothing_and_show_what_is_public() -> None:
+    stats = Stats()
+    assert stats.as_dict() == {
+        "seconds": 0.0, "samples": 0, "nfe": 0.0, "backward": 0.0, "peak_memory": None,
+        "modes": {}, "estimator": "none", "reason": "", "solver": "", "backend": "",
+        "capture": stats.capture, "postprocess_nfe": 0.0, "postprocess_seconds": 0.0,
+    }  # fmt: skip
+    assert "_" not in repr(stats).replace("peak_memory", "").replace("postprocess_", "")
+    stats.begin(torch.device("cpu"))
+    stats.finish_batch(4, 0.5, torch.device("cpu"))
+    assert (stats.nfe, stats.backward, stats.seconds, stats.samples) == (0.0, 0.0, 0.5, 4)
