@@ -5,6 +5,7 @@ Works with pytest-benchmark (its JSON, its comparison of runs) and without it (C
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last: an installed reg_engine stays the one that is measured
 
 from bench import cases, contenders, gate, kernels, records, report  # noqa: E402
-from bench.session import Measured, Session, Unmeasured  # noqa: E402
+from bench.budget import Budget, rank  # noqa: E402
+from bench.session import LeftOut, Measured, Session, Unmeasured  # noqa: E402
+from reg_engine.training.precision import speed  # noqa: E402
 
 
 class Clock:
@@ -32,6 +35,7 @@ class Clock:
 
 CLOCK = Clock()
 SESSION = pytest.StashKey[Session]()
+BUDGET = pytest.StashKey[Budget]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--bench-device", default="auto", choices=("auto", "cpu", "cuda"))
     group.addoption("--bench-steps", type=int, help="solver steps end to end (8; 4 on a CPU)")
     group.addoption("--bench-rounds", type=int, help="timed rounds (kernels 30, samples 5)")
+    group.addoption(
+        "--bench-minutes", type=float, help="for everything; 0 = all of it (10; 0 on CUDA)"
+    )
     group.addoption(
         "--bench-out", type=Path, default=records.RESULTS, help="folder of the CSV files"
     )
@@ -59,6 +66,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = Session(
         device, size, options.bench_out, options.bench_steps, options.bench_rounds
     )
+    minutes = options.bench_minutes
+    if minutes is None:
+        minutes = 10.0 if asked == "cpu" else 0.0
+    if not 0 <= minutes < math.inf:
+        raise pytest.UsageError(f"--bench-minutes {minutes}: give minutes >= 0")
+    config.stash[BUDGET] = Budget(minutes if measuring else 0.0)
     if config.pluginmanager.hasplugin("benchmark"):
         options.benchmark_disable = not measuring
         options.benchmark_quiet = True  # pytest_terminal_summary has the ratios too
@@ -67,9 +80,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse to measure on red tests."""
     if session.config.option.benchmark and not session.config.option.collectonly:
-        said = gate.verdict(ROOT)
-        if said:
-            pytest.exit(f"nothing is measured on red tests:\n{said}", returncode=1)
+        budget = session.config.stash[BUDGET]
+        _say(session.config, f"benchmarks: {budget.before()}")
+        try:
+            said = gate.verdict(ROOT, limit=budget.gate())
+        except gate.Unfinished as stopped:
+            _say(session.config, f"benchmarks: {stopped}")
+        else:
+            if said:
+                pytest.exit(f"nothing is measured on red tests:\n{said}", returncode=1)
+
+
+def _say(config: pytest.Config, text: str) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(text)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -91,7 +116,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("model_case", "contender"), pairs, ids=ids)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.stash[BUDGET].limited:
+        measured = speed()
+        slow = measured.bfloat16 > measured.float32
+        items.sort(key=lambda item: rank(_params(item), slow))
     for item in items:
         if item.config.pluginmanager.hasplugin("benchmark") and "bench" in item.path.parts:
             item.add_marker(pytest.mark.benchmark(timer=CLOCK))
@@ -137,22 +166,55 @@ def kernel_bench(
         if why:
             pytest.skip(f"{provider}: {why}")
         others = _selected(request, "kernel_case", case, "provider")
-        try:
-            publish(session.kernel(kernel, case, provider, others))
-        except Unmeasured as error:
-            pytest.skip(str(error))
+        _timed(request, lambda: publish(session.kernel(kernel, case, provider, others)))
 
     return run
 
 
+def _params(item: Any) -> dict[str, Any]:
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def _group(item: Any, limited: bool) -> tuple[Any, ...]:
+    """What is measured together: a file's case; where time is short, what is compiled or planned
+    for itself, since getting it ready can take longer than all the rest."""
+    params = _params(item)
+    case = params.get("kernel_case") or params.get("model_case")
+    return (item.path, case, limited and rank(params, False)[0])
+
+
 def _selected(request: pytest.FixtureRequest, name: str, case: Any, wanted: str) -> list[Any]:
-    """The `wanted` of every benchmark of this command in the same file with the same case."""
-    chosen = []
-    for item in request.session.items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        if item.path == request.path and params.get(name) == case:
-            chosen.append(params[wanted])
-    return chosen
+    """The `wanted` of every benchmark of this command in the same group."""
+    limited = request.config.stash[BUDGET].limited
+    group = _group(request.node, limited)
+    return [
+        _params(item)[wanted]
+        for item in request.session.items
+        if _params(item).get(name) == case and _group(item, limited) == group
+    ]
+
+
+def _timed(request: pytest.FixtureRequest, measure: Callable[[], None]) -> None:
+    """Measure if there is time, and not for longer than a share of it."""
+    budget, session = request.config.stash[BUDGET], request.config.stash[SESSION]
+    items, limited = request.session.items, budget.limited
+    to_come = {_group(item, limited) for item in items[items.index(request.node) :]}
+    until = budget.until(_group(request.node, limited), len(to_come))
+    try:
+        if until is None:
+            raise LeftOut("no time was left")
+        session.until = until
+        measure()
+    except Unmeasured as error:
+        if isinstance(error, LeftOut):
+            budget.leave(request.node.name.partition("[")[0] + _what(request.node))
+        pytest.skip(str(error))
+
+
+def _what(item: Any) -> str:
+    """ "[case, kind]" for the list of what was left out."""
+    _, case, late = _group(item, True)
+    return f"[{case.name}{', compiled or planned' if late else ''}]"
 
 
 @pytest.fixture
@@ -167,10 +229,7 @@ def sampling_bench(
         if why:
             pytest.skip(f"{contender.name}: {why}")
         others = _selected(request, "model_case", case, "contender")
-        try:
-            publish(session.sampling(case, contender, others))
-        except Unmeasured as error:
-            pytest.skip(str(error))
+        _timed(request, lambda: publish(session.sampling(case, contender, others)))
 
     return run
 
@@ -192,10 +251,13 @@ def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    rows = config.stash[SESSION].rows
-    if not rows:
-        return
-    terminalreporter.section("figures of this run")
-    for line in report.lines(rows):
-        terminalreporter.write_line(line)
-    terminalreporter.write_line(f"appended to {config.option.bench_out}")
+    rows, left_out = config.stash[SESSION].rows, config.stash[BUDGET].after()
+    if rows:
+        terminalreporter.section("figures of this run")
+        for line in report.lines(rows):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"appended to {config.option.bench_out}")
+    if left_out:
+        terminalreporter.section("left out for want of time (--bench-minutes 0 measures all)")
+        for line in left_out:
+            terminalreporter.write_line(line)

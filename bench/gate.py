@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["TESTS", "selected", "verdict"]
+__all__ = ["TESTS", "Unfinished", "selected", "verdict"]
 
 # What is timed here rests on these; each may be a file, a folder, or a pattern.
 TESTS = (
@@ -22,6 +23,10 @@ TESTS = (
 LIMIT = 900  # seconds
 
 
+class Unfinished(Exception):
+    """The tests were stopped by the clock; none was red until then."""
+
+
 def selected(root: Path) -> list[str]:
     """The files and folders of TESTS that are there."""
     return [
@@ -31,8 +36,12 @@ def selected(root: Path) -> list[str]:
     ]
 
 
-def verdict(root: Path, tests: list[str] | None = None) -> str:
-    """ "" if the tests under `root` pass, else the end of what pytest said."""
+def verdict(root: Path, tests: list[str] | None = None, limit: float = math.inf) -> str:
+    """ "" if the tests under `root` pass, else the end of what pytest said.
+
+    Raises:
+        Unfinished: they take longer than `limit` seconds, where that is less than LIMIT.
+    """
     chosen = selected(root) if tests is None else tests
     if not chosen:
         return f"none of {', '.join(TESTS)} is there"
@@ -41,9 +50,16 @@ def verdict(root: Path, tests: list[str] | None = None) -> str:
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     try:
         done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, timeout=LIMIT
+            command,
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=min(limit, LIMIT),
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        if limit < LIMIT:
+            raise Unfinished(f"the tests were stopped after {limit:.0f} s, none was red") from error
         return f"the tests took more than {LIMIT} s"
     if done.returncode == 0:
         return ""

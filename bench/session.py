@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import math
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +21,17 @@ from bench.timing import copy_bandwidth, in_turn, interleaved, percentiles
 from reg_engine import EstimatorError
 from reg_engine.errors import CaptureError
 
-__all__ = ["Measured", "Session", "Unmeasured"]
+__all__ = ["LeftOut", "Measured", "Session", "Unmeasured"]
 
-OUT_OF_MEMORY = "out of memory"
+OUT_OF_MEMORY, LEFT_OUT = "out of memory", "no time was left"
 
 
 class Unmeasured(Exception):
     """A contender has no figures, for a reason that is worth a row."""
+
+
+class LeftOut(Unmeasured):
+    """No time was left for a contender; it has no row."""
 
 
 class Measured(NamedTuple):
@@ -64,6 +70,7 @@ class Session:
         self.device, self.size, self.out = device, size, out
         self.steps = steps or {"tiny": 1, "shrunk": 4, "real": 8}[size]
         self._rounds = rounds
+        self.until = math.inf  # when what is measured now should end, by time.monotonic()
         self.rows: list[Row] = []
         self._kernels: dict[tuple[str, str], dict[str, list[float]]] = {}
         self._sampled: dict[tuple[str, str], Sampled | str] = {}
@@ -103,8 +110,8 @@ class Session:
                 return None
             self._copy()
             key = (kernel.name, case.name)
-            if key not in self._kernels:
-                self._kernels[key] = self._race(kernel, case, others)
+            if provider not in self._kernels.setdefault(key, {}):
+                self._kernels[key] |= self._race(kernel, case, others)
         except torch.OutOfMemoryError as error:
             self._row([], note=OUT_OF_MEMORY, **columns)
             raise Unmeasured(OUT_OF_MEMORY) from error
@@ -120,7 +127,7 @@ class Session:
         able = [name for name in providers if not kernels.unable(name, self.device)]
         sets = kernels.inputs(kernel, case, self.device)
         calls = {name: kernels.contender(kernel, sets, name, self.compiler) for name in able}
-        return interleaved(calls, self.device, self._rounds or 30)
+        return interleaved(calls, self.device, self._rounds or 30, self.until)
 
     def _copy(self) -> None:
         """The copy bandwidth, once a run: the roof over every kernel."""
@@ -164,6 +171,8 @@ class Session:
             "steps": self.steps,
             "size": "real" if case.family == "mnist" else self.size,
         }
+        if found == LEFT_OUT:
+            raise LeftOut(LEFT_OUT)
         if isinstance(found, str):
             self._row([], note=found, **columns)
             raise Unmeasured(found)
@@ -178,13 +187,16 @@ class Session:
         group = [contender for contender in group if not contender.unable(self.device)]
         for contender in group:
             name = contender.name
+            if time.monotonic() > self.until:
+                found[name] = LEFT_OUT
+                continue
             try:
                 ready[name], firsts[name] = self._first(contender, work)
             except (EstimatorError, CaptureError) as error:
                 found[name] = str(error).splitlines()[0]
             except torch.OutOfMemoryError:
                 found[name] = OUT_OF_MEMORY
-        for name, durations in in_turn(ready, self.device, self._rounds or 5).items():
+        for name, durations in in_turn(ready, self.device, self._rounds or 5, self.until).items():
             found[name] = firsts[name]._replace(durations=durations)
         ready.clear()
         self._tidy(any(contender.mode == "compiled" for contender in group))

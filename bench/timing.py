@@ -23,6 +23,7 @@ Call = Callable[[], object]
 ROTATED_PAST = 3  # times the size of the last cache
 CPU_CACHE = 32 * 2**20  # bytes, where the machine does not say
 MAX_SETS = 256
+FEWEST = 3  # rounds, whatever the time
 LEAST = 1e-3  # seconds that one timed stretch should take
 
 
@@ -40,15 +41,18 @@ def sets_needed(bytes_of_a_set: int, device: torch.device) -> int:
 
 
 def in_turn(
-    contenders: Mapping[str, Call], device: torch.device, rounds: int
+    contenders: Mapping[str, Call], device: torch.device, rounds: int, until: float = math.inf
 ) -> dict[str, list[float]]:
     """Wall seconds of long calls that have run before, one of each contender a round.
 
-    The device is idle before and after each call.
+    The device is idle before and after each call. FEWEST rounds suffice past time.monotonic() =
+    `until`.
     """
     found: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number >= FEWEST and time.monotonic() > until:
+            break
         for name, call in contenders.items():
             found[name].append(_wall(call, device))
     return found
@@ -68,12 +72,16 @@ def _wait(device: torch.device) -> None:
 
 
 def interleaved(
-    contenders: Mapping[str, Sequence[Call]], device: torch.device, rounds: int
+    contenders: Mapping[str, Sequence[Call]],
+    device: torch.device,
+    rounds: int,
+    until: float = math.inf,
 ) -> dict[str, list[float]]:
     """Seconds a call, `rounds` values for each contender, one round of each after the other.
 
     Args:
         contenders: name -> the same work on different inputs, one call each.
+        until: as in_turn.
     """
     prepared = {}
     for name, calls in contenders.items():
@@ -84,7 +92,9 @@ def interleaved(
     gc.collect()
     gc.disable()
     try:
-        for _ in range(rounds):
+        for number in range(rounds):
+            if number >= FEWEST and time.monotonic() > until:
+                break
             for name, stretch in prepared.items():
                 found[name].append(stretch())
     finally:

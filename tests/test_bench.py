@@ -187,7 +187,7 @@ def pytest_bench(tmp_path: Path, verdict: str, *arguments: str) -> tuple[int, st
     """`pytest bench/ --benchmark` with the gate's verdict given, results into tmp_path."""
     (tmp_path / "verdict.py").write_text(
         f"import sys\nsys.path.append({str(ROOT)!r})\nfrom bench import gate\n"
-        f"gate.verdict = lambda root: {verdict!r}\n",
+        f"gate.verdict = lambda root, limit: {verdict!r}\n",
         encoding="utf-8",
     )
     options = ["--benchmark", "--bench-device=cpu", f"--bench-out={tmp_path}"]
