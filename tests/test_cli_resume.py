@@ -59,7 +59,8 @@ def test_evaluate_does_not_mix_two_plans(
     kept = {p.name: p.read_bytes() for p in (tmp_path / "e.parts").iterdir()}
     assert set(kept) == {"settings.json", "fd-2.0-00000.npz"}
     reg_engine.Plan.interval(0.1, 0.2).save(plan)
-    refused = evaluate(tmp_path, data, "--plan", str(plan))
+    # A new scale comes first: that is not begun either.
+    refused = evaluate(tmp_path, data, "--plan", str(plan), "--scales", "1.5,2")
     assert isinstance(refused.exception, reg_engine.InputError)
     assert "other settings" in str(refused.exception)
     assert {p.name: p.read_bytes() for p in (tmp_path / "e.parts").iterdir()} == kept

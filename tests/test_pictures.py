@@ -37,6 +37,7 @@ def test_panels_show_every_pixel_under_a_title(tmp_path: Path, width: int, count
         assert columns.max() < end - left - 12
         assert lines.min() <= 24 and 3 <= top - lines.max() <= 24
         assert np.diff(lines).max() <= 24
+    assert top <= 12 + 3 * 22 + 8  # three lines at most, however narrow the panel
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
 
 
