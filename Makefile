@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 ARGS ?=
+ARCHS ?= 90-real
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -18,7 +19,7 @@ DEV := $(VENV)/.installed-dev
 CACHES := .mypy_cache .pytest_cache .ruff_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ext test test-all mutants fuzz bench report lint types format wheel clean distclean
+.PHONY: help install demo ext test test-all mutants fuzz bench report lint types format wheel gpu-wheel clean distclean
 
 help:
 	@echo "make demo      install what sampling needs, sample 100 digits with CFG and with REG"
@@ -33,6 +34,7 @@ help:
 	@echo "make types     mypy on reg_engine"
 	@echo "make format    let ruff rewrite what lint would refuse"
 	@echo "make wheel     build a wheel into dist/"
+	@echo "make gpu-wheel  the same with the CUDA operations of one architecture (ARCHS=90-real)"
 	@echo "make clean     remove builds and caches; make distclean removes $(VENV) too"
 
 install: $(DEV)
@@ -103,6 +105,11 @@ format: $(DEV)
 # A left-over build folder would put deleted modules into the next wheel: clean first.
 wheel: $(DEV) clean
 	$(PIP) wheel -q --no-deps --no-build-isolation -w dist .
+
+# To carry to a machine with one kind of GPU (90: H100, H200) where there is no time to compile.
+gpu-wheel: $(DEV) clean
+	REG_ENGINE_BUILD=1 REG_ENGINE_CUDA=1 REG_ENGINE_CUDA_ARCHS=$(ARCHS) \
+	    $(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 
 clean:
 	rm -rf build dist *.egg-info $(CACHES) reg_engine/_C_*.so $(RUNTIME) $(DEV)

@@ -13,7 +13,7 @@ from bench import baselines
 from bench.cases import MODEL_CASES, ModelCase
 from bench.models import Loaded
 from reg_engine import RECTIFIERS, Engine, Plan
-from reg_engine.solvers import table
+from reg_engine.solvers import Table, table
 
 __all__ = [
     "BASELINE",
@@ -23,11 +23,13 @@ __all__ = [
     "Outcome",
     "Work",
     "exact",
+    "fixed_plan",
     "schedule",
 ]
 
 SCALE = 3.0
 TOLERANCE = 0.02  # of calibrated plans
+RECTIFIED = 0.2  # share of the noise levels that a fixed plan rectifies
 BASELINE, CAPTURED_CFG = "plain-cfg", "cfg-captured"
 
 
@@ -66,7 +68,8 @@ class Contender:
         name: in results and in `pytest -k`.
         estimator: the engine's rectifier ("none": CFG); for the plain loops what they amount to.
         guide: of a plain loop; None = the engine.
-        mode: of the engine: "eager", "captured", "compiled" (captured too on CUDA), "planned".
+        mode: of the engine: "eager", "captured", "compiled", "planned" (calibrated), "fixed" (a
+            plan that is given); all but "eager" are captured on CUDA.
     """
 
     name: str
@@ -82,10 +85,17 @@ class Contender:
 
     def prepared(self, work: Work, device: torch.device) -> Callable[[], Callable[[], Outcome]]:
         """Calibrates a plan if one is asked for; what it returns makes a sampler of a batch."""
-        plan = self._plan(work) if self.mode == "planned" else None
+        plan = self._plan(work) if self.mode in ("planned", "fixed") else None
         return lambda: self._sampler(work, device, plan)
 
+    def captures(self, device: torch.device) -> bool:
+        """Whether its steps are CUDA graphs."""
+        return device.type == "cuda" and self.guide is None and self.mode != "eager"
+
     def _plan(self, work: Work) -> Plan:
+        if self.mode == "fixed":
+            common = {**work.common["solver_options"], "steps": work.steps}
+            return fixed_plan(table(work.case.solver, work.loaded.denoiser.schedule, **common))
         count = min(work.count, 4)
         return Plan.calibrate(
             work.loaded.denoiser,
@@ -119,7 +129,7 @@ class Contender:
             denoiser,
             rectify=None if self.estimator == "none" else self.estimator,
             plan=plan,
-            capture=device.type == "cuda" and self.mode != "eager",
+            capture=self.captures(device),
             compile=self.mode == "compiled",
             progress=False,
             **work.common,
@@ -146,7 +156,21 @@ CONTENDERS: tuple[Contender, ...] = (
         for estimator in RECTIFIERS
         for contender in _engines(estimator, ("eager", "captured", "compiled", "planned"))
     ),
+    *_engines("fd_batched", ("fixed",)),
 )
+
+
+def fixed_plan(rows: Table) -> Plan:
+    """RECTIFIED of the noise levels, those in the middle, with the rectifier; the others CFG.
+
+    What a calibrated plan amounts to, where weights are random and calibrating means nothing.
+    """
+    levels = sorted({row.noise_level for row in rows.rows})
+    count = max(1, round(RECTIFIED * len(levels)))
+    first = (len(levels) - count) // 2
+    chosen = levels[first : first + count]
+    modes = ["reg" if row.noise_level in chosen else "cfg" for row in rows.rows]
+    return Plan.of_rows(rows, modes, {})
 
 
 def exact(contender: Contender, work: Work) -> Tensor:
@@ -180,7 +204,7 @@ def schedule(size: str) -> list[tuple[ModelCase, Contender]]:
         seen.add(case.family + case.key)
         modes = {"eager", "captured"}
         if size == "real" or mnist:
-            modes |= {"planned"} if size == "tiny" else {"planned", "compiled"}
+            modes |= {"planned"} if size == "tiny" else {"planned", "compiled", "fixed"}
         pairs += [(case, contender) for contender in CONTENDERS if contender.mode in modes]
     if size == "tiny":
         pairs = [(c, who) for c, who in pairs if c.key != "edm2-xxl"]

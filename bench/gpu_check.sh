@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go, under 9 minutes:
+# Everything that needs a GPU, in one go of at most 560 seconds:
 #
-#   bash bench/gpu_check.sh OUT        results go into OUT, eight files at most
+#   REG_ENGINE_COMMIT=$(git rev-parse HEAD) bash bench/gpu_check.sh OUT
 #
-# The tests marked gpu, the kernel benchmarks, a few guided steps of every model of the paper's
-# table, and ncu on the fused step. No network is needed: the package is installed without its
-# dependencies into a folder that is thrown away, for the Python that is there (3.11 or newer;
-# PYTHON=python3.12 names another). A part that fails does not stop the others; the exit code is 1 then, and the last lines
-# name what failed. What a missing package prevents is said and skipped.
+# OUT gets state.txt (a line for each part: commit, part, state, seconds), a file for each part and
+# <device>.csv with the measured rows: eight files. Run again on the same OUT it does what is red or
+# missing: a part that is green, and a case of the table whose rows are there, stay as they are. Only
+# a red line or a missing GPU makes the exit status 1; what a missing package prevents is skipped.
 #
-# Measured rows: OUT/<device>.csv. Append them to bench/results/ and run `python -m bench.report`.
+#   dist/*.whl           carry one, or nvcc builds the CUDA operations here: `make gpu-wheel`
+#   PYTHON=python3.12    which interpreter; nothing is installed into it
+#   REG_ENGINE_GPU_DEADLINE=560   seconds for all
+#   REG_ENGINE_GPU_DRY=1          every part on the CPU at tiny sizes: a test of this script
+#
+# Append OUT/<device>.csv to bench/results/ and run `python -m bench.report`.
 set -u
 
 [ $# -eq 1 ] || { echo "usage: bash bench/gpu_check.sh OUT" >&2; exit 2; }
@@ -18,90 +22,130 @@ OUT=$(cd "$1" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 SCRATCH=$(mktemp -d)
 trap 'rm -rf "$SCRATCH"' EXIT
-PYTHON=${PYTHON:-python3}
-SUMMARY=$OUT/summary.txt
-: >"$SUMMARY"
-FAILED=""
+export PYTHON=${PYTHON:-python3} SCRATCH PYTHONUNBUFFERED=1
+END=$((SECONDS + ${REG_ENGINE_GPU_DEADLINE:-560}))
+DRY=${REG_ENGINE_GPU_DRY:-}
+COMMIT=${REG_ENGINE_COMMIT:-$(git rev-parse HEAD 2>/dev/null)}
+COMMIT=${COMMIT:0:12}
+export REG_ENGINE_COMMIT=$COMMIT
+STATE=$OUT/state.txt
+JOBS=8 DEVICE=cuda DRIED=()
+[ -z "$DRY" ] || { JOBS=1 DEVICE=cpu DRIED=(--dry); export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; }
+RED=""
 
-# part NAME SECONDS FILE COMMAND...: run under a time limit, output into OUT/FILE.
+say() { echo "${COMMIT:-unknown} $*" | tee -a "$STATE"; }
+
+green() { [ -n "$COMMIT" ] && grep -q "^$COMMIT $1 green" "$STATE" 2>/dev/null; }
+
+# part NAME LIMIT FILE COMMAND...: under a time limit and the deadline, output into OUT/FILE.txt.
 part() {
-    local name=$1 limit=$2 file=$OUT/$3 begun=$SECONDS code=0
+    local name=$1 limit=$2 file=$OUT/$3.txt begun=$SECONDS left=$((END - SECONDS - 2)) code=0
     shift 3
-    timeout -k 5 "$limit" "$@" >>"$file" 2>&1 </dev/null || code=$?
-    [ $code -eq 0 ] || FAILED="$FAILED $name"
-    [ $code -eq 124 ] && echo "$name: stopped after $limit s" >>"$SUMMARY"
-    echo "$name: exit $code, $((SECONDS - begun)) s, $(tail -n 1 "$file")" | tee -a "$SUMMARY"
+    ! green "$name" || { echo "$name: green before"; return 0; }
+    [ $left -ge 5 ] || { say "$name missing 0 s, no time left"; return 1; }
+    [ "$limit" -le $left ] || limit=$left
+    echo "== $name, commit ${COMMIT:-unknown}" >>"$file"
+    timeout -k 2 "$limit" "$@" >>"$file" 2>&1 </dev/null || code=$?
+    if [ $code -eq 0 ]; then
+        say "$name green $((SECONDS - begun)) s"
+    else
+        RED="$RED $name"
+        say "$name red $((SECONDS - begun)) s, exit $code, $(tail -n 1 "$file")"
+    fi
     return $code
 }
 
-say() { echo "$1" | tee -a "$SUMMARY"; }
+there() { "$PYTHON" -c "import $1" 2>/dev/null; }
 
-describe() {
-    nvidia-smi || echo "nvidia-smi: not there"
-    command -v nvcc >/dev/null && nvcc --version | tail -n 2
-    "$PYTHON" - <<'PY'
-import importlib.util
-import platform
-
-print("python", platform.python_version())
-import torch
-
-print("torch", torch.__version__, "CUDA", torch.version.cuda)
-for name in ("triton", "diffusers", "pytest", "pytest_benchmark", "setuptools"):
-    there = importlib.util.find_spec(name) is not None
-    print(name, getattr(__import__(name), "__version__", "there") if there else "MISSING")
-if not torch.cuda.is_available():
-    raise SystemExit("torch.cuda.is_available() is False: nothing here can run")
-print(torch.cuda.get_device_name())
-PY
+# Into a folder of its own. Without a wheel, and where the build fails, the Python part alone.
+unpack() {
+    local wheel
+    wheel=$(ls dist/reg_engine-*.whl 2>/dev/null | head -n 1)
+    if [ -n "$wheel" ]; then
+        "$PYTHON" -m zipfile -e "$wheel" "$SCRATCH/site" && return
+    fi
+    if [ -z "$DRY" ] && command -v nvcc >/dev/null; then
+        REG_ENGINE_BUILD=1 REG_ENGINE_CUDA=1 REG_ENGINE_CUDA_ARCHS=${REG_ENGINE_CUDA_ARCHS:-90-real} \
+            timeout 100 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index \
+            --disable-pip-version-check --target "$SCRATCH/site" . && return
+        echo "the build failed: going on without csrc"
+    fi
+    mkdir -p "$SCRATCH/site" && cp -r reg_engine "$SCRATCH/site/" &&
+        cp -r kernels "$SCRATCH/site/reg_engine/kernels"
 }
 
-# Into a folder of its own: the Python that is there stays as it is. Should the build fail, the Python
-# part is put together by hand, so that everything but the C++ ops can still be checked.
-install_package() {
-    "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index \
-        --disable-pip-version-check --target "$SCRATCH/site" . && return 0
-    mkdir -p "$SCRATCH/site"
-    cp -r reg_engine "$SCRATCH/site/" && cp -r kernels "$SCRATCH/site/reg_engine/kernels"
-    return 1
+# Named files, several at once; pytest's 5 is "nothing was collected".
+pytests() {
+    printf '%s\n' "$@" | xargs -P "$JOBS" -I{} sh -c \
+        '"$PYTHON" -m pytest -q -p no:cacheprovider -m "$MARKS" {} || [ $? -eq 5 ]'
 }
 
-part environment 20 environment.txt bash -c "PYTHON='$PYTHON'; $(declare -f describe); describe" ||
-    { say "failed:$FAILED"; exit 1; }
-grep MISSING "$OUT/environment.txt" | tee -a "$SUMMARY"
-export REG_ENGINE_BUILD=auto
-part install 90 install.txt bash -c \
-    "PYTHON='$PYTHON'; SCRATCH='$SCRATCH'; $(declare -f install_package); install_package"
-# The checkout comes after the installed package: the latter has the kernels and the C++ ops.
+install() {
+    unpack || return
+    "$PYTHON" -c "import reg_engine; from reg_engine import csrc; print(reg_engine.__file__, csrc.load())"
+}
+
+export DRY JOBS
+export -f unpack install pytests
+# The checkout comes after the installed package: the latter has the kernels and the C++ operations.
 export PYTHONPATH=$SCRATCH/site:$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
 
-if "$PYTHON" -c "import pytest" 2>/dev/null; then
-    part tests 75 tests.txt "$PYTHON" -m pytest -q -m gpu tests
-    json=()
-    "$PYTHON" -c "import pytest_benchmark" 2>/dev/null && json=(--benchmark-json "$OUT/bench.json")
-    models="mnist or edm2-s-64 or edm2-s-512 or edm2-xxl-512 or dit-xl-2-256"
-    models="$models or sd-1.4-512 or sd-2.1-768 or sd-xl-1024"
-    # torch.compile takes seconds a shape: the largest shapes of the kernels stand for the others.
-    part bench 285 bench.txt "$PYTHON" -m pytest -q -rs bench/ --benchmark --bench-device cuda \
-        --bench-out "$OUT" --bench-steps 2 --bench-rounds 5 "${json[@]}" -k \
-        "not planned and (not compile or latent-1024 or pixel-1024) and (test_combine or \
-test_guided_step or test_reduce or test_probe or $models)"
+if green install; then
+    unpack >>"$OUT/install.txt" 2>&1 # its folder went with the call before
 else
-    FAILED="$FAILED tests bench"
-    say "tests, bench: pytest is missing"
+    part install 110 install bash -c install
+fi
+# What cannot see the device has nothing to measure.
+part environment 60 environment "$PYTHON" -m bench.gpu environment --out "$OUT" "${DRIED[@]}" || exit 1
+
+part smoke 90 smoke "$PYTHON" -m bench.smoke --device $DEVICE
+last() { grep "^$1: " "$OUT/smoke.txt" | tail -n 1 | grep -q green; }
+eager=()
+last capture || eager=(--eager)
+
+# A process each, so that one that dies takes no other along; dry, two processes show as much.
+cases="dit-xl-2-256 edm2-s-512 sd-1.4-512 edm2-s-64 sd-2.1-768 sd-xl-1024 edm2-xxl-512"
+[ -z "$DRY" ] || cases="dit-xl-2-256 edm2-s-512,sd-1.4-512,edm2-s-64,sd-2.1-768,sd-xl-1024,edm2-xxl-512"
+BEGUN=$SECONDS
+for case in $cases; do
+    spent=$((SECONDS - BEGUN))
+    [ $spent -lt 240 ] || { green "table:$case" || say "table:$case missing 0 s, 240 s used"; continue; }
+    part "table:$case" $((300 - spent)) table "$PYTHON" -m bench.gpu table ${case//,/ } \
+        --out "$OUT" "${eager[@]}" "${DRIED[@]}"
+done
+
+export MARKS=gpu
+if there pytest; then
+    files=$(grep -l "mark\.gpu" tests/test_*.py)
+    [ -z "$DRY" ] || files=tests/test_graphs_gpu.py
+    part tests 90 tests bash -c 'pytests $0' "$files"
+else
+    say "tests skipped 0 s, no pytest"
+fi
+if last kernels; then
+    part kernels 40 kernels "$PYTHON" -m bench.gpu kernels --out "$OUT" "${DRIED[@]}"
+else
+    say "kernels missing 0 s, the smoke part has red kernels"
 fi
 
-if command -v ncu >/dev/null; then
-    part ncu 45 profile.txt ncu --clock-control none --target-processes all \
-        --kernel-name "regex:guided" --launch-count 6 --section SpeedOfLight --section Occupancy \
-        --section MemoryWorkloadAnalysis --section LaunchStats \
+# What the time that is left, or a second call, is for.
+export MARKS="not slow"
+if there pytest; then
+    files=$(ls tests/kernels/test_*.py)
+    [ -z "$DRY" ] || files=tests/kernels/test_tuning.py
+    part kernel-tests 150 tests bash -c 'pytests $0' "$files"
+fi
+if [ -n "$DRY" ]; then
+    part ncu 60 kernels "$PYTHON" -m bench.profile_step --dry
+elif command -v ncu >/dev/null; then
+    part ncu 60 kernels ncu --clock-control none --target-processes all --launch-count 40 \
+        --kernel-name "regex:guided|step|combine|probe|chunk|reduce" --section SpeedOfLight \
+        --section Occupancy --section MemoryWorkloadAnalysis --section LaunchStats \
         "$PYTHON" -m bench.profile_step
 else
-    say "ncu: not there, no profile"
+    say "ncu skipped 0 s, not there"
 fi
+part compile 120 kernels "$PYTHON" -m bench.gpu compile --out "$OUT" "${DRIED[@]}"
 
-if [ -n "$FAILED" ]; then
-    say "failed:$FAILED"
-    exit 1
-fi
-say "everything passed"
+[ -z "$RED" ] || { echo "red:$RED"; exit 1; }
+echo "nothing is red"

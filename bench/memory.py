@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["LiveBytes", "peak_bytes"]
+__all__ = ["LiveBytes", "held_bytes", "peak_bytes"]
 
 
 class LiveBytes(TorchDispatchMode):
@@ -53,6 +53,23 @@ class LiveBytes(TorchDispatchMode):
 
 def _place(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def held_bytes(call: Callable[[], object], device: torch.device) -> int | str:
+    """Bytes that the allocator of CUDA keeps after the call and cannot give back: graphs' pools.
+
+    "" elsewhere.
+    """
+    if device.type != "cuda":
+        call()
+        return ""
+    reserved = []
+    for act in (gc.collect, call):
+        act()
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        reserved.append(int(torch.cuda.memory_reserved(device)))
+    return reserved[1] - reserved[0]
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:

@@ -37,7 +37,9 @@ class Row:
         size: "tiny", "shrunk" or "real". model, resolution, batch: of a sampling case.
         dtype: of the predictions. shape: of the state, batch first.
         provider: what ran. steps: of the solver. nfe: evaluations a sample.
-        bytes: that must be moved at least. peak_bytes: apart from weights and inputs.
+        bytes: that must be moved at least. peak_bytes: apart from weights and inputs; on CUDA of
+            the second run, since what libraries keep falls on whoever runs first.
+        held_bytes: that CUDA graphs keep reserved between the runs.
         p20, p50, p80: percentiles of the seconds of one call (sampling: of one batch).
         note: why there are no figures.
     """
@@ -66,10 +68,16 @@ class Row:
     nfe: str = ""
     bytes: str = ""
     peak_bytes: str = ""
+    held_bytes: str = ""
     p20: str = ""
     p50: str = ""
     p80: str = ""
     note: str = ""
+
+    @property
+    def memory(self) -> float | None:
+        """Bytes beside weights and inputs, with what graphs keep; None: not measured."""
+        return float(self.peak_bytes) + float(self.held_bytes or 0) if self.peak_bytes else None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -118,7 +126,7 @@ def environment(device: torch.device) -> Mapping[str, str]:
     return {
         "run": uuid.uuid4().hex[:12],
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"),
+        "commit": commit(),
         "dirty": "dirty" if _changes() else "",
         "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
         "driver": _driver() if cuda else "",
@@ -127,6 +135,13 @@ def environment(device: torch.device) -> Mapping[str, str]:
         "python": platform.python_version(),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def commit() -> str:
+    """The sources' commit, 12 digits: REG_ENGINE_COMMIT where there is no repository to ask."""
+    return os.environ.get("REG_ENGINE_COMMIT", "")[:12] or _output(
+        "git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"
+    )
 
 
 def device_slug(name: str) -> str:

@@ -37,7 +37,8 @@ Written by `python -m bench.report` from the rows in `bench/results/`; do not ed
   `compiled` (and captured), or with a calibrated plan (`planned`, captured where there is CUDA).
 - The paper reports, on one A40, REG at 1.21 to 1.88 times the time and 1.21 to 2.82 times the
   memory of CFG. Its figure stands above each table of a model that it has; numbers of steps and
-  dtype are not stated there.
+  dtype are not stated there, and its EDM code asks a second network for the reference in a call
+  of its own: those ratios are not comparable one to one.
 """
 
 
@@ -59,7 +60,7 @@ def ratios(row: Row, rows: Iterable[Row]) -> dict[str, float]:
             "seconds_per_image": p50 / int(row.batch),
             "time_to_cfg": _over(p50, base and base.p50),
             "time_to_captured_cfg": _over(p50, captured and captured.p50),
-            "memory_to_cfg": _over(_number(row.peak_bytes), base and base.peak_bytes),
+            "memory_to_cfg": _over(row.memory, base and base.memory),
         }
     else:
         moved = _number(row.bytes)
@@ -119,7 +120,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
         p50 = _number(row.p50)
         time = f"{1e3 * p50:12.4f} ms" if p50 is not None else f"{'':15}"
         figures = " ".join(f"{k} {v:.3g}" for k, v in ratios(row, rows).items())
-        peak = _number(row.peak_bytes)
+        peak = row.memory
         memory = f" {peak / 2**20:.1f} MiB" if peak is not None else ""
         name = f"{row.case} {row.shape} {row.dtype} {row.provider}"
         out.append(f"{name:58s}{time}{memory} {figures}{row.note}")
@@ -219,10 +220,10 @@ def _absent(contenders: Sequence[Contender]) -> list[str]:
 
 def _sampling_line(row: Row, rows: Sequence[Row]) -> str:
     name = row.provider
-    if row.note:
+    if row.note and not row.p50:
         return f"| `{name}` | | – {row.note} | | | | |"
     found = ratios(row, rows)
-    peak = _number(row.peak_bytes)
+    peak = row.memory
     cells = [
         row.nfe,
         _shown(1e3 * found["seconds_per_image"] if found else None, "{:.4g}"),
@@ -231,7 +232,7 @@ def _sampling_line(row: Row, rows: Sequence[Row]) -> str:
         _shown(None if peak is None else peak / 2**20, "{:.1f}"),
         _shown(found.get("memory_to_cfg"), "{:.2f}"),
     ]
-    return f"| `{name}` | " + " | ".join(cells) + " |"
+    return f"| `{name}` {row.note} | ".replace("`  |", "` |") + " | ".join(cells) + " |"
 
 
 def _kernels(rows: Sequence[Row]) -> list[str]:

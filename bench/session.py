@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from bench import agreement, contenders, kernels
 from bench.cases import KernelCase, ModelCase
 from bench.contenders import Contender, Outcome, Work
-from bench.memory import peak_bytes
+from bench.memory import held_bytes, peak_bytes
 from bench.models import Loaded, build
 from bench.records import Row, append, device_slug, environment
 from bench.timing import copy_bandwidth, in_turn, interleaved, percentiles
@@ -24,6 +24,7 @@ from reg_engine.errors import CaptureError
 __all__ = ["LeftOut", "Measured", "Session", "Unmeasured"]
 
 OUT_OF_MEMORY, LEFT_OUT = "out of memory", "no time was left"
+ALONE = "timed alone: no memory beside the others"
 
 
 class Unmeasured(Exception):
@@ -42,11 +43,14 @@ class Measured(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """Seconds of a batch, evaluations a sample, and peak memory ("": nobody can count it)."""
+    """Seconds of a batch, evaluations a sample, peak memory ("": nobody can count it), what graphs
+    keep, and what is to be said of it."""
 
     durations: list[float]
     nfe: float
     peak: int | str
+    held: int | str
+    note: str = ""
 
 
 class Session:
@@ -57,6 +61,7 @@ class Session:
         size: "tiny" checks results and measures nothing; "shrunk" and "real" measure.
         out: folder of the CSV files.
         steps, rounds: of the solver; timed rounds. None = by size.
+        measure: None = unless `size` is "tiny".
     """
 
     def __init__(
@@ -66,11 +71,13 @@ class Session:
         out: Path,
         steps: int | None = None,
         rounds: int | None = None,
+        measure: bool | None = None,
     ) -> None:
         self.device, self.size, self.out = device, size, out
         self.steps = steps or {"tiny": 1, "shrunk": 4, "real": 8}[size]
         self._rounds = rounds
         self.until = math.inf  # when what is measured now should end, by time.monotonic()
+        self.measures = size != "tiny" if measure is None else measure
         self.rows: list[Row] = []
         self._kernels: dict[tuple[str, str], dict[str, list[float]]] = {}
         self._sampled: dict[tuple[str, str], Sampled | str] = {}
@@ -106,7 +113,7 @@ class Session:
         }
         try:
             kernels.check(kernel, case, provider, self.device, self.compiler)
-            if self.size == "tiny":
+            if not self.measures:
                 return None
             self._copy()
             key = (kernel.name, case.name)
@@ -142,20 +149,19 @@ class Session:
     ) -> Measured | None:
         """Check a contender (tiny) or measure it.
 
-        On a CPU the `others` of its case are timed with it, in turn: such machines are seldom
-        quiet. A GPU is, and has not the memory to keep all of them ready.
+        The `others` of its case are timed with it, in turn; what finds no memory beside them is
+        timed alone afterwards, and its row says so.
 
         Raises:
             AssertionError: its samples are not what an independent loop gives.
             Unmeasured: it cannot do this case; a row says so.
         """
         work = Work(self._loaded(case), case, case.count(self.size), self.steps)
-        if self.size == "tiny":
+        if not self.measures:
             self._agrees(contender, work)
             return None
         if (case.name, contender.name) not in self._sampled:
-            group = [contender] if self.device.type == "cuda" else list(others)
-            for name, figures in self._together(group, work).items():
+            for name, figures in self._together(others, work).items():
                 self._sampled[case.name, name] = figures
         found = self._sampled[case.name, contender.name]
         columns: dict[str, Any] = {
@@ -176,34 +182,56 @@ class Session:
         if isinstance(found, str):
             self._row([], note=found, **columns)
             raise Unmeasured(found)
-        row = self._row(found.durations, nfe=f"{found.nfe:g}", peak_bytes=found.peak, **columns)
+        figures = {"peak_bytes": found.peak, "held_bytes": found.held, "note": found.note}
+        row = self._row(found.durations, nfe=f"{found.nfe:g}", **figures, **columns)
         return Measured(row, found.durations)
 
     def _together(self, group: Iterable[Contender], work: Work) -> dict[str, Sampled | str]:
         """Figures of each contender that can run here, or why it has none."""
         found: dict[str, Sampled | str] = {}
-        ready: dict[str, Callable[[], Outcome]] = {}
-        firsts: dict[str, Sampled] = {}
         group = [contender for contender in group if not contender.unable(self.device)]
+        late = self._race_samplers(group, work, found)
+        for contender in late:
+            note = ALONE if len(late) < len(group) else ""
+            if self._race_samplers([contender], work, found, note):
+                found[contender.name] = OUT_OF_MEMORY
+        self._tidy(any(contender.mode == "compiled" for contender in group))
+        return found
+
+    def _race_samplers(
+        self,
+        group: Sequence[Contender],
+        work: Work,
+        found: dict[str, Sampled | str],
+        note: str = "",
+    ) -> list[Contender]:
+        """Time the group in turn, into `found`; those for which there was no memory."""
+        ready: dict[str, Callable[[], Outcome]] = {}
+        figures: dict[str, Sampled] = {}
+        late = []
         for contender in group:
             name = contender.name
             if time.monotonic() > self.until:
                 found[name] = LEFT_OUT
                 continue
             try:
-                ready[name], firsts[name] = self._first(contender, work)
+                ready[name], figures[name] = self._first(contender, work)
             except (EstimatorError, CaptureError) as error:
                 found[name] = str(error).splitlines()[0]
             except torch.OutOfMemoryError:
-                found[name] = OUT_OF_MEMORY
+                late.append(contender)
+                self._tidy()
         for name, durations in in_turn(ready, self.device, self._rounds or 5, self.until).items():
-            found[name] = firsts[name]._replace(durations=durations)
+            found[name] = figures[name]._replace(durations=durations, note=note)
         ready.clear()
-        self._tidy(any(contender.mode == "compiled" for contender in group))
-        return found
+        self._tidy()
+        return late
 
     def _first(self, contender: Contender, work: Work) -> tuple[Callable[[], Outcome], Sampled]:
-        """Make the sampler and run it once, counting memory (and capturing, and compiling)."""
+        """Make the sampler and run it: capturing, compiling, and counting memory.
+
+        On CUDA memory is that of the second run: libraries' workspaces fall on whoever runs first.
+        """
         make = contender.prepared(work, self.device)
         kept: list[Callable[[], Outcome]] = []
         outcomes: list[Outcome] = []
@@ -212,12 +240,17 @@ class Session:
             kept.append(make())
             outcomes.append(kept[0]())
 
-        peak: int | str = ""
-        if contender.mode == "compiled" and self.device.type != "cuda":
+        if self.device.type == "cuda":
+            held = held_bytes(first, self.device)
+            peak: int | str = peak_bytes(kept[0], self.device)
+            return kept[0], Sampled(
+                [], outcomes[0].nfe, peak, held if contender.captures(self.device) else ""
+            )
+        if contender.mode == "compiled":
             first()  # compiled code allocates where nobody can count
-        else:
-            peak = peak_bytes(first, self.device)
-        return kept[0], Sampled([], outcomes[0].nfe, peak)
+            return kept[0], Sampled([], outcomes[0].nfe, "", "")
+        peak = peak_bytes(first, self.device)
+        return kept[0], Sampled([], outcomes[0].nfe, peak, "")
 
     def _agrees(self, contender: Contender, work: Work) -> None:
         found = contender.prepared(work, self.device)()().samples

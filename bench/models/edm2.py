@@ -39,6 +39,7 @@ class Sizes:
 CONFIGS = {"edm2-s": Sizes(192), "edm2-xxl": Sizes(448)}
 SMALL = {
     ("tiny", "edm2-s"): Sizes(64, (1, 2), blocks=1, attention=(4,)),
+    ("tiny", "edm2-xxl"): Sizes(128, (1, 2), blocks=1, attention=(4,)),
     ("shrunk", "edm2-s"): Sizes(64, (1, 2), blocks=1, attention=(8,)),
     ("shrunk", "edm2-xxl"): Sizes(128, (1, 2), blocks=1, attention=(8,)),
 }

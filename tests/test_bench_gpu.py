@@ -1,0 +1,123 @@
+"""The check that runs where a GPU is at hand for minutes: its dry run on the CPU, part by part."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # last, as in test_bench.py
+
+from bench import gpu, records  # noqa: E402
+from bench.cases import MODEL_CASES  # noqa: E402
+from bench.contenders import CONTENDERS, fixed_plan  # noqa: E402
+from bench.profile_step import KERNELS  # noqa: E402
+from reg_engine import schedules  # noqa: E402
+from reg_engine.solvers import table  # noqa: E402
+
+SCRIPT = ROOT / "bench" / "gpu_check.sh"
+COMMIT = "0123456789abcdef"
+# What the machine with the GPU lacks.
+ABSENT = ("diffusers", "nvtx", "faiss")
+
+
+def check(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The dry run into `out`, with a Python that finds none of ABSENT."""
+    blocked = out.parent / "blocked"
+    blocked.mkdir(exist_ok=True)
+    (blocked / "sitecustomize.py").write_text(
+        "import sys\n\n\nclass Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {ABSENT!r}:\n"
+        "            raise ModuleNotFoundError(name, name=name)\n\n\n"
+        "sys.meta_path.insert(0, Absent())\n",
+        encoding="utf-8",
+    )
+    own = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+    own |= {"PYTHONPATH": str(blocked), "PYTHON": sys.executable, "REG_ENGINE_GPU_DRY": "1"}
+    own |= {"REG_ENGINE_COMMIT": COMMIT, "OMP_NUM_THREADS": "1", **environment}
+    command = ["bash", str(SCRIPT), str(out)]
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=500)
+
+
+def test_the_dry_run_passes_every_part_and_is_not_repeated(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = check(out)
+    said = "\n".join(path.read_text("utf-8") for path in out.glob("*.txt"))
+    assert done.returncode == 0, done.stdout + said
+    lines = (out / "state.txt").read_text("utf-8").splitlines()
+    parts = {line.split()[1]: line.split()[2] for line in lines}
+    named = (
+        "install",
+        "environment",
+        "smoke",
+        "tests",
+        "kernels",
+        "kernel-tests",
+        "ncu",
+        "compile",
+    )
+    assert all(line.startswith(COMMIT[:12]) for line in lines)
+    assert set(named) < set(parts) and set(parts.values()) == {"green"}, lines
+    assert sum(part.startswith("table:") for part in parts) == 2
+    assert len(list(out.iterdir())) == 8
+    (measured,) = out.glob("*.csv")
+    rows = records.read(measured)
+    assert {row.case for row in rows if row.suite == "sampling"} == set(gpu.CASES)
+    assert {row.commit for row in rows} == {COMMIT[:12]}
+    assert all(row.p50 and row.peak_bytes for row in rows if row.suite == "sampling")
+    again = check(out)
+    # All but the install, whose folder is a new one each time.
+    assert again.returncode == 0 and again.stdout.count("green before") == len(parts) - 1
+    assert records.read(measured) == rows
+
+
+def test_nothing_starts_after_the_deadline(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert check(out, REG_ENGINE_GPU_DEADLINE="3").returncode == 1  # not even the environment
+    assert "no time left" in (out / "state.txt").read_text("utf-8")
+
+
+def test_usage_and_limits() -> None:
+    done = subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True)
+    assert done.returncode == 2 and "usage" in done.stderr
+    text = SCRIPT.read_text("utf-8")
+    assert re.search(r'^cases="(.*)"$', text, re.M)[1].split() == list(gpu.CASES)
+    assert "REG_ENGINE_GPU_DEADLINE:-560" in text
+    (names,) = re.findall(r'"regex:(.*?)"', text)
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
+    compiled = set(re.findall(r"\b(\w+)_kernel\(", sources)) - {"copy", "matrix"}
+    assert compiled == {"combine", "step", "probe", "chunk"} <= set(names.split("|"))
+    assert {kernel.name for kernel in KERNELS} == {"combine", "guided_step", "probe", "reduce"}
+
+
+def test_the_table_is_the_papers_and_knows_its_contenders() -> None:
+    published = {case.name for case in MODEL_CASES if case.published}
+    assert set(gpu.CASES) == published
+    assert {*gpu.TABLE, *gpu.EAGER, *gpu.DRY} <= {contender.name for contender in CONTENDERS}
+
+
+@pytest.mark.parametrize(("solver", "steps"), [("heun", 32), ("euler", 10), ("heun", 1)])
+def test_a_fixed_plan_rectifies_a_fifth(solver: str, steps: int) -> None:
+    rows = table(solver, schedules.EDM(), steps)
+    modes = fixed_plan(rows).modes_for(rows)
+    share = modes.count("reg") / len(modes)
+    assert share == 1 if steps == 1 else abs(share - 0.2) < 0.05
+    assert set(modes) <= {"reg", "cfg"}
+
+
+def test_a_case_with_rows_of_this_commit_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REG_ENGINE_COMMIT", COMMIT)
+    case = next(case for case in MODEL_CASES if case.name == "dit-xl-2-256")
+    row = dict.fromkeys(records.COLUMNS, "") | {"case": case.name, "provider": "authors"}
+    for commit in ("other", COMMIT[:12]):
+        assert gpu.left(case, ["authors", "plain-cfg"], tmp_path) == ["authors", "plain-cfg"]
+        records.append(tmp_path / "a.csv", [records.Row(**row | {"commit": commit})])
+    assert gpu.left(case, ["authors", "plain-cfg"], tmp_path) == ["plain-cfg"]
