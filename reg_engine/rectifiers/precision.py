@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..point import Point
-from ..reference import widest
 
-__all__ = ["autocast_dtype", "measured_precision", "precision_of", "rms", "wide"]
+__all__ = ["autocast_dtype", "measured_precision", "precision_of", "rms"]
 
 # (relative step, noise, dtype): a network whose output's relative rounding noise is above computes
 # no finer than the dtype. It shows in the second difference, where smooth networks leave step^2.
@@ -42,11 +41,11 @@ def measured_precision(point: Point) -> torch.dtype:
     dtype = precision_of(point.denoiser, point.x)
     if _epsilon(dtype) > _epsilon(torch.float32):
         return dtype
-    center = wide(point.cond_at(point.x))
+    center = point.cond_at(point.x).double()
     dtype = precision_of(point.denoiser, point.x)  # it has returned something now
     for step, noise, coarser in NOISE:
         if _epsilon(coarser) > _epsilon(dtype):
-            sides = (wide(point.cond_at(point.x * (1 + sign * step))) for sign in (1, -1))
+            sides = (point.cond_at(point.x * (1 + sign * step)).double() for sign in (1, -1))
             bend = sum(sides) - 2 * center
             if rms(bend) > noise * 6**0.5 * rms(center):
                 return coarser
@@ -54,13 +53,8 @@ def measured_precision(point: Point) -> torch.dtype:
 
 
 def rms(value: Tensor) -> Tensor:
-    """Root mean square of all elements."""
-    return wide(value).square().mean().sqrt()
-
-
-def wide(value: Tensor) -> Tensor:
-    """In float64; in float32 where the device has none."""
-    return value.to(widest(value.device))
+    """Root mean square of all elements, in float64."""
+    return value.double().square().mean().sqrt()
 
 
 def _epsilon(dtype: torch.dtype) -> float:

@@ -23,7 +23,7 @@ from ..point import Point
 from .base import Rectifier
 from .dual import out_of_memory
 from .forward import JVP, product
-from .precision import autocast_dtype, precision_of, rms, wide
+from .precision import autocast_dtype, precision_of, rms
 from .reverse import Reverse
 
 __all__ = ["once", "verified"]
@@ -132,7 +132,7 @@ def _problem(rectifier: Rectifier, point: Point, batch_size: int) -> str:
 
 
 def _noise(point: Point, generator: torch.Generator) -> Tensor:
-    return torch.randn(point.x.shape, generator=generator).to(point.x)
+    return torch.randn(point.x.shape, generator=generator, dtype=torch.float64).to(point.x)
 
 
 def _direction(point: Point, generator: torch.Generator) -> Tensor:
@@ -142,11 +142,11 @@ def _direction(point: Point, generator: torch.Generator) -> Tensor:
 
 
 def _difference(point: Point, d: Tensor, step: float) -> Tensor:
-    """K d by a central difference over the relative `step`."""
+    """K d by a central difference over the relative `step`, in float64."""
     h = step * rms(point.x) / rms(d)
     move = h.to(d) * d
     ahead, back = (
-        wide(_alone(lambda x=x: point.cond_at(x)))  # type: ignore[misc]
+        _alone(lambda x=x: point.cond_at(x)).double()  # type: ignore[misc]
         for x in (point.x + move, point.x - move)
     )
     return point.alpha * (ahead - back) / (2 * h)
@@ -154,7 +154,7 @@ def _difference(point: Point, d: Tensor, step: float) -> Tensor:
 
 def _forward_error(point: Point, d: Tensor, exact: Tensor) -> float:
     """|K d - exact|."""
-    return float((wide(_alone(lambda: product(point, d)[1])) - exact).norm())
+    return float((_alone(lambda: product(point, d)[1]).double() - exact).norm())
 
 
 def _reverse_error(
@@ -175,7 +175,7 @@ def _reverse_error(
     for _ in range(COTANGENTS):
         signs = (2.0 * torch.randint(0, 2, d.shape, generator=generator) - 1).to(d)
         gradient = _alone(lambda v=signs: pulled(v))  # type: ignore[misc]
-        gap = (wide(signs) * exact).sum() - (wide(gradient) * wide(d)).sum()
+        gap = (signs.double() * exact).sum() - (gradient.double() * d.double()).sum()
         total += float(gap) ** 2
     return math.sqrt(total / COTANGENTS)
 
