@@ -144,10 +144,9 @@ def _direction(point: Point, generator: torch.Generator) -> Tensor:
 def _difference(point: Point, d: Tensor, step: float) -> Tensor:
     """K d by a central difference over the relative `step`, in float64."""
     h = step * rms(point.x) / rms(d)
-    move = h.to(d) * d
     ahead, back = (
-        _alone(lambda x=x: point.cond_at(x)).double()  # type: ignore[misc]
-        for x in (point.x + move, point.x - move)
+        _alone(lambda s=sign: point.cond_at(point.x + (s * h).to(d) * d)).double()  # type: ignore[misc]
+        for sign in (1, -1)
     )
     return point.alpha * (ahead - back) / (2 * h)
 
