@@ -205,7 +205,7 @@ UNPULLABLE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
-def seen(net: object, prediction: str = "epsilon", **options: Any) -> Denoiser:
+def seen(net: object, prediction: str = "epsilon") -> Denoiser:
     """The network as a denoiser of 8 x 8 images in ten classes."""
     schedule = schedules.EDM() if prediction == "edm" else schedules.ScaledLinear()
-    return Denoiser(net, prediction, schedule, SHAPE, null_cond=NULL, num_classes=NULL, **options)
+    return Denoiser(net, prediction, schedule, SHAPE, null_cond=NULL, num_classes=NULL)

@@ -75,7 +75,7 @@ def context(active: bool) -> AbstractContextManager[None]:
 def test_the_step_is_the_one_of_what_is_computed_in(rectifier: type, name: str) -> None:
     around, active, state, computed = CASES[name]
     with frozen([net := Residual()]), context(active):
-        model = seen(around(net), modules=() if name in MEASURED else None)
+        model = seen(around(net))
         choices = {"dtype": state, **CALL}
         found = sample(model, LABELS, rectify=rectifier.name, **choices)
         assert torch.equal(
@@ -113,7 +113,7 @@ def test_rounding_is_measured_and_kinks_are_not_taken_for_it(dtype: torch.dtype)
         if name in ("dropout", "noise", "finely rounded", "zero", "identity", "clamped"):
             continue
         with frozen([net]), torch.no_grad():
-            engine = Engine(seen(cast(dtype, True)(net), "edm", modules=()), dtype=F64, **CALL)
+            engine = Engine(seen(cast(dtype, True)(net), "edm"), dtype=F64, **CALL)
             point = engine._trial((torch.tensor(LABELS), None), 1)
             found = measured_precision(point)
             assert found == dtype, name
