@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from reg_engine import Engine, EstimatorError, sample
 from reg_engine.frozen import frozen
 from reg_engine.rectifiers import JVP, VJP, verify
-from reg_engine.rectifiers.forward import product
 
 LABELS = [3, 7]
 CALL = {"scale": 3.0, "solver": "euler", "steps": 4, "progress": False}
@@ -30,8 +29,6 @@ def test_right_derivatives_pass(dtype: torch.dtype, prediction: str) -> None:
     state = torch.float64 if dtype == torch.float64 else torch.float32
     accused = []
     for name, net in smooth():
-        if name == "finely rounded" and dtype in (torch.float16, torch.bfloat16):
-            continue  # the steps of these dtypes span several of its own: it has a slope there
         with frozen([net]), torch.no_grad():
             engine = Engine(seen(net.to(dtype), prediction), dtype=state, **CALL)
             point = engine._trial((torch.tensor(LABELS), None), 1)
@@ -61,28 +58,20 @@ def test_a_lost_branch_is_an_error_and_auto_goes_round_it(name: str, rectify: st
     assert relative(out.samples, whole.samples) < 1e-4
 
 
-def _product(net: nn.Module, dtype: torch.dtype) -> Tensor:
-    """K d as autograd takes it, where and along what the check looks."""
-    engine = Engine(seen(net), rectify="jvp", dtype=dtype, **CALL)
-    point = engine._trial((torch.tensor(LABELS), None), 1)
-    with torch.no_grad():
-        return product(point, verify._direction(point, torch.Generator().manual_seed(0)))[1]
-
-
 @pytest.mark.parametrize(
     ("dtype", "seen_from"),
     [
-        (torch.float64, 0.004),
-        (torch.float32, 0.012),
+        (torch.float64, 0.011),
+        (torch.float32, 0.022),
         (torch.float16, 0.12),
         (torch.bfloat16, 0.25),
     ],
 )
 def test_how_small_a_lost_part_is_seen(dtype: torch.dtype, seen_from: float) -> None:
-    """The gain of a lost branch decides how much of K d it carries."""
+    """The gain of a lost branch decides how much of K d it carries; both ways of deriving."""
     state = torch.float64 if dtype == torch.float64 else torch.float32
     sizes = []
-    for gain in (0.03, 0.3, 1.0, 3.0, 10.0):
+    for gain in (0.003, 0.03, 0.1, 0.3, 1.0, 3.0):
         whole, lost = (Residual(gain=gain, around=a).to(dtype) for a in (None, LOST["detached"][0]))
         size = relative(_product(lost, state), _product(whole, state))
         sizes.append(size)
