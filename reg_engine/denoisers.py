@@ -114,7 +114,6 @@ class Denoiser:
             raise InputError("time", "'integer' counts the steps of a VP schedule", "Give 'float'")
         self.value_range = as_range("value_range", value_range)
         self._moved: dict[torch.device, Any] = {}  # extra, where it was asked for
-        self.returned: torch.dtype | None = None  # by the last call
         self._views: tuple[Denoiser, ...] = ()  # on other schedules, the last one used first
 
     def __repr__(self) -> str:
@@ -202,8 +201,7 @@ class Denoiser:
                     "t arrives as a float: give Denoiser(time='integer'), if t is what it looks up",
                 ) from error
             raise
-        self.returned = checked(output, scaled if x is None else x).dtype
-        return output
+        return checked(output, scaled if x is None else x)
 
     def denoised(self, x: Tensor, output: Tensor, place: Place) -> Tensor:
         """E[x_0 | x_t] from the network's output."""

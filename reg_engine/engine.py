@@ -69,9 +69,6 @@ class Engine(Run):
             kind on; True = always, an error where that fails; False = never.
         postprocess: applied to each batch, (samples, cond) -> samples: a Postprocess, for one.
         compile: run the blocks of the network (its nn.ModuleLists) through torch.compile.
-        check: the first time that an estimator meets a network, compare its derivative with
-            differences, and find how finely the network computes: about 10 evaluations of one
-            sample, counted in `out.stats.checks`.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -97,7 +94,6 @@ class Engine(Run):
         backend: str | None = None,
         capture: bool | str = "auto",
         compile: bool = False,
-        check: bool = True,
         postprocess: Callable[[Tensor, Any], Tensor] | None = None,
         progress: bool = True,
     ) -> None:
@@ -127,9 +123,7 @@ class Engine(Run):
             ops.resolve(device, backend),
             as_batch_size(batch_size),
             as_budget(memory_budget),
-            as_bool("check", check),
         )
-        self.tried = 0 if compile else 1  # blocks are compiled for the shape of a batch
         self._graphs, self._uncaptured = graphs_for(capture, device)
         self._compiled = Compiled(network.modules) if as_bool("compile", compile) else nullcontext
         self.postprocess = as_postprocess(postprocess)
@@ -151,8 +145,7 @@ class Engine(Run):
         Raises:
             InputError: a bad argument; NumericalError: NaN or Inf in a prediction.
         """
-        estimator, reason = self.chosen
-        stats = Stats(solver=self.table.solver, estimator=estimator, reason=reason)
+        stats = Stats(solver=self.table.solver, estimator=self._name(), reason=self._reason)
         seeds = as_seeds(seeds, cond)
         samples = torch.empty((len(seeds), *self.denoiser.sample_shape), dtype=self.dtype)
         samples = samples.to(self.device)
@@ -199,7 +192,6 @@ class Engine(Run):
     def _batch(
         self, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
     ) -> Tensor:
-        self.prepare(conds, len(seeds), stats)
         if self._graphs is not None:
             x = self._graphs.run(self, conds, seeds, unit, stats)
             if x is not None:
@@ -229,7 +221,6 @@ def sample(
     backend: str | None = None,
     capture: bool | str = "auto",
     compile: bool = False,
-    check: bool = True,
     postprocess: Callable[[Tensor, Any], Tensor] | None = None,
     progress: bool = True,
     **unknown: NoReturn,
@@ -261,7 +252,6 @@ def sample(
         backend=backend,
         capture=capture,
         compile=compile,
-        check=check,
         postprocess=postprocess,
         progress=progress,
     ).sample(cond, seeds, noise)
