@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# `bench` is tested from the checkout. Last: an installed reg_engine stays the one that is tested.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 if not torch.cuda.is_available():
     # Triton reads it once, when it is imported, and torch's compiler imports Triton.

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: an installed reg_engine stays the one that is tested
+from bench import gate, records, report, timing
+from bench.contenders import BASELINE, CAPTURED_CFG
+from bench.memory import LiveBytes, peak_bytes
+from bench.records import Row
 
-from bench import gate, records, report, timing  # noqa: E402
-from bench.contenders import BASELINE, CAPTURED_CFG  # noqa: E402
-from bench.memory import LiveBytes, peak_bytes  # noqa: E402
-from bench.records import Row  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 CPU = torch.device("cpu")
 EMPTY = {name: "" for name in records.COLUMNS}

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_bench import ROOT, pytest_bench
+from test_bench import pytest_bench
 
-sys.path.append(str(ROOT))
-
-from bench import cases, contenders, gate, timing  # noqa: E402
-from bench.budget import Budget, rank  # noqa: E402
+from bench import cases, contenders, gate, timing
+from bench.budget import Budget, rank
 
 CPU = torch.device("cpu")
 

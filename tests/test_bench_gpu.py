@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last, as in test_bench.py
+from bench import gpu, records
+from bench.cases import MODEL_CASES
+from bench.contenders import CONTENDERS, fixed_plan
+from bench.profile_step import KERNELS
+from reg_engine import schedules
+from reg_engine.solvers import table
 
-from bench import gpu, records  # noqa: E402
-from bench.cases import MODEL_CASES  # noqa: E402
-from bench.contenders import CONTENDERS, fixed_plan  # noqa: E402
-from bench.profile_step import KERNELS  # noqa: E402
-from reg_engine import schedules  # noqa: E402
-from reg_engine.solvers import table  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 SCRIPT = ROOT / "bench" / "gpu_check.sh"
 COMMIT = "0123456789abcdef"

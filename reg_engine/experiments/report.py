@@ -182,8 +182,9 @@ class Report:
         write_whole(self.folder / NUMBERS, (_short_lists(text) + "\n").encode())
         write_whole(self.folder / PAGE, ("\n\n".join(self._page) + "\n").encode())
         clear(self.work, WORK)
-        for folder in (self.work, self.work.parent):
-            with suppress(OSError):  # something else lies there
+        # `points/` and its like outlive the batches that each point removed when it was scored.
+        for folder in (*self.work.glob("*/"), self.work, self.work.parent):
+            with suppress(OSError):  # something else lies there, or it is no folder
                 folder.rmdir()
         return content
 
