@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import os
 import threading
 import types
 import warnings
@@ -22,6 +23,7 @@ __all__ = ["COMPUTED", "ask", "dtype_of", "modules_of", "search"]
 
 COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # others only store
 LIMIT = 10_000  # objects looked at in one search
+HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _BARE = (str, bytes, int, float, complex, type(None), Tensor, type, types.ModuleType)
 _PLAIN = frozenset((bool, int, float, str, type(None)))  # most of what a module keeps
 _MISSING = object()
@@ -103,7 +105,7 @@ def _read(function: object, instance: object = None) -> Iterator[object]:
     if not isinstance(function, types.FunctionType):
         return
     code, names = function.__code__, {}
-    library = "site-packages" in code.co_filename  # installed code keeps no networks in globals
+    library = _is_library(code.co_filename)
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
             names[name] = cell.cell_contents
@@ -117,6 +119,12 @@ def _read(function: object, instance: object = None) -> Iterator[object]:
         else:
             value = None if library else function.__globals__.get(name)
         yield _followed(value, attributes)
+
+
+def _is_library(path: str) -> bool:
+    """Code that keeps no network of the caller's in its globals: installed code, and this package,
+    whose caches hold the networks of other calls."""
+    return "site-packages" in path or path.startswith(HOME)
 
 
 def _followed(value: Any, attributes: Iterable[str]) -> object:
@@ -178,7 +186,7 @@ def dtype_of(modules: Iterable[nn.Module]) -> torch.dtype | None:
     return None
 
 
-_ASKED: dict[int, Callable[[], object]] = {}  # networks that were looked at, weakly
+_ASKED: dict[int, weakref.ref[Any]] = {}  # networks that were looked at, weakly
 
 
 def ask(
@@ -191,8 +199,8 @@ def ask(
     key = id(net)
     try:
         _ASKED[key] = weakref.ref(net, lambda _: _ASKED.pop(key, None))
-    except TypeError:  # no weak reference to this kind of object
-        _ASKED[key] = lambda: net
+    except TypeError:  # no weak reference to this kind of object: looked at in each call
+        pass
     if any(True for _ in modules):
         return net(*args, **keywords)
     thread, met = threading.get_ident(), []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -53,7 +55,7 @@ class Slots:
     def __init__(self, held: nn.Module) -> None:
         self.net = held
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
         return self.net(x)  # type: ignore[no-any-return]
 
 
@@ -161,6 +163,32 @@ def test_what_is_used_comes_first_and_cycles_end() -> None:
 
     assert modules_of(first)[0] is PIPELINE.unet
     assert modules_of(lambda x: PIPELINE.other(x)) == (PIPELINE.vae, PIPELINE.unet)
+
+
+def test_networks_of_other_calls_are_none_of_a_network_around_a_denoiser() -> None:
+    """Neither what the package remembers of them nor the objects that it keeps alive."""
+    x, module = torch.zeros(1, 2), net()
+    alive = weakref.ref(module)
+    slotted = Denoiser(Slots(module), "sample", schedules.Flow(), (2,))
+    slotted(x, 0.5, torch.zeros(1))
+    inner = Denoiser(lambda x, t, cond: x, "sample", schedules.Flow(), (2,))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            return self.inner(x, float(t[0]), cond)
+
+    outer = Outer()
+    around = Denoiser(outer, "sample", schedules.Flow(), (2,))
+    assert modules_of(outer) == (outer,) and around.dtype is None
+    y = around(x.double() + 1 / 3, 0.5, torch.zeros(1))
+    assert torch.equal(y, x.double() + 1 / 3)
+    del slotted, module
+    gc.collect()
+    assert alive() is None
 
 
 def test_a_name_that_is_bound_anew_is_followed() -> None:
