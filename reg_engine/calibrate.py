@@ -23,8 +23,9 @@ from .engine import Engine
 from .errors import InputError
 from .plan import MODES, Plan
 from .point import Point
-from .rectifiers import Rectifier, make, name_of
-from .rectifiers.auto import choose
+from .rectifiers import Rectifier, name_of
+from .run import Conds
+from .stats import Stats
 from .values import as_float
 
 __all__ = ["calibrate"]
@@ -42,19 +43,14 @@ class _Recorder:
     delta|^2 (`cfg`).
     """
 
-    inner: str | Rectifier
-    budget: float | None
+    inner: Rectifier
     lost: dict[int, dict[str, list[Tensor]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return self.inner if isinstance(self.inner, str) else name_of(self.inner)
+        return name_of(self.inner)
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
-        if self.inner == "auto":
-            self.inner, _ = choose(point, point.x.shape[0], self.budget)
-        if isinstance(self.inner, str):
-            self.inner = make(self.inner, self.budget)
         cond, rectified, delta = self.inner(point, direction)
         kept = self.lost.setdefault(point.index, {"cond": [], "cfg": []})
         kept["cond"].append(rectified.flatten(1).square().sum(1))
@@ -74,6 +70,19 @@ class _Recorder:
                 }
             )
         return out
+
+
+class _Recording(Engine):
+    """An engine whose estimator is recorded once it is settled."""
+
+    recorder: _Recorder
+
+    def prepare(self, conds: Conds, count: int, stats: Stats) -> None:
+        super().prepare(conds, count, stats)
+        for context, (rectifier, reason) in self._settled.items():
+            if not isinstance(rectifier, _Recorder):
+                self.recorder = _Recorder(rectifier)
+                self._settled[context] = self.recorder, reason
 
 
 def calibrate(
@@ -103,17 +112,15 @@ def calibrate(
     known_names(choices, Engine.__init__, "calibrate")
     _check(tolerance, choices)
     seeds = as_seeds(seeds, cond)
-    plain = Engine(model, **choices)
-    rectify = plain.guidance.rectify
-    if rectify is None or "reg" not in plain.modes:
+    full = _Recording(model, **choices)
+    if full.guidance.rectify is None or "reg" not in full.modes:
         raise InputError(
             "rectify", "no evaluation is rectified", "Calibrate with rectify and scale > 1"
         )
-    recorder = _Recorder(rectify, plain.memory_budget)
-    settings = {k: v for k, v in choices.items() if k not in ("scale", "rectify", "guidance")}
-    full = Engine(model, **settings, guidance=replace(plain.guidance, rectify=recorder))
     wanted = full.sample(cond, seeds).samples
-    settings["guidance"] = replace(plain.guidance, rectify=recorder.inner)
+    recorder = full.recorder
+    settings = {k: v for k, v in choices.items() if k not in ("scale", "rectify", "guidance")}
+    settings["guidance"] = replace(full.guidance, rectify=recorder.inner)
 
     def deviation(plan: Plan) -> float:
         found = Engine(model, **settings, plan=plan).sample(cond, seeds).samples

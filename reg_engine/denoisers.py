@@ -114,6 +114,7 @@ class Denoiser:
             raise InputError("time", "'integer' counts the steps of a VP schedule", "Give 'float'")
         self.value_range = as_range("value_range", value_range)
         self._moved: dict[torch.device, Any] = {}  # extra, where it was asked for
+        self.returned: torch.dtype | None = None  # by the last call
         self._views: tuple[Denoiser, ...] = ()  # on other schedules, the last one used first
 
     def __repr__(self) -> str:
@@ -201,7 +202,8 @@ class Denoiser:
                     "t arrives as a float: give Denoiser(time='integer'), if t is what it looks up",
                 ) from error
             raise
-        return checked(output, scaled if x is None else x)
+        self.returned = checked(output, scaled if x is None else x).dtype
+        return output
 
     def denoised(self, x: Tensor, output: Tensor, place: Place) -> Tensor:
         """E[x_0 | x_t] from the network's output."""

@@ -69,6 +69,9 @@ class Engine(Run):
             kind on; True = always, an error where that fails; False = never.
         postprocess: applied to each batch, (samples, cond) -> samples: a Postprocess, for one.
         compile: run the blocks of the network (its nn.ModuleLists) through torch.compile.
+        check: the first time that an estimator meets a network, compare its derivative with
+            differences, and find how finely the network computes: about 10 evaluations of one
+            sample, counted in `out.stats.checks`.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -94,6 +97,7 @@ class Engine(Run):
         backend: str | None = None,
         capture: bool | str = "auto",
         compile: bool = False,
+        check: bool = True,
         postprocess: Callable[[Tensor, Any], Tensor] | None = None,
         progress: bool = True,
     ) -> None:
@@ -123,9 +127,12 @@ class Engine(Run):
             ops.resolve(device, backend),
             as_batch_size(batch_size),
             as_budget(memory_budget),
+            as_bool("check", check),
         )
         self._graphs, self._uncaptured = graphs_for(capture, device)
-        self._compiled = Compiled(network.modules) if as_bool("compile", compile) else nullcontext
+        compiled = as_bool("compile", compile)
+        self._compiled = Compiled(network.modules) if compiled else nullcontext
+        self.tried = 0 if compiled else 1  # blocks are compiled for the shape of a batch
         self.postprocess = as_postprocess(postprocess)
         self.progress = as_bool("progress", progress)
 
@@ -145,7 +152,8 @@ class Engine(Run):
         Raises:
             InputError: a bad argument; NumericalError: NaN or Inf in a prediction.
         """
-        stats = Stats(solver=self.table.solver, estimator=self._name(), reason=self._reason)
+        estimator, reason = self.chosen
+        stats = Stats(solver=self.table.solver, estimator=estimator, reason=reason)
         seeds = as_seeds(seeds, cond)
         samples = torch.empty((len(seeds), *self.denoiser.sample_shape), dtype=self.dtype)
         samples = samples.to(self.device)
@@ -192,6 +200,7 @@ class Engine(Run):
     def _batch(
         self, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
     ) -> Tensor:
+        self.prepare(conds, len(seeds), stats)
         if self._graphs is not None:
             x = self._graphs.run(self, conds, seeds, unit, stats)
             if x is not None:
@@ -221,6 +230,7 @@ def sample(
     backend: str | None = None,
     capture: bool | str = "auto",
     compile: bool = False,
+    check: bool = True,
     postprocess: Callable[[Tensor, Any], Tensor] | None = None,
     progress: bool = True,
     **unknown: NoReturn,
@@ -252,6 +262,7 @@ def sample(
         backend=backend,
         capture=capture,
         compile=compile,
+        check=check,
         postprocess=postprocess,
         progress=progress,
     ).sample(cond, seeds, noise)

@@ -20,6 +20,7 @@ from .capture import Capture, Recorder
 from .conditioning import signature
 from .errors import CaptureError, InputError
 from .noise import SampleNoise
+from .rectifiers.precision import autocast_dtype
 from .stats import Stats
 from .values import as_bool
 
@@ -106,7 +107,7 @@ class Graphs:
         Raises:
             CaptureError, RuntimeError: a step cannot be captured and `always` is set.
         """
-        key = (len(seeds), signature(conds), _places_of(run))
+        key = (len(seeds), signature(conds), _places_of(run), autocast_dtype(run.device))
         with self._lock:
             if self._failed:
                 stats.capture = self._failed

@@ -7,6 +7,7 @@ A range is a call and a `nullcontext` unless somebody listens: Nsight, which the
 finds when it is imported, or torch.profiler after `record(True)`. In code that torch.compile traces
 it is nothing. docs/profiling.md says what it costs.
 
+    check         the estimator settled before the first row: a derivative against differences
     plan          what a batch prepares: its state on the device
     evaluate      one evaluation of the plan: the networks, the direction and the rectifier
     cond, ref     in it: the conditional network; the reference
@@ -33,6 +34,7 @@ __all__ = [
     "Range",
     "attached",
     "capture",
+    "check",
     "cond",
     "cond_ref",
     "decode",
@@ -124,6 +126,7 @@ def record(on: bool) -> None:
     _heard = on or _domain is not None
 
 
+check = Range("check", 0xBCBD22)
 plan = Range("plan", 0x999999)
 evaluate = Range("evaluate", 0x0072B2)
 cond = Range("cond", 0x009E73)

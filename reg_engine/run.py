@@ -6,6 +6,7 @@ recorded one (capture.py).
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from threading import RLock
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from . import ranges
 from .adjustments import Clip
-from .conditioning import Cond, as_cond
+from .conditioning import Cond, as_cond, take
 from .denoisers import Denoiser
 from .directions import Delta
 from .guidance import EVALUATIONS, Guidance, as_state
@@ -24,8 +25,9 @@ from .noise import SampleNoise
 from .plan import Plan
 from .point import Counter, Point
 from .progress import Progress
-from .rectifiers import Rectifier, make, name_of
-from .rectifiers.auto import choose
+from .rectifiers import Rectifier, name_of
+from .rectifiers.auto import settled
+from .rectifiers.precision import autocast_dtype
 from .solvers import Table
 from .state import State
 from .stats import Stats
@@ -45,6 +47,7 @@ class Run:
         coefficients: the rows' numbers on the device (coefficients.py).
         dtype, backend: of the state; of the guidance step.
         batch_size, memory_budget: what `auto` sizes an estimator's memory by.
+        check: whether derivatives are compared with differences first.
     """
 
     def __init__(
@@ -59,16 +62,23 @@ class Run:
         backend: str,
         batch_size: int | None,
         memory_budget: float | None,
+        check: bool,
     ) -> None:
         self.denoiser, self.guidance, self.plan, self.table = denoiser, guidance, plan, table
         self.weights, self.coefficients = weights, coefficients
         self.device, self.dtype, self.backend = coefficients.device, dtype, backend
-        self.batch_size, self.memory_budget = batch_size, memory_budget
+        self.batch_size, self.memory_budget, self.check = batch_size, memory_budget, check
         self.clip = Clip(table.clip, table.keep_epsilon) if table.clip is not None else None
+        self.tried = 1  # samples that an estimator is tried on; 0 = a whole batch
         self.looks = self.device.type == "cpu"  # elsewhere a look waits for the device
         self.modes = self._modes()
-        self._rectifier, self._reason = self._chosen()
-        self._choosing = RLock()
+        rectify = guidance.rectify if "reg" in self.modes else None
+        self._unsettled = (
+            None if isinstance(rectify, str) else rectify,
+            "no evaluation is rectified" if rectify is None else "not settled yet",
+        )
+        self._settled: dict[torch.dtype | None, tuple[Rectifier, str]] = {}  # by autocast
+        self._settling = RLock()
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -166,7 +176,7 @@ class Run:
             w: its weight; on the device while a graph is captured.
             drawn: the solver's noise, if the row adds any.
         """
-        rectifier = self.ready(point) if mode == "reg" else None
+        rectifier = self._estimator[0] if mode == "reg" else None
         with ranges.evaluate():
             cond, term = EVALUATIONS[mode](point, self.guidance.direction, rectifier)
         assert point.step is not None
@@ -200,28 +210,51 @@ class Run:
         planned = self.plan.modes_for(self.table)
         return tuple(mode_of(mode, w) for mode, w in zip(planned, self.weights, strict=True))
 
-    def _chosen(self) -> tuple[Rectifier | None, str]:
-        rectify = self.guidance.rectify
-        if "reg" not in self.modes or rectify is None:
-            return None, "no evaluation is rectified"
-        if rectify == "auto":
-            return None, "auto"
-        if isinstance(rectify, str):
-            return make(rectify, self.memory_budget), "asked for"
-        return rectify, "asked for"
+    def prepare(self, conds: Conds, count: int, stats: Stats) -> None:
+        """Settle the estimator before the first row, where the host may still look: `auto` is
+        decided, a derivative checked. Once, and once more under autocast.
 
-    def ready(self, point: Point) -> Rectifier:
-        """The rectifier; `auto` is decided at the first point that asks."""
-        with self._choosing:
-            if self._rectifier is None:
-                size = self.batch_size or point.x.shape[0]
-                self._rectifier, self._reason = choose(point, size, self.memory_budget)
-            return self._rectifier
+        Args:
+            conds, count: conditionings of a batch, and its samples.
+        """
+        rectify, context = self.guidance.rectify, autocast_dtype(self.device)
+        with self._settling:
+            if "reg" not in self.modes or rectify is None or context in self._settled:
+                return
+            point, size = self._trial(conds, self.tried or count), self.batch_size or count
+            with ranges.check():
+                self._settled[context] = settled(
+                    rectify, point, size, self.memory_budget, self.check
+                )
+            stats.checks += point.counter.forward + point.counter.backward
+
+    def _trial(self, conds: Conds, samples: int) -> Point:
+        """A noisy point at the rectified row next to noise level 1, where K is neither 0 nor 1."""
+        index = min(
+            (index for index, mode in enumerate(self.modes) if mode == "reg"),
+            key=lambda i: abs(math.log(min(max(self.table.rows[i].noise_level, 1e-9), 1e9))),
+        )
+        row, generator = self.table.rows[index], torch.Generator().manual_seed(0)
+        unit = torch.randn((samples, *self.denoiser.sample_shape), generator=generator)
+        cond, beside = take(conds, slice(0, samples))
+        return Point(
+            math.hypot(row.alpha, row.sigma) * unit.to(self.device, self.dtype),
+            row,
+            index,
+            self.denoiser,
+            self.guidance.reference,
+            cond,
+            {},
+            backend=self.backend,
+            beside=beside,
+        )
+
+    @property
+    def _estimator(self) -> tuple[Rectifier | None, str]:
+        return self._settled.get(autocast_dtype(self.device), self._unsettled)
 
     @property
     def chosen(self) -> tuple[str, str]:
         """The estimator's name, and why it was taken."""
-        return self._name(), self._reason
-
-    def _name(self) -> str:
-        return "none" if self._rectifier is None else name_of(self._rectifier)
+        rectifier, reason = self._estimator
+        return "none" if rectifier is None else name_of(rectifier), reason

@@ -24,6 +24,8 @@ class Stats:
         samples: number of samples N.
         nfe: network evaluations a sample (one conditional forward = 1; a dual pass of `jvp` = 2).
         backward: backward passes a sample.
+        checks: evaluations and backward passes, of one sample each, that were spent on choosing and
+            checking the estimator; not part of nfe and backward.
         peak_memory: bytes, the most allocated on a CUDA device during the call; None on CPU.
         modes: how many evaluations of each mode the plan holds.
         estimator, reason: the rectifier used and why.
@@ -37,6 +39,7 @@ class Stats:
     samples: int = 0
     nfe: float = 0.0
     backward: float = 0.0
+    checks: int = 0
     peak_memory: int | None = None
     modes: dict[str, int] = field(default_factory=dict)
     estimator: str = "none"
@@ -100,6 +103,7 @@ class Stats:
         self.peak_memory = max(peaks, default=None)
         self.samples, self.seconds = total, self.seconds + other["seconds"]
         self.postprocess_seconds += other.get("postprocess_seconds", 0)
+        self.checks += other.get("checks", 0)
         for name in ("modes", "estimator", "reason", "solver", "backend", "capture"):
             setattr(self, name, other[name])
 

@@ -82,7 +82,7 @@ def test_displacements_are_where_one_step_would_land() -> None:
             seen.append((point.x.clone(), *out))
             return out
 
-    recorder = _Recorder(Spy(), None)
+    recorder = _Recorder(Spy())
     guidance = Guidance(Linear(4.0, 2.0), rectify=recorder)
     vp = schedules.VPLinear()
     engine = Engine(

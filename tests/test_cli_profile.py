@@ -34,19 +34,30 @@ def test_help_shows_an_example_and_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rectify", "below"),
+    ("rectify", "before", "below"),
     [
-        ("vjp", {"rectifier": 5, "rectifier/cond": 5, "rectifier/ref": 5}),
-        ("fd", {"rectifier": 5, "rectifier/cond_ref": 5, "rectifier/cond": 5}),
-        ("none", {"cond_ref": 5}),
+        (
+            "vjp",
+            {"check": 1, "check/cond": 7},  # an answer, two differences, two pullbacks
+            {"rectifier": 5, "rectifier/cond": 5, "rectifier/ref": 5},
+        ),
+        (
+            "fd",
+            {"check": 1, "check/cond": 3},  # how finely the network computes
+            {"rectifier": 5, "rectifier/cond_ref": 5, "rectifier/cond": 5},
+        ),
+        ("none", {}, {"cond_ref": 5}),
     ],
 )
-def test_ranges_of_a_call(tmp_path: Path, rectify: str, below: dict[str, int]) -> None:
+def test_ranges_of_a_call(
+    tmp_path: Path, rectify: str, before: dict[str, int], below: dict[str, int]
+) -> None:
     found = report(*FAST, "--rectify", rectify, "--out", str(tmp_path))
     calls = {"/".join(row["path"]): row["calls"] for row in found["ranges"]}
     # three Heun steps are five evaluations: the last step is an Euler step
     assert calls == {
         "profile": 1,
+        **{f"profile/{path}": count for path, count in before.items()},
         "profile/plan": 1,
         "profile/evaluate": 5,
         **{f"profile/evaluate/{path}": count for path, count in below.items()},

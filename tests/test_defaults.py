@@ -106,7 +106,7 @@ def test_names_and_orders() -> None:
 def test_figures_start_at_nothing_and_show_what_is_public() -> None:
     stats = Stats()
     assert stats.as_dict() == {
-        "seconds": 0.0, "samples": 0, "nfe": 0.0, "backward": 0.0, "peak_memory": None,
+        "seconds": 0.0, "samples": 0, "nfe": 0.0, "checks": 0, "backward": 0.0, "peak_memory": None,
         "modes": {}, "estimator": "none", "reason": "", "solver": "", "backend": "",
         "capture": stats.capture, "postprocess_nfe": 0.0, "postprocess_seconds": 0.0,
     }  # fmt: skip

@@ -110,7 +110,8 @@ def test_modes_skip_the_evaluations_they_say() -> None:
     assert out.stats.nfe == sum({"cond": 1, "cfg": 2, "reg": 3}[m] for m in modes)
     assert out.stats.modes == {m: modes.count(m) for m in set(modes)}
     evaluated = sum(len(labels) for labels in model.net.calls)
-    assert evaluated == 5 * out.stats.nfe
+    assert evaluated == 5 * out.stats.nfe + out.stats.checks
+    assert out.stats.checks == 3
     nulls = sum(labels.count(CLASSES) for labels in model.net.calls)
     assert nulls == 5 * (modes.count("cfg") + modes.count("reg"))
 

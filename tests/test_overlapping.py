@@ -252,13 +252,13 @@ def test_threads_share_one_choice_of_estimator(monkeypatch: pytest.MonkeyPatch) 
     """`auto` tries the network once, and the others wait for what it finds."""
     from reg_engine import run
 
-    tried, choose, start = [], run.choose, threading.Barrier(3)
+    tried, settled, start = [], run.settled, threading.Barrier(3)
 
     def counted(*args: Any) -> Any:
         tried.append(1)
-        return choose(*args)
+        return settled(*args)
 
-    monkeypatch.setattr(run, "choose", counted)
+    monkeypatch.setattr(run, "settled", counted)
     interval = sys.getswitchinterval()
     shared = Engine(model(), rectify="auto", **SHARED)
 

@@ -61,9 +61,9 @@ def test_nobody_is_told_unless_asked() -> None:
 def test_every_range_has_its_own_name_and_color() -> None:
     found = [getattr(ranges, name) for name in ranges.__all__]
     found = [r for r in found if isinstance(r, ranges.Range)]
-    assert len(found) == 11
+    assert len(found) == 12
     assert all(getattr(ranges, r.name) is r for r in found)
-    assert len({r.color for r in found}) == 11
+    assert len({r.color for r in found}) == 12
 
 
 def test_recorded_ranges_nest_also_in_themselves() -> None:

@@ -255,8 +255,7 @@ def test_black_box_refuses_derivatives_and_serves_differences(name: str) -> None
 def test_auto_follows_memory_and_ability() -> None:
     p = point()
     rectifier, reason = choose(p, 3, None)
-    assert (rectifier.name, p.counter.forward) == ("vjp", 0)
-    assert "budget" in reason
+    assert rectifier.name == "vjp" and "budget" in reason
     assert choose(p, 3, 1)[0].name == "jvp"
     rectifier, reason = choose(point(net=Cut().double()), 3, None)
     assert rectifier.name == "fd_batched"

@@ -1,7 +1,7 @@
 """Forward differences: a third evaluation at x_t + h d. Serves every network, also black boxes.
 
 The step is relative: |h d| = rho |x_t| (root mean square, sample by sample). Too small a
-step drowns in the network's rounding, so rho follows the network's dtype.
+step drowns in the network's rounding, so rho follows what the network computes in.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ from ..point import Point
 from ..reference import per_sample
 from ..values import as_float, as_int, store
 from .lag import lag_of, rectified_from_lag
+from .precision import precision_of
 
-__all__ = ["FD", "RHO", "DiagonalBatched", "FDBatched"]
+__all__ = ["FD", "RHO", "DiagonalBatched", "Difference", "FDBatched", "rho_of"]
 
 # Best one-sided step by dtype: the sum of truncation and rounding error is least there.
 RHO = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.03, torch.bfloat16: 0.1}
 FLOOR = 0.1  # of sigma_t: the least rms of x that a step is relative to
 
 
+def rho_of(precision: torch.dtype) -> float:
+    """The step for a network that computes in `precision`."""
+    return RHO.get(precision, RHO[torch.bfloat16])
+
+
 @dataclass(frozen=True)
-class _Difference:
-    """Args: rho: relative step, > 0; None = by the network's dtype (RHO)."""
+class Difference:
+    """Args: rho: relative step, > 0; None = by what the network computes in (precision.py)."""
 
     rho: float | None = None
 
@@ -39,7 +45,7 @@ class _Difference:
 
     def lengths(self, point: Point, d: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) h, and alpha_t / h (0 where d vanishes): K d = alpha_t / h * (moved cond - cond)."""
-        rho = self.rho or RHO.get(point.denoiser.dtype or point.x.dtype, RHO[torch.bfloat16])
+        rho = self.rho or rho_of(precision_of(point.denoiser, point.x))
         tiny = torch.finfo(d.dtype).tiny
         gram = ops.reduce(point.x, d, backend=point.backend)
         count = gram[:, 0, 0].clamp_min(1)
@@ -58,7 +64,7 @@ class _Difference:
 
 
 @dataclass(frozen=True)
-class FD(_Difference):
+class FD(Difference):
     """`fd`: K delta, the third evaluation after the other two."""
 
     name = "fd"
@@ -70,7 +76,7 @@ class FD(_Difference):
 
 
 @dataclass(frozen=True)
-class FDBatched(_Difference):
+class FDBatched(Difference):
     """`fd_batched`: [ref(x); cond(x); cond(x + h p)] in one batch, p the previous delta
     (rectifiers/lag.py)."""
 
@@ -91,7 +97,7 @@ class FDBatched(_Difference):
 
 
 @dataclass(frozen=True)
-class DiagonalBatched(_Difference):
+class DiagonalBatched(Difference):
     """`diagonal_batched`: diag(K) * delta without a backward pass and in one batch.
 
     Hutchinson's estimate mean_i z_i * (K z_i), z_i = +-1, waits for nothing that cond would have to

@@ -15,14 +15,15 @@ from ..errors import EstimatorError
 from ..frozen import SavedBytes, checkpointed, recording
 from ..point import Point
 from ..values import as_budget, as_int, store
+from .dual import out_of_memory
 
-__all__ = ["VJP", "Diagonal", "Paper", "saved_bytes_per_sample"]
+__all__ = ["VJP", "Diagonal", "Paper", "Reverse", "saved_bytes_per_sample"]
 
 Pullback = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class _Reverse:
+class Reverse:
     """Options that every reverse-mode estimator shares.
 
     Args:
@@ -38,28 +39,34 @@ class _Reverse:
         store(self, memory_budget=as_budget(self.memory_budget))
 
     @contextmanager
-    def recorded(self, point: Point) -> Iterator[tuple[Tensor, Pullback]]:
+    def recorded(
+        self, point: Point, batch_size: int | None = None
+    ) -> Iterator[tuple[Tensor, Pullback]]:
         """Yield cond (detached) and cotangent -> K^T cotangent. Only the conditional rows are
-        recorded."""
-        with self._blocks(point), recording(point.x) as x:
+        recorded.
+
+        Args:
+            batch_size: samples that decide on recomputing; None = those of the point.
+
+        Raises:
+            EstimatorError: the network cannot be differentiated backward.
+        """
+        with self._blocks(point, batch_size), recording(point.x) as x:
             cond = _recorded(point, x)
 
             def pullback(cotangent: Tensor, last: bool = True) -> Tensor:
                 point.counter.backward += x.shape[0]
-                with torch.inference_mode(False):
-                    (gradient,) = torch.autograd.grad(
-                        cond, x, cotangent.clone(), retain_graph=not last
-                    )
-                return point.alpha * gradient
+                return point.alpha * _gradient(cond, x, cotangent, not last)
 
             yield cond.detach(), pullback
 
-    def _blocks(self, point: Point) -> AbstractContextManager[None]:
+    def _blocks(self, point: Point, batch_size: int | None = None) -> AbstractContextManager[None]:
         if self.memory_budget is None:
             return nullcontext()
         if "bytes" not in self._measured:
             self._measured["bytes"] = saved_bytes_per_sample(point)
-        if self._measured["bytes"] * point.x.shape[0] <= self.memory_budget:
+        samples = point.x.shape[0] if batch_size is None else batch_size
+        if self._measured["bytes"] * samples <= self.memory_budget:
             return nullcontext()
         return _checkpointed(point.denoiser.modules)
 
@@ -74,6 +81,20 @@ def _recorded(point: Point, x: Tensor) -> Tensor:
             "the network holds tensors made inside torch.inference_mode, which autograd cannot "
             "record. Load the model outside, or use rectify='jvp', 'fd_batched' or 'fd'."
         ) from error
+
+
+def _gradient(cond: Tensor, x: Tensor, cotangent: Tensor, keep: bool) -> Tensor:
+    try:
+        with torch.inference_mode(False):
+            (gradient,) = torch.autograd.grad(cond, x, cotangent.clone(), retain_graph=keep)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise EstimatorError(
+            f"the network cannot be differentiated backward: {str(error).splitlines()[0]} Use "
+            "rectify='fd_batched' or 'fd'."
+        ) from error
+    return gradient
 
 
 @contextmanager
@@ -100,7 +121,7 @@ def saved_bytes_per_sample(point: Point) -> float:
 
 
 @dataclass(frozen=True)
-class Paper(_Reverse):
+class Paper(Reverse):
     """`paper`: (column sums of K) * delta, Eq. 21 of REG: one vector-Jacobian product with ones."""
 
     name = "paper"
@@ -113,7 +134,7 @@ class Paper(_Reverse):
 
 
 @dataclass(frozen=True)
-class VJP(_Reverse):
+class VJP(Reverse):
     """`vjp`: K^T delta exactly, Eq. 22 of REG without its diagonal assumption."""
 
     name = "vjp"
@@ -125,7 +146,7 @@ class VJP(_Reverse):
 
 
 @dataclass(frozen=True)
-class Diagonal(_Reverse):
+class Diagonal(Reverse):
     """`diagonal`: diag(K) * delta, Hutchinson's estimate mean_i z_i * (K^T z_i), z_i = +-1.
 
     Args:
