@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
@@ -197,10 +198,8 @@ def ask(
     if known is not None and known() is net:
         return net(*args, **keywords)
     key = id(net)
-    try:
+    with suppress(TypeError):  # objects without weak references are looked at in each call
         _ASKED[key] = weakref.ref(net, lambda _: _ASKED.pop(key, None))
-    except TypeError:  # no weak reference to this kind of object: looked at in each call
-        pass
     if any(True for _ in modules):
         return net(*args, **keywords)
     thread, met = threading.get_ident(), []
