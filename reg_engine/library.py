@@ -48,7 +48,7 @@ def differentiates(*tensors: Tensor | None) -> bool:
 
 def traced(like: Tensor, backend: str | None, resolve: Callable[[str, str | None], str]) -> bool:
     """Whether a compiler is looking and should see one opaque op (`reference` it may look into)."""
-    return torch.compiler.is_compiling() and resolve(like.device.type, backend) != "reference"
+    return reference.traced(like) and resolve(like.device.type, backend) != "reference"
 
 
 def call(name: str, *args: Any) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .coefficients import FIRST_B
 from .errors import InputError
+from .reference import traced
 
 __all__ = ["check_combine", "check_guided_step", "check_probe", "check_reduce"]
 
@@ -139,7 +140,8 @@ def _table(table: Tensor, step: Tensor, x: Tensor) -> None:
             f"is {step.dtype} with {step.numel()} elements on {step.device}",
             f"Give one int64 on {x.device}: torch.tensor(row, device=...)",
         )
-    if step.device.type == "cpu" and not 0 <= int(step) < table.shape[0]:
+    looks = step.device.type == "cpu" and not traced(step)
+    if looks and not 0 <= int(step) < table.shape[0]:
         raise InputError("step", f"is {int(step)}", f"Give a row of the table, below {len(table)}")
 
 

@@ -13,10 +13,20 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .coefficients import FIRST_B
 
-__all__ = ["combine", "guided_step", "lagged_product", "per_sample", "probe", "reduce", "widest"]
+__all__ = [
+    "combine",
+    "guided_step",
+    "lagged_product",
+    "per_sample",
+    "probe",
+    "reduce",
+    "traced",
+    "widest",
+]
 
 BLOCK = 32  # terms of a sum that are added one after the other, where there is no float64
 
@@ -44,6 +54,20 @@ def _has_float64(kind: str) -> bool:
 
 # What torch.compiler.assume_constant_result sets: nothing to trace.
 _has_float64._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def traced(like: Tensor) -> bool:
+    """Whether a compiler looks at what is done with `like`.
+
+    `torch.compiler.is_compiling` is also True while another thread of the process compiles; what
+    is traced is seen by Dynamo, or through a mode or a kind of tensor that dispatches.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        return True
+    if not torch.compiler.is_compiling():
+        return False
+    dispatches = type(like).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return dispatches or _get_current_dispatch_mode() is not None
 
 
 def combine(
@@ -144,8 +168,7 @@ def guided_step(
 def _row(table: Tensor, step: Tensor) -> list[float] | tuple[Tensor, ...]:
     """Numbers of the host where looking is free, else 0-dim tensors (no synchronisation)."""
     row = table.index_select(0, step.reshape(1)).squeeze(0)
-    traced = type(row) is not Tensor or torch.compiler.is_compiling()
-    if row.device.type == "cpu" and not traced:
+    if row.device.type == "cpu" and type(row) is Tensor and not traced(row):
         return row.tolist()
     return row.unbind(0)
 

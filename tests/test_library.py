@@ -13,9 +13,10 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
 from op_cases import OPS, arguments, differentiable, door, registered, twin
-from torch import Tensor
+from torch import Tensor, nn
 
-from reg_engine import ops
+from reg_engine import ops, reference
+from reg_engine.coefficients import FIRST_B
 
 ROUTES = {"door": door, "registered": registered}
 routes = pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
@@ -184,6 +185,37 @@ def test_compiled_without_a_break(name: str, backend: str) -> None:
     assert torch.allclose(call(**given), twin(name)(**expected))
     if name == "guided_step":
         assert torch.allclose(given["history"], expected["history"])
+
+
+@every_op
+def test_another_thread_that_compiles_is_no_compiler_here(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's flag holds for the whole process; a call that nobody traces runs as ever."""
+    expected = door(name)(**arguments(name))
+    monkeypatch.setattr(torch.compiler, "_is_compiling_flag", True)
+    assert torch.compiler.is_compiling()
+    assert not reference.traced(torch.ones(1)) and not reference.traced(nn.Parameter(torch.ones(1)))
+    assert torch.equal(door(name)(**arguments(name)), expected)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@every_op
+def test_exported_as_one_op(name: str, strict: bool) -> None:
+    given = {k: v for k, v in arguments(name).items() if k != "history"}
+    if name == "guided_step":
+        given["table"] = given["table"][:, : FIRST_B + 1]
+    tensors = {k: v for k, v in given.items() if isinstance(v, Tensor)}
+    rest = {k: v for k, v in given.items() if k not in tensors}
+
+    class Call(nn.Module):
+        def forward(self, **tensors: Tensor) -> Tensor:
+            return door(name)(**tensors, **rest)
+
+    program = torch.export.export(Call(), (), tensors, strict=strict)
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert f"reg_engine.{name}.default" in called
+    assert torch.equal(program.module()(**tensors), door(name)(**given))
 
 
 @every_op
