@@ -86,10 +86,12 @@ class Rescale:
         prediction = point.to_prediction(guided)
         gram = ops.reduce(prediction, point.to_prediction(cond), backend=point.backend)
         # n^2 times the variances: the quotient needs no more
-        spread = gram[:, 0, 0, None] * gram.diagonal(0, 1, 2)[:, 1:] - gram[:, 0, 1:].square()
-        found, wanted = spread.clamp_min(0).sqrt().unbind(1)
-        tiny = torch.finfo(gram.dtype).tiny
-        factor = (self.share * wanted / found.clamp_min(tiny) + (1 - self.share)).to(guided.dtype)
+        squares = gram[:, 0, 0, None] * gram.diagonal(0, 1, 2)[:, 1:]
+        spread = (squares - gram[:, 0, 1:].square()).clamp_min(0)
+        flat = spread[:, 0] <= 8 * torch.finfo(gram.dtype).eps * squares[:, 0]
+        # a flat prediction (after ZeroInit, say) has no deviation to stretch
+        ratio = torch.where(flat, 1.0, (spread[:, 1] / spread[:, 0]).sqrt())
+        factor = (self.share * ratio + (1 - self.share)).to(guided.dtype)
         return point.from_prediction(per_sample(factor, guided) * prediction)
 
 

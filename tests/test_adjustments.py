@@ -7,9 +7,9 @@ import torch
 from nets import CLASSES, SHAPE, TinyNet, flow_point, pair, tiny
 
 import reg_engine
-from reg_engine import Engine, Guidance, InputError
+from reg_engine import Denoiser, Engine, Guidance, InputError
 from reg_engine.adjustments import Clip, Rescale, ZeroInit
-from reg_engine.schedules import VPLinear
+from reg_engine.schedules import Flow, VPLinear
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 QUIET = {"progress": False}
@@ -51,6 +51,23 @@ def test_rescale_mixes_by_its_share() -> None:
     for share in (0.0, 0.7, 1.0):
         got = p.to_prediction(Rescale(share)(p, guided, cond))
         assert torch.allclose(got, share * g * ratio + (1 - share) * g, rtol=1e-10)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_rescale_leaves_a_flat_prediction(value: float) -> None:
+    p = flow_point()
+    cond, _ = pair(p)
+    flat = p.from_prediction(torch.full_like(cond, value))
+    assert torch.allclose(Rescale(1.0)(p, flat, cond), flat, rtol=1e-12)
+    guidance = Guidance(3.0, rectify=None, adjust=(ZeroInit(2), Rescale()))
+    out = reg_engine.sample(
+        Denoiser(TinyNet(), "flow", Flow(), SHAPE, null_cond=CLASSES, num_classes=CLASSES),
+        LABELS,
+        guidance=guidance,
+        steps=3,
+        **QUIET,
+    )
+    assert out.samples.isfinite().all()
 
 
 def test_zero_init_stands_still() -> None:
