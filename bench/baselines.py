@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reg_engine import Denoiser
-from reg_engine.conditioning import Cond, concat, expand
+from reg_engine.networks.conditioning import Cond, concat, expand
 from reg_engine.noise import SampleNoise
+from reg_engine.ops.formulas import per_sample
 from reg_engine.rectifiers.difference import RHO
-from reg_engine.reference import per_sample
 from reg_engine.solvers import Row, table
 
 __all__ = ["EXACT", "Guide", "authors", "cfg", "exact_for", "sample"]

@@ -9,7 +9,7 @@ from typing import Any
 from bench import records
 from bench.contenders import BASELINE, CONTENDERS
 from bench.records import Row
-from reg_engine.files import replacing
+from reg_engine.storage.files import replacing
 
 __all__ = ["draw"]
 

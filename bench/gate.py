@@ -12,12 +12,12 @@ __all__ = ["TESTS", "Unfinished", "selected", "verdict"]
 
 # What is timed here rests on these; each may be a file, a folder, or a pattern.
 TESTS = (
-    "tests/test_reference.py",
-    "tests/test_coefficients.py",
+    "tests/test_ops_formulas.py",
+    "tests/test_ops_coefficients.py",
     "tests/test_ops*.py",
     "tests/test_csrc*.py",
     "tests/test_engine.py",
-    "tests/test_graphs.py",
+    "tests/test_loop_graphs.py",
     "tests/kernels",
 )
 LIMIT = 900  # seconds

@@ -20,7 +20,8 @@ from bench.cases import KERNEL_CASES, MODEL_CASES, ModelCase
 from bench.contenders import CONTENDERS
 from bench.session import Session, Unmeasured
 from bench.smoke import KERNELS
-from reg_engine import csrc, ops
+from reg_engine import ops
+from reg_engine.ops import extension
 
 __all__ = ["CASES", "TABLE", "left", "main"]
 
@@ -63,7 +64,7 @@ def environment(device: torch.device, dry: bool) -> None:
     for name in PACKAGES:
         print(name, "there" if there(name) else "MISSING")
     print("commit", records.commit() or "unknown: set REG_ENGINE_COMMIT")
-    print("csrc", csrc.load(), "backends", ops.available(device))
+    print("csrc", extension.load(), "backends", ops.available(device))
     print("device", records.environment(device)["device"])
     moved, durations = timing.copy_bandwidth(device, rounds=3 if dry else 20)
     print(f"copy {moved / timing.percentiles(durations)[1] / 1e9:.0f} GB/s")

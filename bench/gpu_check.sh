@@ -117,7 +117,7 @@ done
 export MARKS=gpu
 if there pytest; then
     files=$(grep -l "mark\.gpu" tests/test_*.py)
-    [ -z "$DRY" ] || files=tests/test_graphs_gpu.py
+    [ -z "$DRY" ] || files=tests/test_loop_graphs_gpu.py
     part tests 90 tests bash -c 'pytests $0' "$files"
 else
     say "tests skipped 0 s, no pytest"

@@ -13,11 +13,12 @@ from torch import Tensor
 from bench.agreement import check_kernel
 from bench.cases import KernelCase
 from bench.timing import Call, sets_needed
-from reg_engine import ops, reference
+from reg_engine import ops
+from reg_engine.ops import formulas
 
 __all__ = ["PROVIDERS", "Kernel", "check", "coefficients", "contender", "inputs", "unable"]
 
-PROVIDERS = ("eager", "compile", "csrc", "triton")  # eager: reg_engine.reference
+PROVIDERS = ("eager", "compile", "csrc", "triton")  # eager: reg_engine.ops.formulas
 
 Arguments = dict[str, Any]
 
@@ -27,7 +28,7 @@ class Kernel:
     """An op of reg_engine.ops with arguments for every case.
 
     Args:
-        name: of the op, and of its twin in reg_engine.reference.
+        name: of the op, and of its twin in reg_engine.ops.formulas.
         arguments: (case, device) -> fresh random arguments of the twin.
         bytes_moved: case -> bytes of one call, each input read once and each output written once.
         in_place: whether the op takes `out=`, the state, as the engine calls it.
@@ -51,7 +52,7 @@ def unable(provider: str, device: torch.device) -> str:
 
 def function(kernel: Kernel, provider: str, compiler: str) -> Callable[..., Tensor]:
     """The provider's function, called with the arguments of the twin."""
-    twin: Callable[..., Tensor] = getattr(reference, kernel.name)
+    twin: Callable[..., Tensor] = getattr(formulas, kernel.name)
     if provider == "eager":
         return twin
     if provider == "compile":
@@ -91,8 +92,8 @@ def check(
     results = []
     for run, arguments in (
         (function(kernel, provider, compiler), _copies(given)),
-        (getattr(reference, kernel.name), _copies(given)),
-        (getattr(reference, kernel.name), _copies(given, torch.float64)),
+        (getattr(formulas, kernel.name), _copies(given)),
+        (getattr(formulas, kernel.name), _copies(given, torch.float64)),
     ):
         results.append((run(**arguments), arguments.get("history")))
     for out, plain, exact in zip(*results, strict=True):
@@ -103,7 +104,7 @@ def check(
 
 def coefficients(device: torch.device, slots: int) -> tuple[Tensor, Tensor]:
     """A table of 8 rows whose coefficients are all used, and the number of one."""
-    from reg_engine.coefficients import FIRST_B
+    from reg_engine.ops.coefficients import FIRST_B
 
     table = torch.rand(8, FIRST_B + slots, device=device) + 0.1
     return table, torch.tensor([3], device=device)

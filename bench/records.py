@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from reg_engine.files import write_whole
+from reg_engine.storage.files import write_whole
 
 __all__ = ["COLUMNS", "RESULTS", "Row", "append", "device_slug", "environment", "read"]
 

@@ -14,7 +14,7 @@ from bench import records
 from bench.cases import MODEL_CASES, ModelCase
 from bench.contenders import BASELINE, CAPTURED_CFG, CONTENDERS, Contender
 from bench.records import Row
-from reg_engine.files import write_whole
+from reg_engine.storage.files import write_whole
 
 __all__ = ["latest", "lines", "page", "ratios", "write"]
 

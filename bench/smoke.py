@@ -22,7 +22,7 @@ from bench.bench_reduce import KERNEL as REDUCE
 from bench.cases import KERNEL_CASES
 from bench.records import ROOT
 from reg_engine import Engine
-from reg_engine.graphs import Graphs
+from reg_engine.loop.graphs import Graphs
 from reg_engine.rectifiers import RECTIFIERS
 
 sys.path.append(str(ROOT / "tests"))  # the tests' tiny network, and their recorder without a GPU

@@ -1,5 +1,5 @@
 // Tensors as the kernels see them, and the checks that keep a raw call inside memory: the door in
-// reg_engine/ops.py says the same in the caller's words before.
+// reg_engine/ops/door.py says the same in the caller's words before.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

@@ -1,5 +1,5 @@
-// Places in a row of the coefficient table: reg_engine/coefficients.py, COLUMNS, in that order;
-// b_0, b_1, ... follow from kFirstB on. tests/test_csrc.py compares the two.
+// Places in a row of the coefficient table: reg_engine/ops/coefficients.py, COLUMNS, in that order;
+// b_0, b_1, ... follow from kFirstB on. tests/test_ops_extension.py compares the two.
 #pragma once
 
 namespace reg_engine {

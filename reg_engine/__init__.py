@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from . import engine, fidelity, oracles, postprocess, schedules
-from .attention_models import set_attention
-from .denoisers import Denoiser
+from . import calibrate, engine, fidelity, oracles, postprocess, schedules
 from .engine import Engine, sample
 from .errors import (
     BackendError,
@@ -14,16 +12,41 @@ from .errors import (
     NumericalError,
     RegEngineError,
 )
-from .guidance import Guidance
+from .guidance import (
+    APG,
+    TCFG,
+    BadModel,
+    CFGPlusPlus,
+    CFGZeroStar,
+    Classifier,
+    Clip,
+    Constant,
+    Cosine,
+    Delta,
+    Guidance,
+    Interval,
+    Linear,
+    Rescale,
+    Unconditional,
+    ZeroInit,
+)
 from .models import load_classifier, load_model
+from .networks.attention_models import set_attention
+from .networks.denoisers import Denoiser
 from .plan import Plan
 from .rectifiers import RECTIFIERS
-from .references import BadModel, Classifier, Unconditional
 from .solvers import SOLVERS
-from .weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
+    "calibrate",
+    "ZeroInit",
+    "Rescale",
+    "Delta",
+    "Clip",
+    "CFGZeroStar",
+    "TCFG",
+    "APG",
     "RECTIFIERS",
     "SOLVERS",
     "BackendError",

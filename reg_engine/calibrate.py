@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from .checks import as_seeds, known_names
-from .directions import Direction
 from .engine import Engine
 from .errors import InputError
-from .plan import MODES, Plan
-from .point import Point
+from .loop.run import Conds
+from .loop.stats import Stats
+from .networks.point import Direction, Point
+from .plan import MODES, Plan, calibrates
 from .rectifiers import Rectifier, name_of
-from .run import Conds
-from .stats import Stats
 from .values import as_float
 
 __all__ = ["calibrate"]
@@ -85,6 +84,7 @@ class _Recording(Engine):
                 self._settled[context] = self.recorder, reason
 
 
+@calibrates
 def calibrate(
     model: Any,
     cond: Any,

@@ -29,20 +29,20 @@ from .checks import (
     known_names,
     postprocessed,
 )
-from .coefficients import coefficient_table
-from .conditioning import plain, take
-from .frozen import Compiled, frozen
-from .graphs import graphs_for
-from .guidance import Guidance
+from .guidance.guidance import Guidance
+from .guidance.weights import weights_of
+from .loop.graphs import graphs_for
+from .loop.progress import Progress
+from .loop.run import Conds, Run
+from .loop.stats import Output, Stats
+from .networks.conditioning import plain, take
+from .networks.frozen import Compiled, frozen
+from .ops.coefficients import coefficient_table
 from .plan import Plan
-from .progress import Progress
 from .rectifiers import Rectifier
-from .run import Conds, Run
 from .schedules import Schedule
 from .solvers import Solver, Table, table
-from .stats import Output, Stats
 from .values import as_bool, as_budget
-from .weights import weights_of
 
 __all__ = ["Engine", "sample"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .denoisers import Denoiser
-from .digest import digest, parts
 from .engine import Engine
 from .errors import InputError
-from .readers import refusing
-from .shards import Shards
-from .stats import Stats
+from .loop.stats import Stats
+from .networks.denoisers import Denoiser
+from .storage.digest import digest, parts
+from .storage.readers import refusing
+from .storage.shards import Shards
+from .version import __version__
 
 __all__ = ["digest", "engine_key", "run_resumable"]
 
@@ -36,8 +37,6 @@ def engine_key(engine: Engine) -> str:
     """A digest of everything, beside labels and seeds, that an engine's samples depend on: the
     networks' weights, every number of schedule, solver, guidance and plan, the package's version
     and torch's."""
-    from . import __version__
-
     return digest(
         __version__,
         torch.__version__,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reg_engine import attention
+from reg_engine.networks import attention
 
 PACKAGES = ["xformers", "flash_attn"]
 

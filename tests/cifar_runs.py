@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reg_engine.cifar import CIFAR10
+from reg_engine.data.cifar10 import CIFAR10
 from reg_engine.experiments import Report
 from reg_engine.experiments.cifar10.data import load_data
 from reg_engine.experiments.cifar10.models import TINY, Models, load_models

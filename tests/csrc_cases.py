@@ -10,7 +10,7 @@ import torch
 from kernel_cases import Make, Step, rand
 from torch import Tensor
 
-from reg_engine import csrc
+from reg_engine.ops import extension
 
 SHAPE = (3, 5, 4, 6)
 LARGE = (3, 5, 49, 50)  # several threads on the CPU, several tiles of each sample and a rest
@@ -29,7 +29,7 @@ CUDA = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available(
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each kind of device; skips where its ops are not built, fails with REG_ENGINE_EXT=1."""
     monkeypatch.setattr(kernel_cases, "DEVICE", request.param)
-    state = csrc.load()[request.param]
+    state = extension.load()[request.param]
     if state != "loaded":
         pytest.skip(f"the compiled ops for {request.param}: {state}")
     threads = torch.get_num_threads()
@@ -43,9 +43,9 @@ def on(device: str, number: int) -> Tensor:
 
 def run(step: Step, out: Tensor) -> tuple[Tensor, Tensor | None]:
     """x_s and the history after the step, by the compiled op."""
-    return step.run(csrc.op("guided_step"), out)
+    return step.run(extension.op("guided_step"), out)
 
 
 def verify(step: Step, make_out: Make = rand) -> None:
     """The compiled op against its twin."""
-    kernel_cases.verify(csrc.op("guided_step"), step, make_out)
+    kernel_cases.verify(extension.op("guided_step"), step, make_out)

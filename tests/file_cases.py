@@ -14,14 +14,14 @@ from tiny_runs import tiny
 from torch import Tensor
 
 from reg_engine import Plan
-from reg_engine.cifar import load_cifar10
-from reg_engine.data import load_mnist
+from reg_engine.data.cifar10 import load_cifar10
+from reg_engine.data.mnist import load_mnist
 from reg_engine.errors import InputError
 from reg_engine.models import UNet, classifier_for, load_classifier, load_model
 from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.classifier import NoisyClassifier
 from reg_engine.postprocess import load_postprocess
-from reg_engine.shards import Shards
+from reg_engine.storage.shards import Shards
 from reg_engine.training.log import COLUMNS, LossLog
 from reg_engine.training.state import load_state
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, Guidance, Plan, RegEngineError, schedules
-from reg_engine.adjustments import Clip, Rescale, ZeroInit
-from reg_engine.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
+from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine.guidance.references import BadModel, Classifier, Unconditional
+from reg_engine.guidance.weights import CONVENTIONS, CFGPlusPlus, Constant, Cosine, Interval, Linear
+from reg_engine.networks.preconditioning import PREDICTIONS
 from reg_engine.plan import MODES
-from reg_engine.preconditioning import PREDICTIONS
 from reg_engine.rectifiers import (
     FD,
     JVP,
@@ -25,9 +27,7 @@ from reg_engine.rectifiers import (
     DiagonalBatched,
     FDBatched,
 )
-from reg_engine.references import BadModel, Classifier, Unconditional
 from reg_engine.solvers import SOLVERS
-from reg_engine.weights import CONVENTIONS, CFGPlusPlus, Constant, Cosine, Interval, Linear
 
 CLASSES = 3
 SHAPES = ((1, 4, 4), (3, 2, 2), (2, 3), (7,), (1,), (1, 1, 1))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 FILE_LINES, FUNCTION_LINES, COLUMNS = 300, 60, 100
 
-# What writes a file in place, or removes one: reg_engine/files.py alone may.
+# What writes a file in place, or removes one: reg_engine/storage/files.py alone may.
 WRITES = {"write_text", "write_bytes", "rename", "unlink", "touch", "hardlink_to", "symlink_to"}
 REMOVES = {"shutil.rmtree", "shutil.move", "shutil.copy", "shutil.copyfile", "shutil.copytree"}
 REMOVES |= {"os.replace", "os.rename", "os.remove", "os.unlink"}

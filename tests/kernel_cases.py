@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from reg_engine import reference
-from reg_engine.coefficients import FIRST_B
+from reg_engine.ops import formulas
+from reg_engine.ops.coefficients import FIRST_B
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -137,7 +137,7 @@ class Step:
     def twin(self) -> tuple[Tensor, Tensor | None]:
         """x_s and the history after the step."""
         history = None if self.history is None else self.history.clone()
-        x_s = reference.guided_step(
+        x_s = formulas.guided_step(
             self.x,
             self.cond,
             self.table,

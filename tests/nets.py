@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, schedules
-from reg_engine.point import Point
-from reg_engine.references import Unconditional
+from reg_engine.guidance.references import Unconditional
+from reg_engine.networks.point import Point
 from reg_engine.solvers import table
 
 SHAPE = (1, 4, 4)

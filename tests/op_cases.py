@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reg_engine import ops, reference
-from reg_engine.coefficients import FIRST_B
+from reg_engine.ops import door as ops
+from reg_engine.ops import formulas
+from reg_engine.ops.coefficients import FIRST_B
 
 OPS = ("combine", "guided_step", "reduce", "probe")
 
@@ -67,5 +68,5 @@ def door(name: str) -> Callable[..., Tensor]:
 
 def twin(name: str) -> Callable[..., Tensor]:
     """reference.<name>."""
-    function: Callable[..., Tensor] = getattr(reference, name)
+    function: Callable[..., Tensor] = getattr(formulas, name)
     return function

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reg_engine.graphs import WARM_UP
+from reg_engine.loop.graphs import WARM_UP
 
 
 class Rerun:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import reg_engine
 from reg_engine import Guidance, InputError, NumericalError, Plan, schedules
-from reg_engine.adjustments import Rescale
-from reg_engine.directions import APG
-from reg_engine.references import BadModel, Classifier
-from reg_engine.weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
+from reg_engine.guidance.adjustments import Rescale
+from reg_engine.guidance.directions import APG
+from reg_engine.guidance.references import BadModel, Classifier
+from reg_engine.guidance.weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
 
 GOOD: dict[str, Any] = {
     "cond": [0, 1],

@@ -31,9 +31,9 @@ from reg_engine import (
     rectifiers,
     schedules,
 )
-from reg_engine.adjustments import Rescale, ZeroInit
 from reg_engine.calibrate import calibrate
-from reg_engine.directions import APG
+from reg_engine.guidance.adjustments import Rescale, ZeroInit
+from reg_engine.guidance.directions import APG
 from reg_engine.solvers import SOLVERS, table
 from reg_engine.training.config import TrainConfig
 

@@ -26,9 +26,9 @@ from reg_engine import (
     Unconditional,
     schedules,
 )
-from reg_engine.adjustments import Rescale
-from reg_engine.directions import APG
-from reg_engine.graphs import Graphs
+from reg_engine.guidance.adjustments import Rescale
+from reg_engine.guidance.directions import APG
+from reg_engine.loop.graphs import Graphs
 
 
 def test_sample_names_every_choice_of_an_engine() -> None:

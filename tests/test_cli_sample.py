@@ -10,7 +10,7 @@ from nets import tiny
 
 from reg_engine import Engine, InputError
 from reg_engine.resume import run_resumable
-from reg_engine.shards import Shards
+from reg_engine.storage.shards import Shards
 
 LABELS, SEEDS = torch.tensor([0, 1, 2, 0, 1]), [11, 12, 13, 14, 15]
 

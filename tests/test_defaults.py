@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from reg_engine import Denoiser, Engine, Guidance, Plan, schedules
-from reg_engine.adjustments import Clip, Rescale, ZeroInit
-from reg_engine.directions import APG, Delta
+from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
+from reg_engine.guidance.directions import APG, Delta
+from reg_engine.guidance.references import BadModel, Classifier, Unconditional
+from reg_engine.guidance.weights import Constant, Cosine, Linear
+from reg_engine.loop.stats import Stats
 from reg_engine.plan import MODES
 from reg_engine.rectifiers import FD, JVP, RECTIFIERS, VJP, Diagonal, DiagonalBatched, FDBatched
-from reg_engine.references import BadModel, Classifier, Unconditional
 from reg_engine.solvers import SOLVERS
-from reg_engine.stats import Stats
-from reg_engine.weights import Constant, Cosine, Linear
 
 VP = {
     "train_steps": 1000, "prior": "unit", "times": None, "spacing": "trailing", "steps_offset": 0,

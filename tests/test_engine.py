@@ -8,12 +8,13 @@ import torch
 from nets import CLASSES, SHAPE, TinyNet, tiny
 
 import reg_engine
-from reg_engine import Engine, Guidance, InputError, NumericalError, Plan, ops, schedules
+from reg_engine import Engine, Guidance, InputError, NumericalError, Plan, schedules
+from reg_engine.guidance.references import BadModel
+from reg_engine.guidance.weights import Interval
 from reg_engine.noise import SampleNoise
+from reg_engine.ops import door as ops
 from reg_engine.rectifiers import RECTIFIERS
-from reg_engine.references import BadModel
 from reg_engine.solvers import SOLVERS
-from reg_engine.weights import Interval
 
 QUIET = {"progress": False}
 LABELS = torch.tensor([0, 1, 2, 0, 1])

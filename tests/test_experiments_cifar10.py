@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cifar_runs import report, trained_in
-from test_cifar import pictures, tar
+from test_data_cifar10 import pictures, tar
 
 from reg_engine.errors import InputError
 from reg_engine.experiments import run_experiment

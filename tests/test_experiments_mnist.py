@@ -30,9 +30,9 @@ from reg_engine.experiments.mnist.grid import (
 )
 from reg_engine.experiments.mnist.measures import Bench, Measured, judge, resamples
 from reg_engine.experiments.mnist.sampling import TIMES
+from reg_engine.guidance.weights import weights_of
 from reg_engine.models import load_classifier
 from reg_engine.solvers import table
-from reg_engine.weights import weights_of
 
 # The grid.
 

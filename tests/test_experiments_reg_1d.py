@@ -34,8 +34,8 @@ from reg_engine.experiments.reg_1d.main import ESTIMATORS
 from reg_engine.experiments.toys import ToyNet
 from reg_engine.oracles import GaussianMixture, one_d
 from reg_engine.rectifiers import VJP, Paper
-from reg_engine.shards import Shards
 from reg_engine.solvers import table
+from reg_engine.storage.shards import Shards
 
 F64 = torch.float64
 X = grid(7, F64)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 import reg_engine
 from reg_engine import Guidance, oracles, schedules
-from reg_engine.adjustments import Rescale
-from reg_engine.directions import Delta
+from reg_engine.guidance.adjustments import Rescale
+from reg_engine.guidance.directions import Delta
 from reg_engine.rectifiers import RECTIFIERS, Diagonal
 
 MIXTURE = oracles.two_class_2d()

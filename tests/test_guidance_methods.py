@@ -16,8 +16,8 @@ from torch import Tensor
 
 import reg_engine
 from reg_engine import CFGPlusPlus, Cosine, Guidance, Interval, Linear, oracles, schedules
-from reg_engine.adjustments import Rescale, ZeroInit
-from reg_engine.directions import APG, TCFG, CFGZeroStar
+from reg_engine.guidance.adjustments import Rescale, ZeroInit
+from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar
 from reg_engine.noise import SampleNoise
 from reg_engine.rectifiers import RECTIFIERS
 

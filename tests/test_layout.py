@@ -38,11 +38,24 @@ def test_nothing_unpickles_or_starts_a_shell(path: Path) -> None:
 
 
 def test_one_module_writes_files() -> None:
-    """reg_engine/files.py; tests/house.py knows what a write looks like."""
+    """reg_engine/storage/files.py; tests/house.py knows what a write looks like."""
     modules = [f for f in FILES if relative(f).startswith("reg_engine/")]
     found = {relative(f): house.writes(f.read_text(encoding="utf-8")) for f in modules}
-    assert found.pop("reg_engine/files.py") and len(found) > 100
+    assert found.pop("reg_engine/storage/files.py") and len(found) > 100
     assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No circle among rooms or modules, none that only types or functions need, and the layers of
+    pyproject.toml from the command line down; `lint-imports` says where."""
+    lint = pytest.importorskip("importlinter.cli", reason="Python 3.10").lint_imports
+    monkeypatch.syspath_prepend(str(ROOT))
+    assert lint(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_few_files_stand_at_the_root() -> None:
+    loose = [f for f in FILES if f.parent == ROOT / "reg_engine"]
+    assert 5 < len(loose) <= 14, [f.name for f in loose]
 
 
 def test_the_public_names_are_documented() -> None:

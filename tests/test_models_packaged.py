@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import reg_engine
-from reg_engine.data import MNIST, load_mnist
+from reg_engine.data.mnist import MNIST, load_mnist
 from reg_engine.metrics import label_agreement
 from reg_engine.models import load_classifier, load_model
 from reg_engine.training.classification import accuracy

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, InputError, sample, schedules
-from reg_engine.attention_models import set_attention
-from reg_engine.modules import ask
+from reg_engine.networks.attention_models import set_attention
+from reg_engine.networks.modules import ask
 
 
 class Dropping(nn.Module):

@@ -14,7 +14,8 @@ import pytest
 import torch
 from op_cases import OPS, arguments, door, twin
 
-from reg_engine import BackendError, Engine, InputError, ops
+from reg_engine import BackendError, Engine, InputError
+from reg_engine.ops import door as ops
 
 PACKAGE = Path(ops.__file__).parent
 
@@ -36,15 +37,15 @@ def forgotten() -> Iterator[None]:
 
 def give(monkeypatch: pytest.MonkeyPatch, op: Callable[[str], Callable[..., None]]) -> None:
     """A csrc for the CPU made of `op`."""
-    monkeypatch.setattr(ops.csrc, "load", lambda: {"cpu": "loaded"})
-    monkeypatch.setattr(ops.csrc, "op", op)
+    monkeypatch.setattr(ops.extension, "load", lambda: {"cpu": "loaded"})
+    monkeypatch.setattr(ops.extension, "op", op)
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_the_reference_serves_where_nothing_else_does(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ops.csrc, "load", lambda: {"cpu": "not built"})
+    monkeypatch.setattr(ops.extension, "load", lambda: {"cpu": "not built"})
     assert ops.resolve("cpu") == "reference"
     assert torch.equal(door(name)(**arguments(name)), twin(name)(**arguments(name)))
 
@@ -59,7 +60,7 @@ def test_out_may_be_the_state_itself() -> None:
 def test_the_choice_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ops.csrc, "load", lambda: {"cpu": "not built"})
+    monkeypatch.setattr(ops.extension, "load", lambda: {"cpu": "not built"})
     with caplog.at_level(logging.INFO, "reg_engine"):
         for _ in range(3):
             ops.combine(**arguments("combine"))
@@ -71,7 +72,7 @@ def test_the_choice_is_said_once(
 def test_a_named_backend_that_is_missing_raises_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ops.csrc, "load", lambda: {"cpu": "not built"})
+    monkeypatch.setattr(ops.extension, "load", lambda: {"cpu": "not built"})
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(BackendError, match="csrc.*cpu.*not built"):
         ops.combine(**arguments("combine"), backend="csrc")
@@ -160,7 +161,7 @@ def test_only_the_door_may_import_kernels() -> None:
                 names = [alias.name for alias in node.names]
             else:
                 continue
-            assert path.name == "ops.py" or not any("kernels" in n.split(".") for n in names), path
+            assert path.name == "door.py" or not any("kernels" in n.split(".") for n in names), path
 
 
 def test_importing_the_package_imports_no_backend() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from op_cases import arguments, door
 
-from reg_engine import InputError, ops
+from reg_engine import InputError
+from reg_engine.ops import door as ops
 
 BAD = {
     "combine": [
@@ -64,8 +65,8 @@ def test_bad_arguments_are_named_before_anything_runs(
     def op(name: str) -> Callable[..., None]:
         pytest.fail("launched")
 
-    monkeypatch.setattr(ops.csrc, "load", lambda: {"cpu": "loaded"})
-    monkeypatch.setattr(ops.csrc, "op", op)
+    monkeypatch.setattr(ops.extension, "load", lambda: {"cpu": "loaded"})
+    monkeypatch.setattr(ops.extension, "op", op)
     ops._automatic.cache_clear()
     ops._launcher.cache_clear()
     with pytest.raises(InputError, match=words):

@@ -7,8 +7,8 @@ import torch
 from oracle_cases import F64, correlated, generator, labels, noisy
 
 from reg_engine import schedules
+from reg_engine.networks.preconditioning import PREDICTIONS
 from reg_engine.oracles import GaussianMixture, one_d, two_class_2d
-from reg_engine.preconditioning import PREDICTIONS
 
 LEVELS = [(1.0, 0.03), (1.0, 0.4), (1.0, 5.0), (0.6, 0.8), (0.05, 0.99)]
 MIXTURES = {"2d": two_class_2d, "1d": one_d, "correlated": correlated, "3d": lambda: correlated(3)}

@@ -21,7 +21,7 @@ from rerun import Rerun
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, Engine, sample, schedules
-from reg_engine.graphs import Graphs
+from reg_engine.loop.graphs import Graphs
 
 CHANNELS, SHAPE, LABELS = 4, (1, 4, 4), [0, 2, 1]
 
@@ -250,7 +250,7 @@ def test_dynamo_is_left_as_it_was(overlap: Overlap) -> None:
 
 def test_threads_share_one_choice_of_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` tries the network once, and the others wait for what it finds."""
-    from reg_engine import run
+    from reg_engine.loop import run
 
     tried, settled, start = [], run.settled, threading.Barrier(3)
 

@@ -11,9 +11,9 @@ from tiny_runs import assert_same, weights
 from torch import Tensor, nn
 
 from reg_engine import InputError, load_model
-from reg_engine.experiments.toy_nets import ToyNet
 from reg_engine.fidelity import nearest_distances
 from reg_engine.models import UNet
+from reg_engine.models.toy import ToyNet
 from reg_engine.postprocess import (
     FlowTask,
     Neighbours,

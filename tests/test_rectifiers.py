@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, EstimatorError, InputError, schedules
-from reg_engine.conditioning import take
-from reg_engine.directions import Delta
+from reg_engine.guidance.directions import Delta
+from reg_engine.guidance.references import Unconditional
+from reg_engine.networks.conditioning import take
+from reg_engine.networks.point import Counter, Point
 from reg_engine.noise import SampleNoise
-from reg_engine.point import Counter, Point
 from reg_engine.rectifiers import (
     FD,
     JVP,
@@ -25,7 +26,6 @@ from reg_engine.rectifiers import (
 )
 from reg_engine.rectifiers.auto import choose
 from reg_engine.rectifiers.reverse import saved_bytes_per_sample
-from reg_engine.references import Unconditional
 from reg_engine.solvers import table
 
 SHAPE = (2, 3)

@@ -8,11 +8,11 @@ from nets import SHAPE, TinyNet, tiny
 from torch import Tensor
 
 from reg_engine import schedules
-from reg_engine.directions import Delta
-from reg_engine.point import Point
+from reg_engine.guidance.directions import Delta
+from reg_engine.guidance.references import Unconditional
+from reg_engine.networks.point import Point
 from reg_engine.rectifiers import FD, JVP
 from reg_engine.rectifiers.difference import RHO
-from reg_engine.references import Unconditional
 from reg_engine.solvers import table
 
 

@@ -16,13 +16,13 @@ from nets import flow_point
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, EstimatorError, schedules
-from reg_engine.directions import Delta
-from reg_engine.point import Point
+from reg_engine.guidance.directions import Delta
+from reg_engine.networks.point import Point
+from reg_engine.networks.sharing import rerouted
 from reg_engine.rectifiers import make
 from reg_engine.rectifiers.auto import choose
 from reg_engine.rectifiers.dual import dual_pass
 from reg_engine.rectifiers.forward import product
-from reg_engine.sharing import rerouted
 
 SHAPE = (4, 4, 4)
 

@@ -9,9 +9,10 @@ import torch
 from nets import Shy, TinyNet, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reg_engine import Engine, Guidance, ops
-from reg_engine.adjustments import Rescale
-from reg_engine.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine import Engine, Guidance
+from reg_engine.guidance.adjustments import Rescale
+from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine.ops import door as ops
 from reg_engine.rectifiers import JVP, RECTIFIERS, FDBatched
 
 

@@ -11,7 +11,7 @@ from derivative_cases import Residual, seen, smooth
 from torch import Tensor, nn
 
 from reg_engine import Engine, sample
-from reg_engine.frozen import frozen
+from reg_engine.networks.frozen import frozen
 from reg_engine.rectifiers import DiagonalBatched, FDBatched
 from reg_engine.rectifiers.precision import autocast_dtype, measured_precision, precision_of
 

@@ -11,7 +11,7 @@ from derivative_cases import LOST, SHAPE, UNPULLABLE, Around, Residual, seen, sm
 from torch import Tensor, nn
 
 from reg_engine import Engine, EstimatorError, sample
-from reg_engine.frozen import frozen
+from reg_engine.networks.frozen import frozen
 from reg_engine.rectifiers import JVP, VJP, verify
 from reg_engine.rectifiers.forward import product
 

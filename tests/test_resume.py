@@ -14,7 +14,7 @@ from nets import tiny as denoiser_of
 import reg_engine
 from reg_engine import Engine, Guidance, InputError, Plan
 from reg_engine.resume import engine_key, run_resumable
-from reg_engine.shards import Shards
+from reg_engine.storage.shards import Shards
 
 LABELS, SEEDS = torch.tensor([0, 1, 2, 0, 1]), [5, 6, 7, 8, 9]
 

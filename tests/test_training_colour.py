@@ -12,7 +12,7 @@ from tiny_runs import assert_same, weights
 from torch import Tensor, nn
 
 import reg_engine
-from reg_engine.cifar import CIFAR10
+from reg_engine.data.cifar10 import CIFAR10
 from reg_engine.errors import InputError
 from reg_engine.models import load_classifier, load_model
 from reg_engine.schedules import EDM, Flow

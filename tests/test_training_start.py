@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_runs import SETTINGS, digits, tiny
 
-from reg_engine.data import MNIST
+from reg_engine.data.mnist import MNIST
 from reg_engine.errors import InputError
 from reg_engine.models.checkpoint import read
 from reg_engine.training import TrainConfig, Trainer, train_task

@@ -16,7 +16,7 @@ from tiny_runs import SETTINGS, digits
 from torch import Tensor, nn
 
 import reg_engine.training.trainer as trainer_module
-from reg_engine.data import MNIST
+from reg_engine.data.mnist import MNIST
 from reg_engine.errors import InputError
 from reg_engine.models import load_classifier, load_model
 from reg_engine.training import TrainConfig, Trainer, train_task

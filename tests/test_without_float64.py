@@ -12,9 +12,10 @@ from nets import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from reg_engine import Engine, Guidance, InputError, reference, schedules
-from reg_engine.adjustments import Rescale
-from reg_engine.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine import Engine, Guidance, InputError, schedules
+from reg_engine.guidance.adjustments import Rescale
+from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine.ops import formulas
 from reg_engine.rectifiers import RECTIFIERS
 from reg_engine.solvers import SOLVERS
 
@@ -37,14 +38,14 @@ class NoFloat64(TorchDispatchMode):
 
 @pytest.fixture
 def device_without() -> Iterator[NoFloat64]:
-    reference._has_float64.cache_clear()
+    formulas._has_float64.cache_clear()
     with (mode := NoFloat64()):
         yield mode
-    reference._has_float64.cache_clear()
+    formulas._has_float64.cache_clear()
 
 
 def test_the_probe_finds_out(device_without: NoFloat64) -> None:
-    assert reference.widest(torch.device("cpu")) == torch.float32
+    assert formulas.widest(torch.device("cpu")) == torch.float32
     with pytest.raises(InputError, match="^dtype: is float64, which cpu has not"):
         Engine(tiny(), dtype=torch.float64)
 
@@ -53,12 +54,12 @@ def test_the_probe_finds_out(device_without: NoFloat64) -> None:
 def test_sums_round_like_their_terms(size: int) -> None:
     """Against float64: an error of the blocks that are added up, whatever the length."""
     vectors = 3 + torch.randn(3, 2, size)
-    exact = reference.reduce(*vectors)
+    exact = formulas.reduce(*vectors)
     rows = torch.stack([torch.ones_like(vectors[0]), *vectors], 1)
-    blocks = reference._blockwise(rows)
+    blocks = formulas._blockwise(rows)
     assert blocks.dtype == torch.float32 and blocks.shape == exact.shape
-    levels = max(1, math.ceil(math.log(max(size, 2), reference.BLOCK)))
-    bound = levels * reference.BLOCK * EPS * rows.double().abs() @ rows.double().abs().mT
+    levels = max(1, math.ceil(math.log(max(size, 2), formulas.BLOCK)))
+    bound = levels * formulas.BLOCK * EPS * rows.double().abs() @ rows.double().abs().mT
     assert bool(((blocks - exact).abs() <= bound).all())
     assert torch.equal(blocks, blocks.mT)
 
@@ -81,12 +82,12 @@ def test_whole_samples_need_no_float64(solver: str, direction: object) -> None:
         exact = Engine(model, guidance=guidance, **choices).sample([0, 1, 2]).samples
         engine = Engine(model, guidance=guidance, **choices)  # its numbers are the host's
         engine.looks = False
-        reference._has_float64.cache_clear()
+        formulas._has_float64.cache_clear()
         try:
             with NoFloat64():
                 samples = engine.sample([0, 1, 2]).samples
         finally:
-            reference._has_float64.cache_clear()
+            formulas._has_float64.cache_clear()
         assert samples.dtype == torch.float32
         # Finite differences divide rounding by their step, 1e-2.
         tolerance = 1e-3 if rectify in (None, "vjp") else 1e-2

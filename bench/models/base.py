@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reg_engine import Denoiser
-from reg_engine.conditioning import Cond
+from reg_engine.networks.conditioning import Cond
 
 __all__ = ["Loaded", "created", "labels"]
 

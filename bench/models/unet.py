@@ -17,7 +17,7 @@ from bench.cases import ModelCase
 from bench.models.base import Loaded, created
 from bench.models.layers import MLP, Attention, FeedForward, sinusoids
 from reg_engine import Denoiser, schedules
-from reg_engine.conditioning import Cond
+from reg_engine.networks.conditioning import Cond
 
 __all__ = ["CONFIGS", "Sizes", "UNet", "build", "sizes_of"]
 

@@ -1,4 +1,4 @@
-// combine and guided_step on the CPU: see reg_engine/reference.py for what they compute.
+// combine and guided_step on the CPU: see reg_engine/ops/formulas.py for what they compute.
 //
 // A tile of each input is brought into the innermost cache once, in the dtype of the arithmetic;
 // short vector loops over the tile do the rest. What a coefficient of 0 excludes is not read.

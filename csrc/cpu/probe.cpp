@@ -1,4 +1,4 @@
-// probe on the CPU: [x; ...; x; x + h d], times c_in of the row. See reg_engine/reference.py.
+// probe on the CPU: [x; ...; x; x + h d], times c_in of the row. See reg_engine/ops/formulas.py.
 #include "../probe.h"
 
 #include <torch/csrc/stable/library.h>

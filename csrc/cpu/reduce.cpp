@@ -1,4 +1,4 @@
-// reduce on the CPU, in float64: see reg_engine/reference.py for what it computes.
+// reduce on the CPU, in float64: see reg_engine/ops/formulas.py for what it computes.
 //
 // A sample is cut into chunks of a fixed number of tiles, whatever the number of threads; sums of
 // chunks are added in their order. So every bit depends on the arguments alone.

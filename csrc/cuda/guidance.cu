@@ -1,4 +1,4 @@
-// combine and guided_step on CUDA: see reg_engine/reference.py for what they compute. The row of
+// combine and guided_step on CUDA: see reg_engine/ops/formulas.py for what they compute. The row of
 // the table is read on the device; what a coefficient of 0 excludes is not read.
 #include "../guidance.h"
 

@@ -1,4 +1,4 @@
-// reduce on CUDA, in float64: see reg_engine/reference.py for what it computes.
+// reduce on CUDA, in float64: see reg_engine/ops/formulas.py for what it computes.
 //
 // Two stages without atomics: blocks sum chunks of a sample, then one block sums a sample's
 // chunks. Chunks are of a fixed size, so every bit depends on the arguments alone.

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from .. import __version__
+from ..version import __version__
 from .calibrate import calibrate
 from .doctor import doctor
 from .evaluate import evaluate

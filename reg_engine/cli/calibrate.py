@@ -8,9 +8,9 @@ from typing import Any
 import click
 import torch
 
-from ..files import check_writable
 from ..models import load_model
 from ..plan import Plan
+from ..storage.files import check_writable
 from .options import apply, emit, json_option, labels_of, run_options
 
 __all__ = ["calibrate"]

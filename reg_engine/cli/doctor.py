@@ -10,11 +10,14 @@ from typing import Any
 import click
 import torch
 
-from .. import __version__, attention, ops, profiling
+from .. import ops
 from ..engine import Engine
 from ..errors import RegEngineError
 from ..models import load_model
+from ..networks import attention
+from ..profiling import report as profiling
 from ..rectifiers import RECTIFIERS
+from ..version import __version__
 from .options import emit, json_option
 
 __all__ = ["doctor"]

@@ -10,13 +10,13 @@ import click
 import torch
 from torch import Tensor
 
-from ..data import load_mnist
+from ..data.mnist import load_mnist
 from ..engine import Engine
 from ..errors import InputError
-from ..files import check_writable, write_whole
 from ..models import classifier_for, load_model
 from ..resume import digest, run_resumable
-from ..shards import Shards
+from ..storage.files import check_writable, write_whole
+from ..storage.shards import Shards
 from .options import apply, emit, fit, json_option, numbers, plan_of, run_options
 from .shell import stopped
 
@@ -121,6 +121,6 @@ def _line(point: dict[str, Any]) -> str:
 
 def _plot(points: list[dict[str, Any]], path: Path) -> None:
     """FID and label agreement against the scale, and the front of one against the other."""
-    from ..plots import save_evaluation
+    from ..pictures.plots import save_evaluation
 
     save_evaluation(points, path)

@@ -12,8 +12,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..denoisers import Denoiser
 from ..errors import InputError
+from ..networks.denoisers import Denoiser
 from ..plan import Plan
 
 __all__ = [

@@ -8,14 +8,14 @@ from typing import Any
 import click
 import torch
 
-from .. import profiling
-from ..attention import BACKENDS
-from ..attention_models import set_attention
 from ..engine import Engine
 from ..errors import InputError
-from ..files import check_writable
 from ..models import load_model
-from ..plots import check_matplotlib, save_profile
+from ..networks.attention import BACKENDS
+from ..networks.attention_models import set_attention
+from ..pictures.plots import check_matplotlib, save_profile
+from ..profiling import report as profiling
+from ..storage.files import check_writable
 from .options import (
     apply,
     arguments_of,

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..engine import Engine
 from ..errors import InputError
-from ..files import check_writable, replacing
-from ..images import grid, to_uint8
+from ..loop.stats import Stats
 from ..models import classifier_for, load_model
-from ..pictures import MOST_PIXELS, save_panels
+from ..pictures.images import grid, to_uint8
+from ..pictures.sheets import MOST_PIXELS, save_panels
 from ..resume import engine_key, run_resumable
-from ..shards import Shards
-from ..stats import Stats
+from ..storage.files import check_writable, replacing
+from ..storage.shards import Shards
+from ..version import __version__
 from .options import (
     apply,
     arguments_of,

@@ -102,7 +102,7 @@ def train(
     """
     # Here, so that the other commands start without the trainer.
     from ..errors import choice
-    from ..files import check_writable
+    from ..storage.files import check_writable
     from ..training import TASKS, train_task
     from ..values import usable
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..denoisers import Denoiser
-from ..frozen import recording
+from ..networks.denoisers import Denoiser
+from ..networks.frozen import recording
 from ..oracles import GaussianMixture
 from ..schedules import Schedule
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plots import OKABE_ITO, check_matplotlib
+from ..pictures.plots import OKABE_ITO, check_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,10 +18,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..conditioning import Cond
-from ..denoisers import Denoiser
 from ..errors import InputError
-from ..frozen import frozen
+from ..networks.conditioning import Cond
+from ..networks.denoisers import Denoiser
+from ..networks.frozen import frozen
 from ..solvers import Row, Table
 from ..values import as_int
 

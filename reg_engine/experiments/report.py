@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..files import check_writable, clear, replacing, write_whole
+from ..storage.files import check_writable, clear, replacing, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -226,7 +226,7 @@ def _device(device: torch.device) -> str:
 
 
 def _versions() -> dict[str, str]:
-    from .. import __version__
+    from ..version import __version__
 
     found = {"reg_engine": __version__, "python": platform.python_version()}
     for package in PACKAGES:

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..denoisers import Denoiser
 from ..errors import InputError
-from ..preconditioning import preconditioning
+from ..models.toy import ToyClassifier, ToyNet, time_scale_of
+from ..networks.denoisers import Denoiser
+from ..networks.preconditioning import preconditioning
 from ..schedules import EDM, VP, Schedule
 from ..training import Task, TrainConfig, Trainer
 from .report import Report
-from .toy_nets import ToyClassifier, ToyNet, time_scale_of
 
 __all__ = [
     "ToyClassifier",

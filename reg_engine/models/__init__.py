@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, choice
-from ..readers import refusing
+from ..storage.readers import refusing
 from .checkpoint import REMEDY, build, check_use, describe
 from .classifier import NoisyClassifier
 from .unet import UNet
 from .unet2d import UNet2D
 
 if TYPE_CHECKING:
-    from ..denoisers import Denoiser
+    from ..networks.denoisers import Denoiser
     from ..schedules import Schedule
 
 __all__ = [
@@ -43,7 +43,7 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
             diffusers is missing (colour models are made of its blocks).
     """
     # Here, because denoisers imports much that a classifier does not need.
-    from ..denoisers import Denoiser
+    from ..networks.denoisers import Denoiser
 
     path = _path(name_or_path, "{}.safetensors")
     net, description = build(path, "unet", "unet2d")

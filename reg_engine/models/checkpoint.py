@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
-from ..files import write_whole
-from ..readers import open_regular, refusing
+from ..storage.files import write_whole
+from ..storage.readers import open_regular, refusing
 from .classifier import NoisyClassifier
 from .unet import UNet
 from .unet2d import UNet2D

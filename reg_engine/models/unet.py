@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import BACKENDS, attention
 from ..errors import InputError, choice
+from ..networks.attention import BACKENDS, attention
 from ..values import check_sizes
 
 __all__ = ["UNet"]
@@ -163,7 +163,7 @@ class Attention(nn.Module):
     Args:
         channels: multiple of 16 and of `heads`.
         heads: attention heads.
-        attention: one of reg_engine.attention.BACKENDS; set_attention changes it later.
+        attention: one of reg_engine.networks.attention.BACKENDS; set_attention changes it later.
     """
 
     def __init__(self, channels: int, heads: int, attention: str = "auto") -> None:

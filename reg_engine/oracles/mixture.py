@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoisers import Denoiser
+from ..networks.denoisers import Denoiser
 from ..schedules import EDM, Schedule
 from . import networks
 from .checks import label_rows

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoisers import Denoiser
 from ..errors import choice
-from ..preconditioning import PREDICTIONS, SPELLINGS
+from ..networks.denoisers import Denoiser
+from ..networks.preconditioning import PREDICTIONS, SPELLINGS
 from ..schedules import Schedule
 from .checks import check_points, check_weight, label_rows
-
-if TYPE_CHECKING:
-    from .mixture import GaussianMixture
+from .closed import ClosedForms
+from .tilted import tilted_posterior
 
 __all__ = ["ExactNet", "GoldenNet", "exact", "golden"]
 
@@ -28,7 +27,7 @@ SIGMA_DATA = 0.5
 class ExactNet:
     """net(x, t, cond) -> the exact prediction, from its definition, not from a conversion."""
 
-    mixture: GaussianMixture
+    mixture: ClosedForms
     prediction: str
     schedule: Schedule
     label: int | None = None
@@ -66,7 +65,7 @@ class ExactNet:
 class GoldenNet:
     """net(x, t, cond) -> the denoised of optimal guidance, the mean of the tilted posterior."""
 
-    mixture: GaussianMixture
+    mixture: ClosedForms
     w: float
     schedule: Schedule
     label: int | None
@@ -81,20 +80,21 @@ class GoldenNet:
         for time in t.unique().tolist():
             at = t == time
             alpha, sigma = self.schedule(time)
-            out[at] = self.mixture.tilted_posterior(
-                x[at], alpha, sigma, self.w, rows[at], **self.accuracy
-            ).mean.to(x)
+            posterior = tilted_posterior(
+                self.mixture, x[at], alpha, sigma, self.w, rows[at], **self.accuracy
+            )
+            out[at] = posterior.mean.to(x)
         return out
 
 
-def exact(mixture: GaussianMixture, y: int | None, prediction: str, schedule: Schedule) -> Denoiser:
+def exact(mixture: ClosedForms, y: int | None, prediction: str, schedule: Schedule) -> Denoiser:
     choice("prediction", prediction, PREDICTIONS, SPELLINGS)
     label_rows(y, 1, mixture.num_classes, mixture.means.device)
     return _wrap(mixture, ExactNet(mixture, prediction, schedule, y), prediction, schedule)
 
 
 def golden(
-    mixture: GaussianMixture,
+    mixture: ClosedForms,
     w: float,
     y: int | None,
     schedule: Schedule,
@@ -106,7 +106,7 @@ def golden(
 
 
 def _wrap(
-    mixture: GaussianMixture, net: ExactNet | GoldenNet, prediction: str, schedule: Schedule
+    mixture: ClosedForms, net: ExactNet | GoldenNet, prediction: str, schedule: Schedule
 ) -> Denoiser:
     null = mixture.num_classes
     return Denoiser(

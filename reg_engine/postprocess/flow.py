@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from ..checks import as_batch_size
-from ..conditioning import Cond, as_cond, concat, expand, take
-from ..denoisers import Denoiser
 from ..engine import Engine
 from ..errors import InputError, NumericalError, choice
-from ..frozen import frozen
+from ..guidance.weights import as_scale
+from ..loop.stats import Stats
+from ..networks.conditioning import Cond, as_cond, concat, expand, take
+from ..networks.denoisers import Denoiser
+from ..networks.frozen import frozen
 from ..schedules import Flow
 from ..schedules.base import check_number, positive_int
 from ..solvers import SOLVERS, table
-from ..stats import Stats
-from ..weights import as_scale
 
 __all__ = ["ADAPTIVE", "Postprocess"]
 

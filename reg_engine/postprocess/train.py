@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..denoisers import Denoiser
 from ..errors import InputError, choice
 from ..models import UNet
 from ..models.checkpoint import ARCHITECTURES, build, check_use, save_weights
-from ..readers import refusing
+from ..networks.denoisers import Denoiser
 from ..schedules import Flow
+from ..storage.readers import refusing
 from .flow import Postprocess
 from .neighbours import Features, Neighbours
 from .task import FlowTask, Net
@@ -113,7 +113,7 @@ def default_net(shape: tuple[int, ...], rows: int) -> nn.Module:
     if len(shape) == 3 and shape[1] % 4 == shape[2] % 4 == 0:
         return UNet(shape[0], num_labels=rows)
     if len(shape) == 1:
-        from ..experiments.toy_nets import FLOW_TIMES, ToyNet
+        from ..models.toy import FLOW_TIMES, ToyNet
 
         return ToyNet(shape[0], rows, time_scale=FLOW_TIMES)
     raise InputError(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from ..errors import EstimatorError
-from ..point import Point
+from ..networks.point import Point
 from . import make
 from .base import Rectifier
 from .difference import Difference, FDBatched, rho_of

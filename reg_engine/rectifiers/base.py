@@ -8,8 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..directions import Direction
-from ..point import Point
+from ..networks.point import Direction, Point
 
 __all__ = ["Rectifier", "name_of"]
 

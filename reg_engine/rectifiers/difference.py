@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..directions import Direction
-from ..point import Point
-from ..reference import per_sample
+from ..networks.point import Direction, Point
+from ..ops.formulas import per_sample
 from ..values import as_float, as_int, store
 from .lag import lag_of, rectified_from_lag
 from .precision import precision_of

@@ -22,9 +22,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from ..errors import EstimatorError
-from ..math_attention import math_attention
-from ..modules import search
-from ..sharing import as_it_was
+from ..networks.math_attention import math_attention
+from ..networks.modules import search
+from ..networks.sharing import as_it_was
 
 __all__ = ["dual_pass", "out_of_memory"]
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
-from ..directions import Direction
 from ..errors import EstimatorError
-from ..point import Point
+from ..networks.point import Direction, Point
 from ..values import as_bool, store
 from .dual import dual_pass, out_of_memory
 from .lag import lag_of, rectified_from_lag

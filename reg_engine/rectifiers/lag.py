@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..point import Point
+from ..networks.point import Point
 
 __all__ = ["lag_of", "rectified_from_lag"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..denoisers import Denoiser
-from ..point import Point
-from ..reference import widest
+from ..networks.denoisers import Denoiser
+from ..networks.point import Point
+from ..ops.formulas import widest
 
 __all__ = ["autocast_dtype", "measured_precision", "precision_of", "rms", "wide"]
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..directions import Direction
 from ..errors import EstimatorError
-from ..frozen import SavedBytes, checkpointed, recording
-from ..point import Point
+from ..networks.frozen import SavedBytes, checkpointed, recording
+from ..networks.point import Direction, Point
 from ..values import as_budget, as_int, store
 from .dual import out_of_memory
 
@@ -77,7 +76,7 @@ def _recorded(point: Point, x: Tensor) -> Tensor:
     except RuntimeError as error:
         if "Inference tensors" not in str(error):
             raise
-        raise EstimatorError(  # weights are dealt with (frozen.py), other tensors cannot be found
+        raise EstimatorError(  # frozen.py deals with weights; other tensors cannot be found
             "the network holds tensors made inside torch.inference_mode, which autograd cannot "
             "record. Load the model outside, or use rectify='jvp', 'fd_batched' or 'fd'."
         ) from error
@@ -112,7 +111,7 @@ def _checkpointed(modules: tuple[nn.Module, ...]) -> Iterator[None]:
 def saved_bytes_per_sample(point: Point) -> float:
     """Bytes that a recorded conditional pass keeps for one sample, measured on one (not counted
     as nfe)."""
-    from ..conditioning import take
+    from ..networks.conditioning import take
 
     one = slice(0, 1)
     with SavedBytes(point.denoiser.modules) as saved, recording(point.x[one]) as x:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EstimatorError
-from ..point import Point
+from ..networks.point import Point
 from .base import Rectifier
 from .dual import out_of_memory
 from .forward import JVP, product

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .config import TrainConfig
+from .log import Task
 from .tasks import TASKS, Result, export, train_task
-from .trainer import Task, Trainer
+from .trainer import Trainer
 
 __all__ = ["TASKS", "Result", "Task", "TrainConfig", "Trainer", "export", "train_task"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..models.unet import UNet
-from ..preconditioning import preconditioning
+from ..networks.preconditioning import preconditioning
 
 __all__ = [
     "DiffusionSettings",

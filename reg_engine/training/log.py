@@ -10,25 +10,51 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from rich.console import Console
+from torch import Tensor, nn
 
-from ..files import write_whole
-from ..progress import Progress
-from ..readers import open_regular
+from ..loop.progress import Progress
+from ..storage.files import write_whole
+from ..storage.readers import open_regular
+from .config import TrainConfig
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
-
-__all__ = ["COLUMNS", "LossLog", "Reporter"]
+__all__ = ["COLUMNS", "LossLog", "Reporter", "Task", "Training"]
 
 COLUMNS = ("step", "epoch", "loss", "lr", "images_per_second", "seconds")
 ROW_SECONDS = 30.0  # between two rows, at most, where a step is shorter
 WARM = 2  # steps whose faster one gives the pace: the first may be slow
 _YEARS = 1e9  # seconds that a date can still show
 _LARGEST = 1 << 24  # bytes of a log: 300,000 rows
+
+
+class Task(Protocol):
+    """What is trained: a network, its data and its loss."""
+
+    name: str
+    size: int  # examples in the training set
+
+    def build(self) -> nn.Module:
+        """A new network; initial weights come from torch's global generator."""
+
+    def loss(self, net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean loss of examples `indices` (B,); all randomness is `generator`'s (on the CPU)."""
+
+
+class Training(Protocol):
+    """What a log reads of a run: the Trainer."""
+
+    task: Task
+    config: TrainConfig
+    net: nn.Module
+    device: torch.device
+    step: int
+    seconds: float
+    why: str
+    announce: bool
+    log: LossLog
 
 
 class LossLog:
@@ -52,7 +78,7 @@ class LossLog:
         self._before = len(self.losses)  # those that the clock below has not seen
         self._since = time.monotonic()
 
-    def add(self, trainer: Trainer, loss: float) -> tuple[float, ...] | None:
+    def add(self, trainer: Training, loss: float) -> tuple[float, ...] | None:
         """Count one step; return the row that it completes, if it does."""
         self.losses.append(loss)
         config = trainer.config
@@ -112,7 +138,7 @@ class Reporter:
     """A line at the start, if the trainer announces itself; then, if it shows its progress, a bar
     on a terminal, and elsewhere a line for every tenth row of the log."""
 
-    def __init__(self, trainer: Trainer, shown: bool) -> None:
+    def __init__(self, trainer: Training, shown: bool) -> None:
         self.trainer, self.shown = trainer, shown
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(trainer.config.steps, shown, label=f"training {trainer.task.name}")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import replacing
-from ..readers import open_archive, open_regular, refusing
+from ..storage.files import replacing
+from ..storage.readers import open_archive, open_regular, refusing
 
 __all__ = ["Average", "REMEDY", "check_values", "load_state", "save_state"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..cifar import CIFAR10, load_cifar10
-from ..data import MNIST, load_mnist
+from ..data.cifar10 import CIFAR10, load_cifar10
+from ..data.mnist import MNIST, load_mnist
 from ..errors import InputError, choice
 from ..models.checkpoint import read, save_weights
-from ..readers import refusing
+from ..storage.readers import refusing
 from ..values import usable
 from .classification import ClassifierTask, accuracy
 from .colour import ColourSettings, ColourTask

@@ -11,36 +11,23 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..digest import digest
 from ..errors import InputError, NumericalError
-from ..files import check_writable
-from ..readers import refusing
+from ..storage.digest import digest
+from ..storage.files import check_writable
+from ..storage.readers import refusing
 from .config import TrainConfig
-from .log import LossLog, Reporter
+from .log import LossLog, Reporter, Task
 from .precision import faster
 from .state import REMEDY, Average, check_values, load_state, save_state
 
 __all__ = ["Task", "Trainer", "batch_indices"]
-
-
-class Task(Protocol):
-    """What is trained: a network, its data and its loss."""
-
-    name: str
-    size: int  # examples in the training set
-
-    def build(self) -> nn.Module:
-        """A new network; initial weights come from torch's global generator."""
-
-    def loss(self, net: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean loss of examples `indices` (B,); all randomness is `generator`'s (on the CPU)."""
 
 
 def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Tensor:

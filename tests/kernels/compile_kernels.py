@@ -19,7 +19,7 @@ from reg_engine.kernels.reduce import reduce
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from reg_engine.coefficients import FIRST_B
+from reg_engine.ops.coefficients import FIRST_B
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 SHAPE = (2, 4, 64, 64)

@@ -27,7 +27,7 @@ from kernel_cases import (
 )
 from torch import Tensor
 
-from reg_engine import reference
+from reg_engine.ops import formulas
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -49,8 +49,8 @@ def verify(
 ) -> None:
     out = poisoned(make_out, tuple(cond.shape), cond.dtype)
     combine(cond, ref, term, w, channels, out)
-    exact = reference.combine(*doubled(cond, ref, term), w, channels)
-    check(out, reference.combine(cond, ref, term, w, channels), exact)
+    exact = formulas.combine(*doubled(cond, ref, term), w, channels)
+    check(out, formulas.combine(cond, ref, term, w, channels), exact)
 
 
 @VARIANT
@@ -97,8 +97,8 @@ def test_only_the_first_channels_are_guided(shape: tuple[int, ...], channels: in
     out = nan(shape)
     combine(cond, ref, None, 2.0, channels, out)
     clean = ref.nan_to_num()
-    exact = reference.combine(*doubled(cond, clean, None), 2.0, channels)
-    check(out, reference.combine(cond, clean, None, 2.0, channels), exact)
+    exact = formulas.combine(*doubled(cond, clean, None), 2.0, channels)
+    check(out, formulas.combine(cond, clean, None, 2.0, channels), exact)
     assert torch.equal(out[:, untouched:], cond[:, untouched:])
 
 

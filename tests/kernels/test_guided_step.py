@@ -31,7 +31,7 @@ from kernel_cases import (
 )
 from torch import Tensor
 
-from reg_engine.coefficients import COLUMNS, FIRST_B
+from reg_engine.ops.coefficients import COLUMNS, FIRST_B
 
 pytest.importorskip("triton", reason="triton is not installed")
 

@@ -9,8 +9,8 @@ import torch
 from kernel_cases import DEVICE, F16, F32, F64, FLOATS, LAYOUTS, SHAPES, check, nan, rand
 from torch import Tensor
 
-from reg_engine import reference
-from reg_engine.coefficients import FIRST_B
+from reg_engine.ops import formulas
+from reg_engine.ops.coefficients import FIRST_B
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -34,8 +34,8 @@ def verify(
     out = nan(((copies + 1) * x.shape[0], *x.shape[1:]), dtype)
     probe(x, direction, length, table, step, copies, out)
     doubled = [t.double() for t in (x, direction, length, table)]
-    exact = reference.probe(*doubled, step, copies)
-    check(out, reference.probe(x, direction, length, table, step, copies, dtype), exact)
+    exact = formulas.probe(*doubled, step, copies)
+    check(out, formulas.probe(x, direction, length, table, step, copies, dtype), exact)
     return out
 
 

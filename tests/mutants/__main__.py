@@ -5,7 +5,7 @@ tree: the module's own tests first, then those of the engine's core, up to the f
 tests run in a fork of this process, which imports torch once for all. What no test notices
 is named; what cannot be noticed stands, with its reason, in equivalent.txt.
 
-    python tests/mutants [--count 200] [--seed 0] [--only reg_engine/weights.py] [--out FILE]
+    python tests/mutants [--count 200] [--seed 0] [--only reg_engine/plan.py] [--out FILE]
 """
 
 from __future__ import annotations
@@ -32,13 +32,25 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COPIED = ("reg_engine", "kernels", "csrc", "tests", "bench", "pyproject.toml")
 SUBJECTS = (
-    "guidance", "weights", "directions", "adjustments", "plan", "calibrate", "rectifiers/*",
-    "solvers/*", "schedules/*", "noise", "stats", "conditioning", "run", "engine", "point",
-    "coefficients", "shards", "cli/sample",
+    "guidance/*", "plan", "calibrate", "rectifiers/*", "solvers/*", "schedules/*", "noise",
+    "loop/run", "loop/stats", "networks/conditioning", "networks/point", "engine",
+    "ops/coefficients", "storage/shards", "cli/sample",
 )  # fmt: skip
 # After a module's own tests: those that run the whole engine, for what is part of its loop.
-CORE = ("run", "point", "references", "guidance_methods", "engine", "guidance*")
-APART = {"schedules": (), "solvers": (), "shards": ("cli_sample", "cli"), "cli": ("shards",)}
+CORE = (
+    "loop_run",
+    "guidance_point",
+    "guidance_references",
+    "guidance_methods",
+    "engine",
+    "guidance*",
+)
+APART = {
+    "schedules": (),
+    "solvers": (),
+    "storage": ("cli_sample", "cli"),
+    "cli": ("storage_shards",),
+}
 # Half a minute in processes of its own; tests/test_cli_sample.py asks the same in this one.
 LEFT_OUT = ("--deselect", "tests/test_cli.py::test_killed_sample_goes_on_where_it_was")
 SHARED = ("click", "diffusers", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "torch")
@@ -160,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200, help="mutants tried; 0 = all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--only", help="one module, as reg_engine/weights.py")
+    parser.add_argument("--only", help="one module, as reg_engine/guidance/weights.py")
     parser.add_argument("--out", type=Path, help="keep verdicts there, and go on from them")
     choices = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the copy is removed

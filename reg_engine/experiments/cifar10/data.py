@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...cifar import CIFAR10, find_cifar10, load_cifar10
+from ...data.cifar10 import CIFAR10, find_cifar10, load_cifar10
 from ..report import Report
 
 __all__ = ["load_data"]

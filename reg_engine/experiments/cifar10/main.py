@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from ...fidelity import nearest_distances
-from ...files import write_whole
-from ...plots import check_matplotlib
+from ...pictures.plots import check_matplotlib
 from ...postprocess import Neighbours, dinov2_features
+from ...storage.files import write_whole
 from ...training.classification import accuracy
 from ..mnist.figures import draw_samples
 from ..report import Report

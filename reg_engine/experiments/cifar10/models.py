@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ...cifar import CIFAR10
-from ...denoisers import Denoiser
+from ...data.cifar10 import CIFAR10
 from ...errors import InputError, choice
 from ...models import NoisyClassifier, load_classifier, load_model
+from ...networks.denoisers import Denoiser
 from ...resume import digest
 from ...training import Result, train_task
 from ...training.colour import ColourSettings

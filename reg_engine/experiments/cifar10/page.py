@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...plots import OKABE_ITO
+from ...pictures.plots import OKABE_ITO
 from ..figures import figure
 from ..report import Report, shown
 from .models import Models, Sizes

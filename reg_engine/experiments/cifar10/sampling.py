@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...cifar import CIFAR10
-from ...denoisers import Denoiser
+from ...data.cifar10 import CIFAR10
 from ...engine import Engine
-from ...files import write_whole
+from ...loop.stats import Stats
 from ...models import UNet2D
+from ...networks.denoisers import Denoiser
 from ...postprocess import Postprocess, dinov2_features, train_postprocess
-from ...readers import read_json
 from ...resume import digest, run_resumable
-from ...shards import Shards
-from ...stats import Stats
+from ...storage.files import write_whole
+from ...storage.readers import read_json
+from ...storage.shards import Shards
 from ...training import TrainConfig
 from ...training.colour import ColourTask
 from ...training.diffusion import to_unit_range

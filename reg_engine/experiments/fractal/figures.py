@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...plots import OKABE_ITO
+from ...pictures.plots import OKABE_ITO
 from ..figures import COLOURS, figure
 from .measures import mean_of
 from .models import METHODS, Data, Models

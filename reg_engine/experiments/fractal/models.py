@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...denoisers import Denoiser
 from ...engine import Engine
-from ...guidance import Guidance
+from ...guidance.guidance import Guidance
+from ...guidance.references import Classifier
+from ...networks.denoisers import Denoiser
 from ...oracles import GaussianMixture, fractal, fractal_points
-from ...references import Classifier
 from ...schedules import EDM, VP, VPLinear
 from ..classifier_guidance import ClassifierNet, unlabelled
 from ..report import Report

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...models.toy import FLOW_TIMES, ToyNet
 from ...postprocess import Postprocess, pool, train_postprocess
 from ..report import Report
-from ..toy_nets import FLOW_TIMES, ToyNet
 from .models import Data, Sizes, points
 
 __all__ = ["FLOW_STEPS", "NEAREST", "apply", "one_pool", "train_flow"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...images import grid, to_uint8
-from ...plots import OKABE_ITO
+from ...pictures.images import grid, to_uint8
+from ...pictures.plots import OKABE_ITO
 from ..figures import figure
 from .fronts import Front, front_of
 from .grid import CLASSIFIER_METHODS, METHODS

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...guidance import Guidance
-from ...references import BadModel, Classifier, Reference, Unconditional
-from ...weights import Constant, Cosine, Interval, Linear, Weight
+from ...guidance.guidance import Guidance
+from ...guidance.references import BadModel, Classifier, Unconditional
+from ...guidance.weights import Constant, Cosine, Interval, Linear, Weight
+from ...networks.point import Reference
 
 __all__ = [
     "CHEAP",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...data import MNIST, load_mnist
+from ...data.mnist import MNIST, load_mnist
 from ..report import Report
 from . import page
 from . import page_post as after_page

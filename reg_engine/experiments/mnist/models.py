@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data import MNIST
-from ...denoisers import Denoiser
+from ...data.mnist import MNIST
 from ...models import load_classifier, load_model
 from ...models.classifier import SIGMA_FLOOR, NoisyClassifier
+from ...networks.denoisers import Denoiser
 from ...training import Task, TrainConfig, Trainer
 from ...training.classification import ClassifierSettings, ClassifierTask, accuracy
 from ...training.diffusion import DiffusionSettings, DiffusionTask

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data import MNIST
+from ...data.mnist import MNIST
 from ...fidelity import memorisation
 from ...models import UNet
 from ...models.classifier import NoisyClassifier

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...engine import Engine
 from ...plan import Plan
 from ...resume import digest, run_resumable
-from ...shards import Shards
+from ...storage.shards import Shards
 from ..classifier_guidance import unlabelled
 from ..draws import SEEDS_A_RUN, Draws
 from .grid import CLASSIFIER_METHODS, Point, guidance_of

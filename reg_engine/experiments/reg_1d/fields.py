@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
-from ...directions import Delta
-from ...frozen import frozen
+from ...guidance.directions import Delta
+from ...guidance.references import BadModel
+from ...networks.denoisers import Denoiser
+from ...networks.frozen import frozen
+from ...networks.point import Point
 from ...noise import SampleNoise
 from ...oracles import GaussianMixture
-from ...point import Point
 from ...rectifiers import Rectifier
-from ...references import BadModel
 from ...schedules import VPLinear
-from ...shards import Shards
 from ...solvers import Row, Table, table
+from ...storage.shards import Shards
 from ..golden import chain_rewards, golden_of, win_ratio
 from .limit import chain_limit
 

@@ -16,9 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
 from ...errors import InputError
-from ...frozen import frozen
+from ...networks.denoisers import Denoiser
+from ...networks.frozen import frozen
 from ...solvers import Row, Table
 
 __all__ = ["chain_limit"]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
+from ...networks.denoisers import Denoiser
 from ...rectifiers import FD, JVP, VJP, Diagonal, DiagonalBatched, FDBatched, Paper, Rectifier
 from ...resume import digest
-from ...shards import Shards
+from ...storage.shards import Shards
 from ..report import Report
 from ..toys import ToyTask, toy_denoiser, train_toy
 from . import page

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
 from ...errors import InputError, NumericalError
+from ...networks.denoisers import Denoiser
 from ...oracles import GaussianMixture
 from ...schedules import Schedule
 from ..shapes import Shape

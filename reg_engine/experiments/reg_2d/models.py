@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
 from ...engine import Engine
-from ...guidance import Guidance
+from ...guidance.guidance import Guidance
+from ...networks.denoisers import Denoiser
 from ...oracles import energy_distance
 from ...schedules import VPLinear
 from ..report import Report

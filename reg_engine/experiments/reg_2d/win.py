@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
-from ...directions import Delta
+from ...guidance.directions import Delta
+from ...guidance.references import BadModel, Unconditional
+from ...guidance.weights import Constant, Cosine, Interval, Linear, Weight
+from ...networks.denoisers import Denoiser
+from ...networks.point import Point, Reference
 from ...noise import SampleNoise
-from ...point import Point
 from ...rectifiers import RECTIFIERS, make
-from ...references import BadModel, Reference, Unconditional
 from ...solvers import Row, Table
-from ...weights import Constant, Cosine, Interval, Linear, Weight
 from ..golden import chain_rewards, golden_of, win_ratio
 from .golden import CFG, WORSE, Reward, TiltedGrid
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...oracles import GaussianMixture
-from ...plots import OKABE_ITO
+from ...pictures.plots import OKABE_ITO
 from ..figures import COLOURS, figure, style
 from .chains import Chain, Gap
 from .fields import renyi_sides

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from ... import schedules
-from ...denoisers import Denoiser
 from ...engine import Engine
 from ...errors import InputError
-from ...guidance import Guidance
+from ...guidance.guidance import Guidance
+from ...guidance.weights import Interval
+from ...networks.denoisers import Denoiser
 from ...oracles import GaussianMixture
 from ...schedules import Schedule
-from ...weights import Interval
 
 __all__ = ["INTERVAL", "SCHEDULE", "GridGolden", "Sampler", "Target", "sobol_noise"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
+from ...networks.denoisers import Denoiser
 from ...oracles import GaussianMixture
 from ...schedules import VPLinear
 from ..classifier_guidance import ClassifierNet, ExactClassifier, bayes_denoiser

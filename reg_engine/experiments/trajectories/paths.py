@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...denoisers import Denoiser
 from ...engine import Engine
-from ...guidance import Guidance
-from ...references import Classifier, Reference, Unconditional
-from ...weights import Constant
+from ...guidance.guidance import Guidance
+from ...guidance.references import Classifier, Unconditional
+from ...guidance.weights import Constant
+from ...networks.denoisers import Denoiser
+from ...networks.point import Reference
 from ..classifier_guidance import ClassifierNet, bayes_denoiser, unlabelled
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""Data sets as arrays, read from files of the caller."""

@@ -1,0 +1,126 @@
+"""Guidance = weight x direction x rectifier: three values that compose, and the reference they
+need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..networks.point import Direction, Point, Reference
+from ..profiling import ranges
+from ..rectifiers import Rectifier, resolve
+from ..values import as_tuple, shown, store
+from .adjustments import Adjustment
+from .directions import Delta
+from .references import Unconditional
+from .weights import Constant, Weight
+
+__all__ = ["EVALUATIONS", "Guidance", "as_state"]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """guided = cond + w * rectifier(direction(cond, ref)), Eq. 21 and 22 of REG (arXiv 2501.18865).
+
+    Args:
+        weight: a number (the scale, 1 = no guidance) or a Weight.
+        reference: Unconditional(), BadModel(denoiser) or Classifier(net).
+        rectify: None (plain guidance), an estimator's name, "auto", or a Rectifier.
+        direction: Delta() (CFG), APG(), CFGZeroStar() or TCFG().
+        adjust: corrections of the guided estimate, in order: Rescale(), ZeroInit(), Clip().
+
+    Raises:
+        InputError: an unknown name, or something that is no weight, reference, direction or
+            rectifier.
+    """
+
+    weight: Weight | float = field(default_factory=lambda: Constant(2.0))
+    reference: Reference = field(default_factory=Unconditional)
+    rectify: str | Rectifier | None = "auto"
+    direction: Direction = field(default_factory=Delta)
+    adjust: tuple[Adjustment, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = [shown(self.weight), shown(self.reference), f"rectify={shown(self.rectify)}"]
+        parts += [] if self.direction == Delta() else [shown(self.direction)]
+        parts += map(shown, self.adjust)
+        return f"Guidance({', '.join(parts)})"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, type):
+            raise InputError("weight", f"is {self.weight.__name__}", "Give a value of it")
+        if not callable(self.weight):
+            store(self, weight=Constant(self.weight))
+        if not hasattr(self.reference, "denoised") or isinstance(self.reference, type):
+            raise InputError(
+                "reference",
+                f"is a {type(self.reference).__name__}",
+                "Give Unconditional(), BadModel(denoiser) or Classifier(net)",
+            )
+        if not callable(self.direction) or isinstance(self.direction, type):
+            raise InputError(
+                "direction",
+                f"is {self.direction!r}",
+                "Give Delta(), APG(), CFGZeroStar() or TCFG()",
+            )
+        remedy = "Give Rescale(), ZeroInit() or a tuple of such"
+        many = not callable(self.adjust) or isinstance(self.adjust, type)
+        adjust = as_tuple("adjust", self.adjust, remedy) if many else (self.adjust,)
+        for one in adjust:
+            if not callable(one) or isinstance(one, type):
+                raise InputError("adjust", f"holds {shown(one)}", remedy)
+        store(self, adjust=adjust)
+        resolve(self.rectify)  # an unknown name dies here, not in the loop
+
+
+def as_state(argument: str, value: object, like: Tensor) -> Tensor:
+    """What a user's function returned, if it is a tensor like `like`, else InputError."""
+    if isinstance(value, Tensor) and value.shape == like.shape:
+        return value
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise InputError(
+        argument, f"returned {got} for states {tuple(like.shape)}", "Return tensors of that shape"
+    )
+
+
+def _checked(direction: Direction) -> Direction:
+    return lambda point, cond, ref: as_state("direction", direction(point, cond, ref), cond)
+
+
+Terms = tuple[Tensor, Tensor | None]  # cond, and what w multiplies (None: nothing)
+Evaluation = Callable[[Point, Direction, Rectifier | None], Terms]
+
+
+def _cond(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
+    return point.cond_at(point.x), None
+
+
+def _cfg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
+    ref, cond = point.stack(point.x)
+    delta = _checked(direction)(point, cond, ref)
+    point.memory["delta"] = delta
+    return cond, delta
+
+
+def _reg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
+    assert rectifier is not None  # the engine chose one, or the mode would be cfg
+    with ranges.rectifier():
+        result: object = rectifier(point, _checked(direction))
+        if not isinstance(result, tuple) or len(result) != 3:
+            got = f"returned a {type(result).__name__}"
+            raise InputError("rectify", got, "Return (cond, rectified, delta)")
+        cond, rectified, delta = (as_state("rectify", part, point.x) for part in result)
+    point.memory["delta"] = delta
+    return cond, rectified
+
+
+def _ref(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
+    needs_cond = getattr(point.reference, "needs_cond", True)
+    return point.ref(point.cond_at(point.x) if needs_cond else point.x), None
+
+
+# What each mode evaluates: 1F, 2F, what the estimator needs, and the reference alone (scale 0).
+EVALUATIONS: dict[str, Evaluation] = {"cond": _cond, "cfg": _cfg, "reg": _reg, "ref": _ref}

@@ -1,0 +1,1 @@
+"""The running steps of a batch: state, noise, CUDA graphs, figures."""

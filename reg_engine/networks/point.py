@@ -1,0 +1,204 @@
+"""One network evaluation of the loop: the state, where it stands, and how to ask the networks
+there."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..noise import Draws
+from ..ops.formulas import per_sample
+from ..profiling import ranges
+from ..solvers import Row
+from .conditioning import Cond, concat
+from .denoisers import Denoiser, Number, Place
+
+__all__ = ["Counter", "Direction", "Point", "Reference"]
+
+
+class Reference(Protocol):
+    """A reference gives `denoised` at a point; `modules` are frozen during a call.
+
+    One that never looks at `cond` says `needs_cond = False`: at scale 0 cond is then left out.
+    """
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]: ...
+
+    def conditioning(
+        self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
+    ) -> Cond:
+        """Its own conditioning of all `count` samples, checked before the first is evaluated.
+
+        A batch's rows of it are `point.reference_cond()`; None: it has none.
+        """
+        ...
+
+    def null(self, point: Point) -> Cond | None:
+        """The reference's conditioning, if it is the guided network itself (one batch serves
+        both)."""
+        ...
+
+    def denoised(self, point: Point, cond: Tensor) -> Tensor:
+        """The reference's denoised at the point, (B, *sample_shape)."""
+        ...
+
+
+@dataclass
+class Counter:
+    """Work done, in rows of a batch: forward evaluations and backward passes."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass
+class Point:
+    """What guidance and rectifiers may look at and ask for at one row of the table.
+
+    Args:
+        x: the state x_t, (B, *sample_shape), unscaled.
+        row, index: the table's row and its number.
+        denoiser, reference: the networks.
+        cond: conditioning of the B samples.
+        beside: the reference's own, where it has one; None = made of `cond` when it is asked for.
+        memory: kept from row to row of one batch (the previous delta, momentum); owned by its
+            writers.
+        counter: work is added here.
+        probes: random probes, one generator a sample (`diagonal`).
+        table, step: the coefficients on the device, and where the row is in them (ops.guided_step).
+        backend: of the ops, see ops/door.py.
+        missed: set on the device where a branch that a rectifier asks for (`any`) should have been
+            taken and the host did not look; None = it looks.
+    """
+
+    x: Tensor
+    row: Row
+    index: int
+    denoiser: Denoiser
+    reference: Reference
+    cond: Cond
+    memory: MutableMapping[str, Tensor]
+    counter: Counter = field(default_factory=Counter)
+    probes: Draws | None = None
+    table: Tensor | None = None
+    step: Tensor | None = None
+    backend: str | None = None
+    missed: Tensor | None = None
+    beside: Cond = None
+
+    @property
+    def alpha(self) -> Number:
+        """alpha_t."""
+        return self.row.alpha
+
+    @property
+    def sigma(self) -> Number:
+        """sigma_t."""
+        return self.row.sigma
+
+    def place(self, denoiser: Denoiser) -> Place:
+        """How `denoiser` is asked at this row."""
+        return denoiser.at(self.row.t)
+
+    def null(self) -> Cond | None:
+        """The reference's conditioning, if it is the guided network itself."""
+        return self.reference.null(self)
+
+    def reference_cond(self) -> Cond:
+        """The reference's own conditioning of the B samples; None if it has none."""
+        if self.beside is None:
+            x = self.x
+            self.beside = self.reference.conditioning(self.denoiser, self.cond, len(x), x.device)
+        return self.beside
+
+    def any(self, found: Tensor) -> bool:
+        """Whether a bool tensor of the device holds True: what a rectifier's branch may ask.
+
+        Where looking would wait for the device the answer is False, and `missed` keeps the right
+        one.
+        """
+        if self.missed is None:
+            return bool(found.any())
+        self.missed.logical_or_(found.any())
+        return False
+
+    def evaluate(self, denoiser: Denoiser, x: Tensor, cond: Cond, cost: int = 1) -> Tensor:
+        """`denoiser` at this row's time; `cost` evaluations a sample are counted."""
+        self.counter.forward += cost * x.shape[0]
+        return denoiser.evaluate(x, self.place(denoiser), cond)
+
+    def cond_at(self, x: Tensor, cost: int = 1) -> Tensor:
+        """The conditional denoised at state x (B, *sample_shape)."""
+        with ranges.cond():
+            return self.evaluate(self.denoiser, x, self.cond, cost)
+
+    def ref(self, cond: Tensor) -> Tensor:
+        """The reference's denoised at x_t; `cond` is the conditional one (a classifier needs
+        it)."""
+        with ranges.ref():
+            return self.reference.denoised(self, cond)
+
+    def stack(self, *states: Tensor) -> tuple[Tensor, ...]:
+        """[ref(x_t); cond(x) for x in states], in one batch where the reference is the same
+        network."""
+        null = self.null()
+        with ranges.cond_ref() if null is not None else ranges.cond():
+            if null is not None:
+                rows = concat([null, *[self.cond] * len(states)])
+                out = self.evaluate(self.denoiser, torch.cat([self.x, *states]), rows)
+                return out.chunk(len(states) + 1)
+            rows = concat([self.cond] * len(states))
+            conds = self.evaluate(self.denoiser, torch.cat(states), rows).chunk(len(states))
+        return (self.ref(conds[0]), *conds)
+
+    def stack_probe(self, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(ref(x_t), cond(x_t), cond(x_t + h d)) with h = `length` (B,), as `stack`.
+
+        The network's input is written in one pass where the device table is at hand.
+        """
+        moved = self.x + per_sample(length, self.x) * direction
+        null, denoiser = self.null(), self.denoiser
+        if null is None or self.table is None or self.step is None:
+            ref, cond, cond_moved = self.stack(self.x, moved)
+            return ref, cond, cond_moved
+        dtype, place = denoiser.dtype, self.place(denoiser)
+        scaled = ops.probe(
+            self.x, direction, length, self.table, self.step, 2, dtype, backend=self.backend
+        )
+        self.counter.forward += scaled.shape[0]
+        with ranges.cond_ref():
+            outputs = denoiser.output(scaled, place, concat([null, self.cond, self.cond])).chunk(3)
+            ref, cond = (denoiser.denoised(self.x, out, place) for out in outputs[:2])
+            return ref, cond, denoiser.denoised(moved, outputs[2], place)
+
+    def to_prediction(self, denoised: Tensor) -> Tensor:
+        """`denoised` in the network's own prediction at x_t."""
+        place = self.place(self.denoiser)
+        return (denoised - place.c_skip * self.x) / place.c_out
+
+    def from_prediction(self, prediction: Tensor) -> Tensor:
+        """A network's own prediction at x_t, as denoised."""
+        place = self.place(self.denoiser)
+        return place.c_skip * self.x + place.c_out * prediction
+
+    def delta_to_prediction(self, delta: Tensor) -> Tensor:
+        """A difference of denoised, as a difference of predictions."""
+        return delta / self.place(self.denoiser).c_out
+
+    def delta_from_prediction(self, delta: Tensor) -> Tensor:
+        """A difference of predictions, as a difference of denoised."""
+        return self.place(self.denoiser).c_out * delta
+
+
+class Direction(Protocol):
+    """Anything that turns (cond, ref) at a point into a direction."""
+
+    def __call__(self, point: Point, cond: Tensor, ref: Tensor) -> Tensor:
+        """The direction, (B, *sample_shape), in denoised space."""
+        ...

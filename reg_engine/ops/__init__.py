@@ -1,0 +1,25 @@
+"""The engine's arithmetic behind one door: plain torch, Triton kernels or C++, by device."""
+
+from __future__ import annotations
+
+from .door import (
+    BACKENDS,
+    available,
+    combine,
+    guided_step,
+    lagged_product,
+    probe,
+    reduce,
+    resolve,
+)
+
+__all__ = [
+    "BACKENDS",
+    "available",
+    "combine",
+    "guided_step",
+    "lagged_product",
+    "probe",
+    "reduce",
+    "resolve",
+]

@@ -1,0 +1,55 @@
+"""The device table: one row of numbers per evaluation, read by networks and kernels on the device.
+
+Coefficients are solved in float64 on the host (solvers/tables.py); this is their copy in the
+state's dtype. A step is a row number, itself a tensor on the device, so that one captured graph
+serves every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..solvers import Row
+
+__all__ = ["COLUMNS", "FIRST_B", "coefficient_table"]
+
+# w: guided = cond + w T.  skip, out: denoised = skip x + out guided, with guided in the network's
+# own prediction (0 and 1 where it is denoised already).  p, q, a, c: the solver's (Row).  c_in: the
+# network sees c_in x.  time: what the network is told.  alpha, sigma: the marginal.  b_0, b_1, ...
+# follow.  The kernels and csrc/coefficients.h know these places; tests/test_ops_coefficients.py
+# compares them.
+COLUMNS = ("w", "skip", "out", "p", "q", "a", "c", "c_in", "time", "alpha", "sigma")
+FIRST_B = len(COLUMNS)
+
+
+def coefficient_table(
+    rows: Sequence[Row],
+    weights: Sequence[float],
+    *,
+    predictions: Sequence[tuple[float, float, float, float]] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The table of `rows` on the device.
+
+    Args:
+        rows: a solver's rows, N of them.
+        weights: w of each row.
+        predictions: (c_in, skip, out, time) of each row, for predictions that are not converted to
+            denoised before the step; None = (1, 0, 1, the row's t).
+
+    Returns:
+        (N, FIRST_B + H), H the longest b among the rows; columns as COLUMNS, then b, 0 where a row
+        has fewer.
+    """
+    longest = max(len(row.b) for row in rows)
+    own = predictions or [(1.0, 0.0, 1.0, row.t) for row in rows]
+    values = []
+    for row, w, (c_in, skip, out, time) in zip(rows, weights, own, strict=True):
+        b = (*row.b, *[0.0] * (longest - len(row.b)))
+        solver = (row.p, row.q, row.a, row.c)
+        values.append([w, skip, out, *solver, c_in, time, row.alpha, row.sigma, *b])
+    return torch.tensor(values, dtype=torch.float64).to(dtype).to(device)

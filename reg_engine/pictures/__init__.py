@@ -1,0 +1,1 @@
+"""Samples as images, and figures as plots."""

@@ -1,0 +1,1 @@
+"""Where the time goes: named ranges, and the table of them."""

@@ -1,0 +1,68 @@
+"""A point asks the networks in as few batches as it can, and counts every row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from nets import CLASSES, SHAPE, flow_point, tiny
+
+from reg_engine import Engine
+from reg_engine.guidance.references import BadModel, Unconditional
+from reg_engine.networks.point import Counter, Point
+
+
+def test_stack_is_one_batch_for_the_same_network() -> None:
+    p = flow_point(batch=2)
+    moved = p.x + 0.1
+    ref, cond, again = p.stack(p.x, moved)
+    assert p.denoiser.net.calls == [[CLASSES, CLASSES, 0, 0, 0, 0]]
+    assert p.counter == Counter(forward=6)
+    null = torch.full((2,), CLASSES)
+    for got, (x, labels) in zip(
+        (ref, cond, again), ((p.x, null), (p.x, p.cond), (moved, p.cond)), strict=True
+    ):
+        assert torch.allclose(got, p.denoiser(x, p.row.t, labels), rtol=1e-5, atol=1e-6)
+
+
+def test_stack_asks_another_network_apart() -> None:
+    p = flow_point(batch=2)
+    bad = tiny("flow", p.denoiser.schedule)
+    p = replace(p, reference=BadModel(bad), counter=Counter())
+    ref, cond = p.stack(p.x)
+    assert p.denoiser.net.calls == [[0, 0]] and bad.net.calls == [[0, 0]]
+    assert p.counter.forward == 4
+    assert torch.equal(ref, cond)
+
+
+def test_predictions_and_back() -> None:
+    p = flow_point()
+    denoised = torch.randn_like(p.x)
+    assert torch.allclose(p.from_prediction(p.to_prediction(denoised)), denoised, rtol=1e-10)
+    delta = torch.randn_like(p.x)
+    wanted = p.to_prediction(denoised + delta) - p.to_prediction(denoised)
+    assert torch.allclose(p.delta_to_prediction(delta), wanted, rtol=1e-9)
+    assert torch.allclose(p.delta_from_prediction(wanted), delta, rtol=1e-9)
+
+
+def test_a_probe_in_one_pass_is_the_stack_and_counts_every_row() -> None:
+    """With the device table at hand the network's input is written at once: same values, 3 rows."""
+    model = tiny()
+    engine = Engine(model, scale=2.0, rectify="fd", solver="euler", steps=4, progress=False)
+    x = torch.randn(2, *SHAPE)
+    p = Point(
+        x, engine.table.rows[1], 1, model, Unconditional(), torch.tensor([0, 2]), {},
+        table=engine.coefficients, step=torch.tensor(1), backend="reference",
+    )  # fmt: skip
+    apart = replace(p, table=None, counter=Counter())
+    direction, length = torch.randn_like(x), torch.tensor([0.1, 0.3])
+    fused, plain = (q.stack_probe(direction, length) for q in (p, apart))
+    assert p.counter == apart.counter == Counter(forward=6)
+    moved = x + length[:, None, None, None] * direction
+    null = torch.full((2,), CLASSES)
+    for one, two, (state, labels) in zip(
+        fused, plain, ((x, null), (x, p.cond), (moved, p.cond)), strict=True
+    ):
+        exact = model(state, p.row.t, labels)
+        assert torch.allclose(one, exact, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(two, exact, rtol=1e-5, atol=1e-5)
