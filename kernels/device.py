@@ -9,8 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..coefficients import COLUMNS
-from ..coefficients import FIRST_B as _FIRST_B
+from ..ops.coefficients import COLUMNS
+from ..ops.coefficients import FIRST_B as _FIRST_B
 
 # A kernel reads only globals that are constexpr.
 W = tl.constexpr(COLUMNS.index("w"))

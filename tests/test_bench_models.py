@@ -56,7 +56,7 @@ def test_the_guides_are_their_formulas(prediction: str) -> None:
         c, u = denoiser(x, row.t, cond), denoiser(x, row.t, null)
     jacobian = torch.autograd.functional.jacobian(lambda x: denoiser(x, row.t, cond), x)
     k, delta = row.alpha * jacobian.reshape(16, 16), (c - u).reshape(16)
-    signs = reg_engine.loop.noise.SampleNoise([7], "probes").signs(x).reshape(16)
+    signs = reg_engine.noise.SampleNoise([7], "probes").signs(x).reshape(16)
     wanted = {
         baselines.cfg: delta,
         baselines.authors: k.sum(0) * delta,

@@ -12,7 +12,7 @@ from nets import TinyNet
 from nets import tiny as denoiser_of
 
 import reg_engine
-from reg_engine import Engine, Guidance, InputError, Plan
+from reg_engine import Engine, Guidance, InputError, Plan, resume
 from reg_engine.resume import engine_key, run_resumable
 from reg_engine.storage.shards import Shards
 
@@ -93,7 +93,7 @@ def test_other_labels_seeds_or_versions_are_not_mixed_in(
         run(tmp_path, labels=LABELS.flip(0))
     with pytest.raises(InputError, match="other settings"):
         run(tmp_path, seeds=[5, 6, 7, 8, 10])
-    monkeypatch.setattr(reg_engine, "__version__", "0.0.0")
+    monkeypatch.setattr(resume, "__version__", "0.0.0")
     with pytest.raises(InputError, match="other settings"):
         run(tmp_path)
 
