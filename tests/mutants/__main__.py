@@ -137,8 +137,8 @@ def copied(folder: Path) -> Path:
 def equivalents() -> dict[str, str]:
     """key of a mutant that no test can notice -> why."""
     lines = (HERE / "equivalent.txt").read_text(encoding="utf-8").splitlines()
-    pairs = (line.split("  # ") for line in lines if line and not line.startswith("#"))
-    return {key: why for key, why in pairs}
+    kept = (line for line in lines if line and not line.startswith("#"))
+    return {key: why for key, why in (line.rsplit("  # ", 1) for line in kept)}  # code has some
 
 
 def judged(sample: list[Mutant], tree: Path) -> Iterable[tuple[Mutant, str]]:
