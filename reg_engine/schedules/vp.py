@@ -164,6 +164,13 @@ class VP(Schedule):
         return times[:steps].astype(np.float64)
 
 
+def _store_chain(chain: VPLinear | ScaledLinear) -> None:
+    """The fields of a chain between two betas, checked and plain."""
+    for name in ("beta_start", "beta_end"):
+        store(chain, **{name: check_number(name, getattr(chain, name), 0, 1)})
+    store(chain, train_steps=positive_int("train_steps", chain.train_steps))
+
+
 @dataclass(frozen=True)
 class VPLinear(VP):
     """Betas linear from beta_start to beta_end (Ho et al. 2020); see VP for the grid's options."""
@@ -172,10 +179,12 @@ class VPLinear(VP):
     beta_end: float = 0.02
     train_steps: int = 1000
 
+    def __post_init__(self) -> None:
+        _store_chain(self)
+        super().__post_init__()
+
     def betas(self) -> Array:
-        start = check_number("beta_start", self.beta_start, 0, 1)
-        end = check_number("beta_end", self.beta_end, 0, 1)
-        return np.linspace(start, end, positive_int("train_steps", self.train_steps))
+        return np.linspace(self.beta_start, self.beta_end, self.train_steps)
 
 
 @dataclass(frozen=True)
@@ -186,11 +195,12 @@ class ScaledLinear(VP):
     beta_end: float = 0.012
     train_steps: int = 1000
 
+    def __post_init__(self) -> None:
+        _store_chain(self)
+        super().__post_init__()
+
     def betas(self) -> Array:
-        start = check_number("beta_start", self.beta_start, 0, 1)
-        end = check_number("beta_end", self.beta_end, 0, 1)
-        count = positive_int("train_steps", self.train_steps)
-        return np.linspace(start**0.5, end**0.5, count) ** 2
+        return np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.train_steps) ** 2
 
 
 @dataclass(frozen=True)
@@ -199,8 +209,12 @@ class Cosine(VP):
 
     train_steps: int = 1000
 
+    def __post_init__(self) -> None:
+        store(self, train_steps=positive_int("train_steps", self.train_steps))
+        super().__post_init__()
+
     def betas(self) -> Array:
-        count = positive_int("train_steps", self.train_steps)
+        count = self.train_steps
         alpha_bar = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
         return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
 

@@ -1,0 +1,58 @@
+"""The numbers that guidance takes: both ends of every range, and what is kept of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from bound_cases import LEAST, MOST, above, below, holds
+from nets import flow_point, pair
+
+from reg_engine import InputError
+from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
+from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar
+from reg_engine.guidance.weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
+
+SCALE = ((0.0, MOST), (-LEAST, math.inf))
+SHARE = ((0.0, 1.0), (-LEAST, above(1.0)))
+POSITIVE = ((LEAST, MOST), (0.0, math.inf))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "bounds", "others"),
+    [
+        (Constant, "scale", SCALE, {}),
+        (Interval, "scale", SCALE, {"lo": 0.5, "hi": 3.0}),
+        (Interval, "lo", ((0.0, below(3.0)), (-LEAST, math.inf)), {"scale": 2.0, "hi": 3.0}),
+        (Interval, "hi", ((above(0.5), math.inf), (0.5,)), {"scale": 2.0, "lo": 0.5}),
+        (Linear, "start", SCALE, {}),
+        (Linear, "end", SCALE, {"start": 2.0}),
+        (Cosine, "scale", SCALE, {}),
+        (Cosine, "power", POSITIVE, {"scale": 2.0}),
+        (CFGPlusPlus, "strength", SHARE, {}),
+        (Clip, "limit", POSITIVE, {}),
+        (Clip, "keep_epsilon", ((True, False), (1, 0.0)), {}),
+        (Rescale, "share", SHARE, {}),
+        (ZeroInit, "evaluations", ((0, 7), (-1, 1.0)), {}),
+        (APG, "momentum", ((above(-1.0), below(1.0)), (-1.0, 1.0)), {}),
+        (APG, "radius", ((LEAST, math.inf), (0.0,)), {}),
+        (APG, "parallel", ((0.0, MOST), (-LEAST, math.inf)), {}),
+    ],
+)
+def test_ranges_end_where_they_say(
+    kind: Any, name: str, bounds: tuple[tuple[Any, ...], ...], others: dict[str, Any]
+) -> None:
+    holds(kind, name, *bounds, **others)
+
+
+@pytest.mark.parametrize(
+    "method", [APG(), CFGZeroStar(), TCFG(), Rescale()], ids=lambda m: type(m).__name__
+)
+def test_a_method_reduces_on_the_backend_that_was_chosen(method: Any) -> None:
+    p = flow_point()
+    pairs = pair(p)
+    assert method(replace(p, backend="reference"), *pairs).isfinite().all()
+    with pytest.raises(InputError, match="^backend: .*elsewhere"):
+        method(replace(p, backend="elsewhere"), *pairs)
