@@ -28,7 +28,7 @@ def karras(first: float, last: float, count: int, rho: float = 7.0) -> Array:
     ramp = np.arange(count) / max(count - 1, 1)
     levels = (first ** (1 / rho) + ramp * (last ** (1 / rho) - first ** (1 / rho))) ** rho
     # Exact ends: rounding must not carry them out of the schedule's range.
-    levels[[-1, 0]] = (last, first) if count > 1 else (first, first)
+    levels[-1], levels[0] = last, first  # in this order: one level is the first
     return levels
 
 
@@ -49,7 +49,7 @@ def spaced(kind: str, first: float, last: float, count: int, rho: float = 7.0) -
         values = np.exp(np.linspace(math.log(first), math.log(last), count))
     else:
         values = last + (first - last) * _beta_quantiles(np.linspace(1, 0, count))
-    values[[-1, 0]] = (last, first) if count > 1 else (first, first)
+    values[-1], values[0] = last, first
     return values
 
 
