@@ -132,7 +132,8 @@ class Engine(Run):
         self._graphs, self._uncaptured = graphs_for(capture, device)
         compiled = as_bool("compile", compile)
         self._compiled = Compiled(network.modules) if compiled else nullcontext
-        self.tried = 0 if compiled else 1  # blocks are compiled for the shape of a batch
+        if compiled:
+            self.tried = 0  # blocks are compiled for the shape of a batch
         self.postprocess = as_postprocess(postprocess)
         self.progress = as_bool("progress", progress)
 

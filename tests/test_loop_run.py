@@ -90,6 +90,16 @@ def test_auto_sizes_the_memory_of_a_whole_batch() -> None:
         assert engine.sample(LABELS[:rows]).stats.estimator == takes, (batch, rows)
 
 
+@pytest.mark.parametrize(("rectify", "checks"), [("vjp", 9), ("jvp", 7), ("fd", 3)])
+def test_an_estimator_is_tried_on_one_sample_of_a_batch(rectify: str, checks: int) -> None:
+    """vjp: 1 + 4 differences, 2 of each way; jvp: the differences and a tangent; fd: 3 for the
+    rounding. None is taken once a sample of the batch."""
+    for rows in (1, 3):
+        choices = {"scale": 2.0, "rectify": rectify, "solver": "euler", "steps": 2}
+        out = Engine(tiny(), progress=False, **choices).sample(LABELS[:rows])
+        assert out.stats.checks == checks, rows
+
+
 def unconditional(solver: str, **choices: object) -> Tensor:
     """What the network gives with the null label, as a conditional model of its own."""
     alone = tiny()
