@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from nets import tiny
 import reg_engine
 from reg_engine import Engine, Guidance, InputError, Linear, Plan, oracles, schedules
 from reg_engine.calibrate import _Recorder
-from reg_engine.rectifiers import FD
+from reg_engine.loop.stats import Output
+from reg_engine.rectifiers import FD, VJP, name_of
 
 
 @pytest.mark.parametrize("tolerance", [0.003, 0.03])
@@ -68,6 +70,30 @@ def test_calibrate_refuses(changes: dict[str, object]) -> None:
     choices = {"scale": 2.0, "steps": 3, "progress": False, **changes}
     with pytest.raises(InputError):
         Plan.calibrate(tiny(), [0, 1], **choices)
+
+
+def test_the_deviation_is_measured_with_the_estimator_that_was_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """|planned - full| / |full| of the seeds asked for; `auto` is not decided once a candidate."""
+    candidates: list[Engine] = []
+
+    class Candidate(Engine):
+        def sample(self, *args: Any, **choices: Any) -> Output:
+            candidates.append(self)
+            return super().sample(*args, **choices)
+
+    monkeypatch.setattr("reg_engine.calibrate.Engine", Candidate)
+    choices = {"scale": 3.0, "solver": "euler", "steps": 4, "progress": False}
+    model, labels, seeds = tiny(), [0, 1, 2], [4, 5, 6]
+    plan = Plan.calibrate(model, labels, tolerance=0.2, seeds=seeds, **choices)
+    report = plan.report
+    assert {name_of(c.guidance.rectify) for c in candidates} == {report["estimator"]}
+    assert all(isinstance(c.guidance.rectify, VJP) for c in candidates), "what auto took"
+    full = Engine(model, **choices).sample(labels, seeds).samples
+    planned = Engine(model, plan=plan, **choices).sample(labels, seeds).samples
+    deviation = float((planned - full).norm() / full.norm())
+    assert 0 < deviation == pytest.approx(report["measured_deviation"], rel=1e-6)
 
 
 def test_displacements_are_where_one_step_would_land() -> None:

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from reg_engine import Denoiser, Engine, Guidance, Plan, schedules
+from reg_engine.calibrate import calibrate
 from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
 from reg_engine.guidance.directions import APG, Delta
 from reg_engine.guidance.references import BadModel, Classifier, Unconditional
 from reg_engine.guidance.weights import Constant, Cosine, Linear
-from reg_engine.loop.stats import Stats
+from reg_engine.loop.stats import Output, Stats
 from reg_engine.plan import MODES
 from reg_engine.rectifiers import FD, JVP, RECTIFIERS, VJP, Diagonal, DiagonalBatched, FDBatched
 from reg_engine.solvers import SOLVERS
@@ -31,8 +32,13 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
             "dtype", "memory_budget", "backend", "postprocess",
         )),
     },
-    Denoiser: {"null_cond": None, "sigma_data": 0.5, "num_classes": None, "input_scaling": None},
+    Denoiser: {
+        "null_cond": None, "sigma_data": 0.5, "num_classes": None, "input_scaling": None,
+        "modules": None, "dtype": None, "extra": None, "time": "float", "value_range": (-1.0, 1.0),
+    },
+    Output: {"value_range": (-1.0, 1.0)},
     Plan.calibrate: {"tolerance": 0.02},
+    calibrate: {"tolerance": 0.02, "seeds": None},
     schedules.EDM: {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "spacing": "karras"},
     schedules.Flow: {
         "shift": 1.0, "grid_end": 0.0, "grid_start": 1.0, "extra_step": False, "terminal": None,
@@ -60,6 +66,16 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     BadModel: {"cond": None},
     Classifier: {"labels": None, "on_clean_scale": False},
 }  # fmt: skip
+POSITIONAL = {  # every other parameter is given by its name
+    schedules.EDM: ("sigma_min", "sigma_max", "rho"),
+    schedules.Flow: ("shift",),
+    schedules.VPLinear: ("beta_start", "beta_end", "train_steps"),
+    schedules.ScaledLinear: ("beta_start", "beta_end", "train_steps"),
+    schedules.Cosine: ("train_steps",),
+    schedules.Betas: ("values",),
+    schedules.VPSDE: ("beta_min", "beta_max"),
+    schedules.VESDE: ("sigma_min", "sigma_max"),
+}
 OPTIONS = {
     "ddpm": {"variance": "small"},
     "ddim": {"eta": 0.0},
@@ -74,6 +90,12 @@ def test_defaults_are_the_published_ones(kind: Any) -> None:
     given = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
     for name, value in DEFAULTS[kind].items():
         assert given[name] == value and type(given[name]) is type(value), name
+
+
+@pytest.mark.parametrize("kind", POSITIONAL, ids=lambda kind: kind.__name__)
+def test_the_grid_of_a_schedule_is_told_by_name(kind: Any) -> None:
+    told = inspect.signature(kind).parameters.values()
+    assert tuple(p.name for p in told if p.kind is not p.KEYWORD_ONLY) == POSITIONAL[kind]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
