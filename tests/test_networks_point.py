@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
 import torch
 from nets import CLASSES, SHAPE, flow_point, tiny
+from torch import Tensor
 
-from reg_engine import Engine
+from reg_engine import Engine, ops
 from reg_engine.guidance.references import BadModel, Unconditional
+from reg_engine.networks import point
 from reg_engine.networks.point import Counter, Point
 
 
@@ -45,7 +49,9 @@ def test_predictions_and_back() -> None:
     assert torch.allclose(p.delta_from_prediction(wanted), delta, rtol=1e-9)
 
 
-def test_a_probe_in_one_pass_is_the_stack_and_counts_every_row() -> None:
+def test_a_probe_in_one_pass_is_the_stack_and_counts_every_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """With the device table at hand the network's input is written at once: same values, 3 rows."""
     model = tiny()
     engine = Engine(model, scale=2.0, rectify="fd", solver="euler", steps=4, progress=False)
@@ -54,10 +60,21 @@ def test_a_probe_in_one_pass_is_the_stack_and_counts_every_row() -> None:
         x, engine.table.rows[1], 1, model, Unconditional(), torch.tensor([0, 2]), {},
         table=engine.coefficients, step=torch.tensor(1), backend="reference",
     )  # fmt: skip
+    written: list[int] = []
+
+    def probe(x: Tensor, *args: object, **options: object) -> Tensor:
+        written.append(len(x))
+        return ops.probe(x, *args, **options)
+
+    monkeypatch.setattr(point, "ops", SimpleNamespace(probe=probe))
     apart = replace(p, table=None, counter=Counter())
+    unplaced = replace(p, step=None, counter=Counter())
     direction, length = torch.randn_like(x), torch.tensor([0.1, 0.3])
-    fused, plain = (q.stack_probe(direction, length) for q in (p, apart))
-    assert p.counter == apart.counter == Counter(forward=6)
+    fused = p.stack_probe(direction, length)
+    assert written == [2]
+    plain, again = (q.stack_probe(direction, length) for q in (apart, unplaced))
+    assert written == [2] and all(map(torch.equal, plain, again))
+    assert p.counter == apart.counter == unplaced.counter == Counter(forward=6)
     moved = x + length[:, None, None, None] * direction
     null = torch.full((2,), CLASSES)
     for one, two, (state, labels) in zip(

@@ -10,10 +10,14 @@ import torch
 from derivative_cases import Residual, seen, smooth
 from torch import Tensor, nn
 
-from reg_engine import Engine, sample
+from reg_engine import Denoiser, Engine, sample
+from reg_engine.guidance.references import Unconditional
 from reg_engine.networks.frozen import frozen
+from reg_engine.networks.point import Point
 from reg_engine.rectifiers import DiagonalBatched, FDBatched
 from reg_engine.rectifiers.precision import autocast_dtype, measured_precision, precision_of
+from reg_engine.schedules import EDM
+from reg_engine.solvers import table
 
 LABELS = [3, 7]
 CALL = {"scale": 3.0, "solver": "euler", "steps": 4, "progress": False}
@@ -125,3 +129,31 @@ def test_what_autocast_computes_in() -> None:
     assert autocast_dtype(torch.device("cpu")) is None
     with autocast():
         assert autocast_dtype(torch.device("cpu")) == BF16
+
+
+@pytest.mark.parametrize(
+    ("noise", "found"),
+    [
+        (1.03 * 1.5e-4, BF16),
+        (0.97 * 1.5e-4, F32),
+        (1.03 * 5e-9, F32),
+        (0.97 * 5e-9, F64),
+        (0.0, F64),
+    ],
+)
+def test_noise_is_measured_at_its_own_size(noise: float, found: torch.dtype) -> None:
+    """Second differences of independent noise are sqrt(1 + 1 + 4) times it: the limit is one of
+    noise, not of the difference. The signs of the three evaluations are orthogonal here."""
+    signs = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]).double()
+    asked: list[int] = []
+
+    def net(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        asked.append(len(asked))
+        column = signs[(1, 2, 3, 2, 3)[asked[-1]]]
+        return (1 + noise * column).expand_as(x)
+
+    row = table("euler", EDM(), 4).rows[2]
+    denoiser = Denoiser(net, "sample", EDM(), (4,))
+    x = torch.ones(1, 4, dtype=F64)
+    assert measured_precision(Point(x, row, 2, denoiser, Unconditional(), None, {})) == found
+    assert len(asked) == (3 if found == BF16 else 5)
