@@ -12,6 +12,7 @@ import pytest
 from reg_engine.errors import InputError
 from reg_engine.schedules import (
     EDM,
+    VP,
     Betas,
     Cosine,
     Flow,
@@ -153,6 +154,14 @@ def test_published_flow_configs() -> None:
     assert solver_from_diffusers(WAN) == ("unipc", options)
 
 
+def test_flow_times_of_unipc_start_below_one() -> None:
+    """As diffusers does: log(alpha) of its first time would be that of 0."""
+    scheduler = diffusers.UniPCMultistepScheduler.from_config(WAN)
+    scheduler.set_timesteps(5)
+    first = from_diffusers(WAN).grid(5)[0]
+    assert first == float(scheduler.sigmas[0]) == pytest.approx(1 - 1e-6, abs=1e-7) and first < 1
+
+
 def test_dynamic_shifting_needs_the_size_of_the_image() -> None:
     with pytest.raises(InputError, match=r"^mu: is needed.*image_seq_len="):
         from_diffusers(FLUX)
@@ -180,6 +189,15 @@ def test_two_spacings_at_once_are_refused() -> None:
                 "prediction_type": "v_prediction",
             }
         )
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_the_length_of_a_chain_is_read(kind: str) -> None:
+    config = {"beta_schedule": kind, "num_train_timesteps": 50, "beta_end": 0.3, **PLAIN}
+    schedule = from_diffusers({"_class_name": "DDPMScheduler", **config})
+    betas = diffusers.DDPMScheduler(**config).betas.numpy()
+    assert isinstance(schedule, VP) and schedule.prior_time == 49.0
+    assert schedule.betas() == pytest.approx(betas, rel=1e-5)  # float32 table
 
 
 def test_betas_of_a_config() -> None:

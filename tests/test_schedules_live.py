@@ -112,6 +112,7 @@ def test_times_that_were_set_are_used(kind: str, chosen: Any, monkeypatch: Any) 
     scheduler.set_timesteps(**chosen)
     schedule = from_diffusers(scheduler)
     assert schedule.times is not None and len(schedule.times) == 5
+    assert {type(time) for time in schedule.times} == {float}  # diffusers keeps integers too
     # Inverting float32 levels moves the smallest times; Euler interpolates its own in log sigma.
     error = relative_error(scheduler, 4, monkeypatch, live=True, time_error=0.1)
     assert error <= TOLERANCE

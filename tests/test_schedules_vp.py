@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import betainc
 
 from reg_engine import schedules
@@ -25,7 +26,9 @@ def test_betas_given_are_the_chain() -> None:
     assert again.betas() == pytest.approx(own.betas(), rel=1e-10) and again.spacing == "leading"
 
 
-@pytest.mark.parametrize("values", [(), (0.1,), [0.1, 0.0], [1.0, 0.1], [[0.1, 0.2]], [0.1, 1.5]])
+@pytest.mark.parametrize("values", [(), (0.1,), [0.1, 0.0], [1.0, 0.1], [[0.1, 0.2]], [0.1, 1.5],
+                                    ["a", "b"], {"a": 0.1}, [0.1, 10**400], [0.1, [0.2]],
+                                    torch.empty(2, device="meta")])  # fmt: skip
 def test_betas_that_are_no_chain(values: Any) -> None:
     with pytest.raises(InputError, match="values"):
         Betas(values)
