@@ -9,6 +9,9 @@ import torch
 from nets import tiny
 
 from reg_engine import Engine, InputError
+from reg_engine.cli.sample import _drawable
+from reg_engine.pictures.images import grid
+from reg_engine.pictures.sheets import MOST_PIXELS
 from reg_engine.resume import run_resumable
 from reg_engine.storage.shards import Shards
 
@@ -50,3 +53,20 @@ def test_what_is_kept_is_not_sampled_again(tmp_path: Path, monkeypatch: pytest.M
 def test_a_seed_is_needed_for_every_sample(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="seeds"):
         run_resumable(engine(), LABELS, SEEDS[:4], Shards(tmp_path / "p", {}), "REG")
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 30)])
+def test_as_many_images_are_drawn_as_fit_a_picture(shape: tuple[int, ...]) -> None:
+    """An image takes its pixels and a gap of `grid` to the next one, each enlarged two times."""
+    channels, height, width = shape
+    sizes = [grid(torch.zeros(n * n, height, width, channels).byte(), n).shape for n in (1, 2)]
+    one = [4 * (b - a) for a, b in zip(*sizes, strict=True)]
+    most = 4 * MOST_PIXELS // (one[0] * one[1])
+    _drawable(most, shape)
+    with pytest.raises(InputError, match=f"^--out: {most + 1} images .* at most {most},"):
+        _drawable(most + 1, shape)
+
+
+def test_what_is_no_image_is_not_drawn() -> None:
+    with pytest.raises(InputError, match="at most 0, or end it in .npz"):
+        _drawable(1, (28, 28))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import reg_engine
 from reg_engine import Denoiser, Engine, Guidance, Plan, schedules
 from reg_engine.calibrate import calibrate
 from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
@@ -101,6 +102,25 @@ def test_the_grid_of_a_schedule_is_told_by_name(kind: Any) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_solver_options_start_from_their_defaults(name: str) -> None:
     assert SOLVERS[name].checked({}) == OPTIONS[name]
+
+
+def test_sample_is_a_call_of_an_engine_with_every_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, engines = (inspect.signature(f).parameters for f in (reg_engine.sample, Engine))
+    choices = [name for name in engines if name != "model"]
+    assert [own[name].default for name in choices] == [engines[name].default for name in choices]
+    given: dict[str, Any] = {name: object() for name in choices}
+    made: list[object] = []
+
+    class Spy:
+        def __init__(self, model: str, **choices: object) -> None:
+            made.append((model, choices))
+
+        def sample(self, *call: object) -> tuple[object, ...]:
+            return call
+
+    monkeypatch.setattr("reg_engine.engine.Engine", Spy)
+    got: object = reg_engine.sample("m", "cond", seeds="seeds", noise="noise", **given)  # type: ignore[arg-type]
+    assert got == ("cond", "seeds", "noise") and made == [("m", given)]
 
 
 def test_a_guidance_is_cfg_of_scale_two_until_told() -> None:

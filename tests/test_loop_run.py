@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from derivative_cases import Residual, seen
 from nets import CLASSES, SHAPE, flow_point, tiny
 from torch import Tensor
 
 from reg_engine import BadModel, Classifier, Constant, Engine, Guidance, Plan
 from reg_engine.guidance.directions import CFGZeroStar, Delta
+from reg_engine.loop.progress import Progress
+from reg_engine.loop.run import Conds
+from reg_engine.loop.stats import Stats
 from reg_engine.networks.point import Point
 from reg_engine.noise import SampleNoise
 from reg_engine.rectifiers.reverse import saved_bytes_per_sample
@@ -98,6 +103,31 @@ def test_an_estimator_is_tried_on_one_sample_of_a_batch(rectify: str, checks: in
         choices = {"scale": 2.0, "rectify": rectify, "solver": "euler", "steps": 2}
         out = Engine(tiny(), progress=False, **choices).sample(LABELS[:rows])
         assert out.stats.checks == checks, rows
+    engine = Engine(seen(Residual()), progress=False, compile=True, **choices)
+    stats = Stats()
+    engine.prepare(engine.conditions(LABELS, 3), 3, stats)
+    assert stats.checks == 3 * checks, "what is compiled sees one shape, that of a batch"
+
+
+def test_the_bar_counts_every_row_of_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    class Bar(Progress):
+        def advance(self, amount: int) -> None:
+            counted.append(amount)
+
+    monkeypatch.setattr("reg_engine.engine.Progress", Bar)
+    engine = Engine(tiny(), scale=2.0, steps=3, batch_size=2, progress=False)  # heun: 5 rows
+    engine.sample(LABELS)
+    assert counted == [2] * 5 + [1] * 5
+    counted.clear()
+
+    def replay(run: Engine, conds: Conds, seeds: list[int], *rest: object) -> Tensor:
+        return torch.zeros(len(seeds), *SHAPE)
+
+    engine._graphs = SimpleNamespace(run=replay)  # type: ignore[assignment]
+    engine.sample(LABELS)
+    assert counted == [10, 5], "a graph replays all rows at once"
 
 
 def unconditional(solver: str, **choices: object) -> Tensor:
