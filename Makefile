@@ -89,7 +89,7 @@ report: $(DEV)
 ext: $(DEV)
 	REG_ENGINE_BUILD=1 REG_ENGINE_CUDA=$(if $(shell command -v nvcc),1,0) \
 	    $(BIN)/python setup.py build_ext --inplace
-	REG_ENGINE_EXT=1 $(BIN)/python -c "from reg_engine import csrc; print(csrc.load())"
+	REG_ENGINE_EXT=1 $(BIN)/python -c "from reg_engine.ops import extension; print(extension.load())"
 
 lint: $(DEV)
 	$(BIN)/ruff check .

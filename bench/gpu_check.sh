@@ -82,7 +82,7 @@ pytests() {
 
 install() {
     unpack || return
-    "$PYTHON" -c "import reg_engine; from reg_engine import csrc; print(reg_engine.__file__, csrc.load())"
+    "$PYTHON" -c "import reg_engine; from reg_engine.ops import extension as e; print(reg_engine.__file__, e.load())"
 }
 
 export DRY JOBS

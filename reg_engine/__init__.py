@@ -34,11 +34,13 @@ from .models import load_classifier, load_model
 from .networks.attention_models import set_attention
 from .networks.denoisers import Denoiser
 from .plan import Plan
+from .profiling import ranges
 from .rectifiers import RECTIFIERS
 from .solvers import SOLVERS
 from .version import __version__ as __version__
 
 __all__ = [
+    "ranges",
     "calibrate",
     "ZeroInit",
     "Rescale",

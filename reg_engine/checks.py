@@ -1,18 +1,16 @@
-"""Checks of what a call is told, and of what its postprocess returns."""
+"""Checks of what a call is told."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, NumericalError
+from .errors import InputError
 from .guidance.guidance import Guidance
 from .guidance.weights import Constant
-from .loop.stats import Stats
 from .networks.conditioning import as_cond, size
 from .networks.denoisers import Denoiser
 from .ops.formulas import widest
@@ -23,6 +21,7 @@ from .values import as_int, as_tuple, shown, usable
 
 __all__ = [
     "as_batch_size",
+    "as_callback",
     "as_denoiser",
     "as_device",
     "as_dtype",
@@ -34,7 +33,6 @@ __all__ = [
     "as_schedule",
     "as_seeds",
     "known_names",
-    "postprocessed",
 ]
 
 
@@ -198,32 +196,12 @@ def as_postprocess(postprocess: Any) -> Postprocessing | None:
     )
 
 
-def postprocessed(
-    function: Postprocessing | None, samples: Tensor, cond: Any, stats: Stats
-) -> Tensor:
-    """function(samples, cond), checked, and what it cost added to `stats`; None: the samples.
-
-    Raises:
-        InputError: it returned something else than a tensor like `samples`.
-        NumericalError: it returned NaN or Inf.
-    """
-    if function is None:
-        return samples
-    begun = time.perf_counter()
-    result = function(samples.clone(), cond)  # a copy without traces of inference mode
-    if not isinstance(result, Tensor) or result.shape != samples.shape:
-        found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise InputError(
-            "postprocess",
-            f"returned {found} for samples {tuple(samples.shape)}",
-            "Return a tensor of the samples' shape",
-        )
-    bad = ~result.flatten(1).isfinite().all(1)
-    if bool(bad.any()):
-        rows = bad.nonzero().flatten().tolist()[:8]
-        raise NumericalError(f"postprocess gave NaN or Inf in samples {rows} of its batch")
-    own = getattr(function, "stats", None)
-    nfe = own.nfe if isinstance(own, Stats) else 0.0
-    seconds = time.perf_counter() - begun
-    stats.add_postprocess(len(samples), nfe, seconds, samples.device)
-    return result.detach().to(samples.device, samples.dtype)
+def as_callback(callback: Any, captures: bool) -> Callable[[Any], object] | None:
+    """None, or something callable; not where every batch `captures` its rows."""
+    if callback is None:
+        return None
+    if not callable(callback) or isinstance(callback, type):
+        raise InputError("callback", f"is {shown(callback)}", "Give a function of a Step")
+    if captures:
+        raise InputError("callback", "sees no row of a captured batch", "Use capture='auto'")
+    return callback

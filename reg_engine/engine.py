@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -20,23 +19,19 @@ from .checks import (
     as_device,
     as_dtype,
     as_guidance,
-    as_noise,
     as_options,
     as_plan,
     as_postprocess,
     as_schedule,
-    as_seeds,
     known_names,
-    postprocessed,
 )
 from .guidance.guidance import Guidance
 from .guidance.weights import weights_of
+from .loop.batches import Batches
 from .loop.graphs import graphs_for
-from .loop.progress import Progress
-from .loop.run import Conds, Run
-from .loop.stats import Output, Stats
-from .networks.conditioning import plain, take
-from .networks.frozen import Compiled, frozen
+from .loop.stats import Output
+from .loop.step import Step
+from .networks.frozen import Compiled
 from .ops.coefficients import coefficient_table
 from .plan import Plan
 from .rectifiers import Rectifier
@@ -47,7 +42,7 @@ from .values import as_bool, as_budget
 __all__ = ["Engine", "sample"]
 
 
-class Engine(Run):
+class Engine(Batches):
     """A model with the choices of a call; `sample` and `stream` serve many calls with them.
 
     Args:
@@ -137,78 +132,6 @@ class Engine(Run):
         self.postprocess = as_postprocess(postprocess)
         self.progress = as_bool("progress", progress)
 
-    def sample(
-        self, cond: Any, seeds: Iterable[int] | None = None, noise: Tensor | None = None
-    ) -> Output:
-        """Sample one image a seed.
-
-        Args:
-            cond: labels (N,), a single label, or a dict of the network's own tensors with N rows.
-            seeds: N integers in [0, 2^63); None = 0 .. N-1 of the conditioning's rows.
-            noise: unit noise (N, *sample_shape) to start from instead of the seeds' own.
-
-        Returns:
-            Output with samples (N, *sample_shape) and stats.
-
-        Raises:
-            InputError: a bad argument; NumericalError: NaN or Inf in a prediction.
-        """
-        estimator, reason = self.chosen
-        stats = Stats(solver=self.table.solver, estimator=estimator, reason=reason)
-        seeds = as_seeds(seeds, cond)
-        samples = torch.empty((len(seeds), *self.denoiser.sample_shape), dtype=self.dtype)
-        samples = samples.to(self.device)
-        for rows, batch in self.stream(cond, seeds, noise, stats):
-            samples[rows] = batch
-        return Output(samples, stats, self.denoiser.value_range)
-
-    def stream(
-        self,
-        cond: Any,
-        seeds: Iterable[int] | None = None,
-        noise: Tensor | None = None,
-        stats: Stats | None = None,
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """As `sample`, batch by batch: yields (rows, samples) as they are finished.
-
-        Between two batches the network is as the caller has it, for a backward pass of their own,
-        say; a stream may be left unfinished. Calls may overlap, in threads too. What must not: a
-        network is trained by one thread while it samples in another (its parameters are frozen,
-        and it is in evaluation mode, until the last batch that runs is done).
-        """
-        seeds = as_seeds(seeds, cond)
-        rows = self.conditions(cond, len(seeds))
-        noise = as_noise(noise, (len(seeds), *self.denoiser.sample_shape), self.device, self.dtype)
-        stats = Stats() if stats is None else stats
-        stats.backend, stats.capture = self.backend, self._uncaptured
-        stats.begin(self.device)
-        size = self.batch_size or len(seeds)
-        total = len(seeds) * len(self.table.rows)
-        with Progress(total, self.progress) as bar:
-            for start in range(0, len(seeds), size):
-                part = slice(start, min(start + size, len(seeds)))
-                own = None if noise is None else noise[part]
-                given, beside = plain(take(rows, part))
-                with frozen(self.modules), self._compiled():  # not while the caller has the turn
-                    begun = time.perf_counter()
-                    batch = self._batch((given, beside), seeds[part], own, stats, bar)
-                    seconds = time.perf_counter() - begun
-                    stats.finish_batch(part.stop - part.start, seconds, self.device)
-                    batch = postprocessed(self.postprocess, batch, given, stats)
-                yield part, batch
-
-    @torch.inference_mode()
-    def _batch(
-        self, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
-    ) -> Tensor:
-        self.prepare(conds, len(seeds), stats)
-        if self._graphs is not None:
-            x = self._graphs.run(self, conds, seeds, unit, stats)
-            if x is not None:
-                bar.advance(len(seeds) * len(self.modes))
-                return x
-        return self.loop(conds, seeds, unit, stats, bar)
-
 
 def sample(
     model: Any,
@@ -216,6 +139,7 @@ def sample(
     *,
     seeds: Iterable[int] | None = None,
     noise: Tensor | None = None,
+    callback: Callable[[Step], object] | None = None,
     scale: float | None = None,
     guidance: Guidance | None = None,
     rectify: str | Rectifier | None = "auto",
@@ -239,7 +163,7 @@ def sample(
     """Sample from `model` under guidance: one call of an Engine with these choices.
 
     Args:
-        cond, seeds, noise: as for `Engine.sample`; all others as for `Engine`.
+        cond, seeds, noise, callback: as for `Engine.sample`; all others as for `Engine`.
 
     Raises:
         InputError: a bad argument (unknown ones are named); NumericalError: NaN or Inf in a
@@ -266,4 +190,4 @@ def sample(
         check=check,
         postprocess=postprocess,
         progress=progress,
-    ).sample(cond, seeds, noise)
+    ).sample(cond, seeds, noise, callback)

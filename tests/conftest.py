@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 # `bench` is tested from the checkout. Last: an installed reg_engine stays the one that is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -17,14 +16,6 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 if not torch.cuda.is_available():
     # Triton reads it once, when it is imported, and torch's compiler imports Triton.
     os.environ.setdefault("TRITON_INTERPRET", "1")
-
-
-# Fuzz tests try the same few cases at every run; REG_ENGINE_FUZZ=long (`make fuzz`) tries many new
-# ones. No deadline: a first call compiles and loads what later ones find.
-_COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("ci", derandomize=True, max_examples=60, database=None, **_COMMON)
-settings.register_profile("long", max_examples=3000, print_blob=True, **_COMMON)
-settings.load_profile(os.environ.get("REG_ENGINE_FUZZ", "ci"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "bench" / "gpu_check.sh"
 COMMIT = "0123456789abcdef"
 # What the machine with the GPU lacks.
-ABSENT = ("diffusers", "nvtx", "faiss")
+ABSENT = ("diffusers", "nvtx", "faiss", "hypothesis")
 
 
 def check(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from fuzz_cases import Call, calls
-from hypothesis import given
+from fuzz_settings import given
 
 from reg_engine import Engine, InputError, RegEngineError
 

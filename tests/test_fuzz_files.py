@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from file_cases import Door, archive, doors, outcome, with_description
-from hypothesis import given
+from fuzz_settings import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 

@@ -90,7 +90,7 @@ class Graphs:
     """
 
     def __init__(self, recorder: Recorder, always: bool) -> None:
-        self._recorder, self._always = recorder, always
+        self._recorder, self.always = recorder, always
         self._kept: OrderedDict[object, Capture] = OrderedDict()
         self._seen: set[object] = set()
         self._failed = ""
@@ -108,7 +108,7 @@ class Graphs:
         with self._lock:
             if self._failed:
                 stats.capture = self._failed
-            elif not self._always and key not in self._seen:
+            elif not self.always and key not in self._seen:
                 self._seen.add(key)
                 stats.capture = "not captured: the first batch of its kind"
             else:
@@ -129,7 +129,7 @@ class Graphs:
             capture = self._capture(run, conds, len(seeds), key)
             counter = capture.run(conds, noise, probes, unit)
         except (CaptureError, RuntimeError) as error:
-            if self._always:
+            if self.always:
                 raise
             self._failed = f"not captured: {str(error).splitlines()[0]}"
             self._kept.clear()

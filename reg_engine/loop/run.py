@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from threading import RLock
 from typing import Any
 
@@ -31,6 +31,7 @@ from ..solvers import Table
 from .progress import Progress
 from .state import State
 from .stats import Stats
+from .step import Step, last_of, own_copy
 
 __all__ = ["Conds", "Run"]
 
@@ -96,9 +97,25 @@ class Run:
         missed = None
         if not self.looks:
             missed = torch.zeros((), dtype=torch.bool, device=self.device)
-        state, counter = self._rows(conds, seeds, unit, missed, bar)
+        state, counter = last_of(self._rows(conds, seeds, unit, missed, bar))
         if missed is not None and bool(missed):
-            state, counter = self._rows(conds, seeds, unit, None, bar)
+            state, counter = last_of(self._rows(conds, seeds, unit, None, bar))
+        return self._finished(state, counter, stats)
+
+    def rowwise(
+        self,
+        conds: Conds,
+        seeds: Sequence[int],
+        unit: Tensor | None,
+        stats: Stats,
+        bar: Progress,
+        rows: slice,
+    ) -> Generator[Step, None, Tensor]:
+        """As `loop`, a Step for each row; the host looks at every one. `rows` name the samples."""
+        state, counter = yield from self._rows(conds, seeds, unit, None, bar, rows)
+        return self._finished(state, counter, stats)
+
+    def _finished(self, state: State, counter: Counter, stats: Stats) -> Tensor:
         state.watch.finish()
         stats.add(counter, Tally(self.modes), *self.chosen)
         return state.x
@@ -110,7 +127,9 @@ class Run:
         unit: Tensor | None,
         missed: Tensor | None,
         bar: Progress,
-    ) -> tuple[State, Counter]:
+        seen: slice | None = None,
+    ) -> Generator[Step, None, tuple[State, Counter]]:
+        """Run the rows: all in one turn, or one a turn, told as a Step of the samples `seen`."""
         cond, beside = conds
         draws, probes = self.draws(SampleNoise(seeds)), SampleNoise(seeds, "probes")
         with ranges.plan():
@@ -135,8 +154,14 @@ class Run:
                 beside,
             )
             drawn = next(draws) if row.c else None
-            self.advance(state, point, self.modes[index], self.weights[index], drawn)
+            before = state.x if seen is None else own_copy(state.x)
+            w = self.weights[index]
+            evaluated, base, term = self.advance(state, point, self.modes[index], w, drawn)
             bar.advance(len(seeds))
+            if seen is not None:
+                guided = base if term is None else base + w * term
+                tensors = (before, *map(own_copy, (evaluated, guided, state.x)))
+                yield Step(seen, index, row.t, row.s, *tensors)
         return state, counter
 
     def conditions(self, cond: Any, count: int) -> Conds:
@@ -168,17 +193,21 @@ class Run:
         mode: str,
         w: float | Tensor,
         drawn: Tensor | None,
-    ) -> None:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """One row: evaluate what its mode needs, guide, and step the state in place.
 
         Args:
             point: stands at the row.
             w: its weight; on the device while a graph is captured.
             drawn: the solver's noise, if the row adds any.
+
+        Returns:
+            (cond, cond, term): cond as evaluated; then what the solver took, cond + w term.
         """
         rectifier = self._estimator[0] if mode == "reg" else None
         with ranges.evaluate():
             cond, term = EVALUATIONS[mode](point, self.guidance.direction, rectifier)
+        evaluated = cond
         assert point.step is not None
         with ranges.guided_step():
             if self.guidance.adjust and not (isinstance(w, float) and w == 0):
@@ -190,6 +219,7 @@ class Run:
                 guided = cond if term is None else cond + w * term
                 cond, term = self.clip(point, guided, cond), None
             state.step(point.step, cond, term, drawn, self.backend)
+        return evaluated, cond, term
 
     def _modes(self) -> tuple[str, ...]:
         """The plan's modes; w = 0 needs no reference, no rectifier makes `reg` a `cfg`.

@@ -8,7 +8,6 @@ classifier's term has the factor `scale`, and K is the unconditional model's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,21 +52,6 @@ class Paths:
     def ends(self) -> Tensor:
         """The signed samples, (2 n, 1)."""
         return self.signed[-1].reshape(-1, 1)
-
-
-class _Recorder(Engine):
-    """An engine that keeps the state before every step."""
-
-    def __init__(self, *args: Any, **choices: Any) -> None:
-        super().__init__(*args, capture=False, progress=False, **choices)
-        self.path: list[Tensor] = []
-        self.times: list[float] = []
-
-    def advance(self, state: Any, point: Any, *rest: Any) -> None:
-        if point.row.s != point.row.t:  # else a correction, which stands where a step ended
-            self.path.append(state.x.detach().cpu().clone())
-            self.times.append(point.row.t)
-        super().advance(state, point, *rest)
 
 
 class Flipped:
@@ -133,14 +117,13 @@ def _paths(
     count: int,
     steps: int,
 ) -> Paths:
-    engine = _Recorder(
-        denoiser,
-        guidance=Guidance(Constant(scale), reference, rectify=rectify),
-        steps=steps,
-        dtype=torch.float64,
-    )
+    guidance = Guidance(Constant(scale), reference, rectify=rectify)
+    engine = Engine(denoiser, guidance=guidance, steps=steps, dtype=torch.float64, progress=False)
     labels = torch.arange(2).repeat_interleave(count)
-    samples = engine.sample(labels, noise=quantile_starts(count)).samples.cpu()
-    states = torch.stack([*engine.path, samples])[..., 0].unflatten(1, (2, count))
+    visited = list(engine.steps(labels, noise=quantile_starts(count)))
+    # a correction stands where a step ended
+    path = [(step.t, step.x) for step in visited if step.s != step.t]
+    path.append((visited[-1].s, visited[-1].x_next))
+    states = torch.stack([x.cpu() for _, x in path])[..., 0].unflatten(1, (2, count))
     signs = torch.tensor([-1.0, 1.0], dtype=torch.float64)[:, None]
-    return Paths(torch.tensor([*engine.times, engine.table.rows[-1].s]), signs * states)
+    return Paths(torch.tensor([t for t, _ in path]), signs * states)
