@@ -30,6 +30,7 @@ from .guidance import (
     Unconditional,
     ZeroInit,
 )
+from .guide import Guide
 from .models import load_classifier, load_model
 from .networks.attention_models import set_attention
 from .networks.denoisers import Denoiser
@@ -40,6 +41,7 @@ from .solvers import SOLVERS
 from .version import __version__ as __version__
 
 __all__ = [
+    "Guide",
     "ranges",
     "calibrate",
     "ZeroInit",

@@ -1,0 +1,216 @@
+"""A model's guided estimate, for a sampler of one's own: `denoised = guide(x, t)`.
+
+    guide = Guide(model, labels, scale=4.0, schedule=schedules.EDM())
+    for sigma, then in pairwise(sigmas):
+        x = x + (then - sigma) * (x - guide(x, sigma)) / sigma
+
+A call runs one row of the engine's loop, whose solver lands on the estimate itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter as Tally
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .checks import as_denoiser, as_device, as_guidance, as_plan, as_schedule, as_seeds
+from .errors import InputError
+from .guidance import Guidance
+from .guidance.weights import weights_of
+from .loop.run import Run
+from .loop.state import Memory, State
+from .loop.stats import Stats
+from .loop.step import own_copy
+from .loop.watch import Watch
+from .networks.conditioning import plain
+from .networks.frozen import frozen
+from .networks.point import Counter, Point
+from .noise import SampleNoise
+from .ops.coefficients import COLUMNS, coefficient_table
+from .plan import Plan
+from .rectifiers import Rectifier
+from .schedules import Schedule
+from .solvers import Row, Table, table
+from .values import as_bool, as_budget, as_float, as_tuple
+
+__all__ = ["Guide"]
+
+
+class Guide:
+    """Guided estimates of one batch, asked for one after the other.
+
+    It keeps what guidance keeps on the way (the previous delta, momentum, probes): one guide serves
+    one batch on one way, and `reset` begins the next. Calls give no gradients.
+
+    Args:
+        model: a Denoiser, or an object whose `denoiser()` gives one.
+        cond: conditioning of the B samples, as `sample` takes it.
+        scale, guidance, rectify, plan, device, memory_budget, backend, check: as for Engine.
+        seeds: one a sample, of the probes (`diagonal`); None = 0 .. B-1.
+        schedule: whose times and marginals (x, t) follow, x_t = alpha_t x_0 + sigma_t noise; None =
+            the model's own. `schedules.EDM()` is k-diffusion's: t is sigma, and alpha = 1.
+        times: that will be visited, noisiest first: for weights that follow the whole way (Linear,
+            Cosine; CFGPlusPlus as Euler steps between them). Others need none.
+
+    Raises:
+        InputError: a bad argument.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        cond: Any,
+        *,
+        scale: float | None = None,
+        guidance: Guidance | None = None,
+        rectify: str | Rectifier | None = "auto",
+        plan: Plan | None = None,
+        seeds: Iterable[int] | None = None,
+        schedule: Schedule | None = None,
+        times: Iterable[float] | None = None,
+        device: str | torch.device | None = None,
+        memory_budget: float | None = None,
+        backend: str | None = None,
+        check: bool = True,
+    ) -> None:
+        network = as_denoiser(model)
+        self.denoiser = network.on(as_schedule(schedule, network))
+        self.guidance = as_guidance(scale, guidance, rectify)
+        modules = (*network.modules, *self.guidance.reference.modules)
+        self.device = as_device(device, network.device, modules, torch.float32)
+        self.seeds = as_seeds(seeds, cond)
+        self._choices = (ops.resolve(self.device, backend), None, as_budget(memory_budget))
+        self._check, self._plan = as_bool("check", check), as_plan(plan)
+        self._way = None
+        if times is not None:
+            follows = as_tuple("times", times, "Give the times that will be visited")
+            grid = [*follows, self.denoiser.schedule.clean_time]
+            self._way = table("euler", self.denoiser.schedule, None, times=grid)
+        self._runs: dict[tuple[float, torch.dtype], Run] = {}
+        self._cond = cond
+        self.reset()
+
+    def reset(self, seeds: Iterable[int] | None = None) -> None:
+        """Begin a new way: nothing is kept of the calls before, and the figures start at zero.
+
+        Args:
+            seeds: of its samples; None = as before.
+        """
+        if seeds is not None:
+            self.seeds = as_seeds(seeds, self._cond)
+        self._memory, self._calls = Memory(), 0
+        self._probes = SampleNoise(self.seeds, "probes")
+        self.stats = Stats(solver="your own", backend=self._choices[0])
+
+    @torch.compiler.disable
+    def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """The guided E[x_0 | x_t, cond], (B, *sample_shape) in the dtype of x.
+
+        Args:
+            x: the state x_t, (B, *sample_shape).
+            t: its time, a number, or a tensor of equal ones.
+
+        Raises:
+            InputError: a bad argument; NumericalError: NaN or Inf in a prediction.
+        """
+        time = self._time(t)
+        shape = (len(self.seeds), *self.denoiser.sample_shape)
+        if not isinstance(x, Tensor) or tuple(x.shape) != shape or not x.is_floating_point():
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError("x", f"is {got}", f"Give floating states of shape {shape}")
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        run = self._run(time, dtype)
+        with frozen(run.modules), torch.inference_mode():
+            estimate = self._evaluated(run, x.detach().to(self.device, dtype))
+            return own_copy(estimate.to(x.device, x.dtype))
+
+    def _evaluated(self, run: Run, x: Tensor) -> Tensor:
+        conds = plain(run.conditions(self._cond, len(x)))
+        run.prepare(conds, len(x), self.stats)
+        counter, step = Counter(), torch.zeros((), dtype=torch.int64, device=x.device)
+        weights = run.coefficients[:, COLUMNS.index("w")]
+        state = State(x.clone(), run.coefficients, None, Watch(run.table, x, weights), self._memory)
+        point = Point(
+            x,
+            run.table.rows[0],
+            self._calls,
+            run.denoiser,
+            run.guidance.reference,
+            conds[0],
+            self._memory,
+            counter,
+            self._probes,
+            run.coefficients,
+            step,
+            run.backend,
+            beside=conds[1],
+        )
+        run.advance(state, point, run.modes[0], run.weights[0], None)
+        state.watch.finish()
+        self._calls += 1
+        self.stats.add(counter, Tally(self.stats.modes) + Tally(run.modes), *run.chosen)
+        self.stats.finish_batch(0 if self.stats.samples else len(x), 0.0, x.device)
+        return state.x
+
+    def _time(self, t: float | Tensor) -> float:
+        if isinstance(t, Tensor) and t.numel() > 1:
+            if bool((t != t.flatten()[0]).any()):
+                raise InputError("t", "differs among the samples", "Give one time for the batch")
+            t = t.flatten()[0]
+        return as_float("t", t, "Give a time of the schedule")
+
+    def _run(self, time: float, dtype: torch.dtype) -> Run:
+        """The choices at one time: a row that lands on the estimate, x_s = denoised."""
+        if (time, dtype) not in self._runs:
+            schedule = self.denoiser.schedule
+            alpha, sigma = schedule(time)
+            row = Row(time, alpha, sigma, schedule.clean_time, 1.0, 0.0, 0.0, 1.0, 0.0, (1.0,))
+            rows = Table("your own", 1, (row,), math.hypot(alpha, sigma), schedule=schedule)
+            weights = (self._weight(row, dtype),)
+            place = self.denoiser.at(time)
+            coefficients = coefficient_table(
+                rows.rows,
+                weights,
+                predictions=[(place.c_in, 0.0, 1.0, place.time)],  # type: ignore[list-item]
+                device=self.device,
+                dtype=dtype,
+            )
+            first = next((run for (_, kind), run in self._runs.items() if kind == dtype), None)
+            self._runs[time, dtype] = (
+                first.on(rows, weights, coefficients)
+                if first
+                else Run(
+                    self.denoiser, self.guidance, self._plan, rows, weights, coefficients, dtype,
+                    *self._choices, self._check,
+                )
+            )  # fmt: skip
+        return self._runs[time, dtype]
+
+    def _weight(self, row: Row, dtype: torch.dtype) -> float:
+        weight, largest = self.guidance.weight, torch.finfo(dtype).max
+        if self._way is None:
+            value = weight(row, _NO_WAY)  # type: ignore[operator]
+            remedy = f"Give a scale whose weight is a finite number, {largest:.2g} at most"
+            return as_float("weight", value, remedy, lambda v: abs(v) <= largest)
+        weights = weights_of(weight, self._way, largest)  # type: ignore[arg-type]
+        for there, w in zip(self._way.rows, weights, strict=True):
+            if math.isclose(there.t, row.t, rel_tol=1e-6):
+                return w
+        raise InputError("t", f"is {row.t:g}, which is not among the times", "Give times=[...]")
+
+
+class _NoWay:
+    """Stands for a solver's table where there is none: asking it for anything is an error."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise InputError(
+            "times", "are not given, and the weight follows the whole way", "Give times=[...]"
+        )
+
+
+_NO_WAY: Any = _NoWay()

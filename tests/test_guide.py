@@ -1,0 +1,184 @@
+"""A guide in samplers of other people's kind equals the engine, whatever guides."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from nets import SHAPE, TinyNet, tiny
+from torch import Tensor
+
+from reg_engine import (
+    APG,
+    RECTIFIERS,
+    CFGPlusPlus,
+    Engine,
+    Guidance,
+    Guide,
+    InputError,
+    Interval,
+    Linear,
+    NumericalError,
+    Plan,
+    Rescale,
+    ZeroInit,
+    schedules,
+)
+from reg_engine.noise import SampleNoise
+
+LABELS, SEEDS = torch.tensor([0, 1, 2]), [4, 5, 6]
+EDM = schedules.EDM()
+
+
+def sigmas(solver: str, steps: int) -> list[float]:
+    rows = Engine(tiny(), solver=solver, schedule=EDM, steps=steps).table.rows
+    return [*(row.sigma for row in rows), rows[-1].sigma_s]
+
+
+def start(sigma: float) -> Tensor:
+    return sigma * SampleNoise(SEEDS).normal(torch.empty(3, *SHAPE, dtype=torch.float64))
+
+
+def euler(guide: Any, levels: list[float]) -> Tensor:
+    """k-diffusion's sample_euler."""
+    x = start(levels[0])
+    for sigma, then in pairwise(levels):
+        x = x + (then - sigma) * (x - guide(x, sigma)) / sigma
+    return x
+
+
+def dpmpp_2m(guide: Any, levels: list[float]) -> Tensor:
+    """k-diffusion's sample_dpmpp_2m."""
+    x, old = start(levels[0]), None
+    for i, (sigma, then) in enumerate(pairwise(levels)):
+        denoised = guide(x, sigma)
+        h = math.log(sigma) - math.log(then) if then else math.inf
+        d = denoised
+        if old is not None and then:
+            r = (math.log(levels[i - 1]) - math.log(sigma)) / h
+            d = (1 + 1 / (2 * r)) * denoised - old / (2 * r)
+        x = then / sigma * x - math.expm1(-h) * d
+        old = denoised
+    return x
+
+
+LOOPS = {"euler": euler, "dpmpp_2m": dpmpp_2m}
+
+
+def pair(solver: str, **choices: Any) -> tuple[Guide, Engine]:
+    model = tiny(net=TinyNet().double())
+    times = choices.pop("times", None)
+    one = Engine(
+        model, solver=solver, schedule=EDM, steps=6, dtype=torch.float64, progress=False, **choices
+    )
+    return Guide(model, LABELS, seeds=SEEDS, schedule=EDM, times=times, **choices), one
+
+
+@pytest.mark.parametrize("rectify", [None, "auto", *RECTIFIERS])
+@pytest.mark.parametrize("solver", LOOPS)
+def test_a_loop_of_ones_own_equals_the_engine(solver: str, rectify: str | None) -> None:
+    guide, one = pair(solver, scale=3.0, rectify=rectify)
+    whole = one.sample(LABELS, SEEDS)
+    levels = sigmas(solver, 6)
+    for _ in range(2):  # a second way after a reset is the same
+        found = LOOPS[solver](guide, levels)
+        torch.testing.assert_close(found, whole.samples, rtol=1e-6, atol=1e-6)
+        assert (guide.stats.nfe, guide.stats.modes) == (whole.stats.nfe, whole.stats.modes)
+        assert guide.stats.estimator == whole.stats.estimator
+        guide.reset()
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"guidance": Guidance(3.0, direction=APG(), rectify=None)},
+        {"guidance": Guidance(3.0, adjust=(ZeroInit(2), Rescale()), rectify="fd_batched")},
+        {"guidance": Guidance(Interval(3.0, 0.1, 5.0), rectify="vjp")},
+        {"scale": 3.0, "rectify": "fd_batched", "plan": Plan.interval(0.1, 5.0)},
+        {"scale": 0.0, "rectify": None},
+        {"scale": 1.0, "rectify": None},
+    ],
+    ids=["apg", "adjust", "interval", "plan", "reference alone", "cond alone"],
+)
+def test_whatever_guides(choices: dict[str, Any]) -> None:
+    guide, one = pair("euler", **choices)
+    found = euler(guide, sigmas("euler", 6))
+    torch.testing.assert_close(found, one.sample(LABELS, SEEDS).samples, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("weight", [Linear(4.0, 1.5), CFGPlusPlus(0.6)])
+def test_weights_that_follow_the_way_need_its_times(weight: Any) -> None:
+    levels = sigmas("euler", 6)
+    guide, one = pair("euler", guidance=Guidance(weight, rectify=None), times=levels[:-1])
+    found = euler(guide, levels)
+    torch.testing.assert_close(found, one.sample(LABELS, SEEDS).samples, rtol=1e-9, atol=1e-9)
+    with pytest.raises(InputError, match="not among the times"):
+        guide(start(1.0), 1.2345)
+    with pytest.raises(InputError, match="times"):
+        pair("euler", guidance=Guidance(weight, rectify=None))[0](start(1.0), 1.0)
+
+
+def test_in_a_compiled_loop() -> None:
+    guide, one = pair("euler", scale=3.0, rectify="fd_batched")
+    step = torch.compile(
+        lambda x, sigma, then: x + (then - sigma) * (x - guide(x, sigma)) / sigma, backend="eager"
+    )
+    levels = sigmas("euler", 6)
+    x = start(levels[0])
+    for sigma, then in pairwise(torch.tensor(levels, dtype=torch.float64)):
+        x = step(x, sigma, then)
+    torch.testing.assert_close(x, one.sample(LABELS, SEEDS).samples, rtol=1e-6, atol=1e-6)
+
+
+def test_the_models_own_times_and_dtypes() -> None:
+    model = tiny(schedule=schedules.VPLinear(), prediction="epsilon")
+    guide = Guide(model, LABELS, scale=3.0, rectify=None)
+    x = start(1.0).float()
+    with torch.no_grad():
+        cond = model(x, 500.0, LABELS)
+    assert guide(x.half(), 500).dtype == torch.float16
+    assert torch.equal(Guide(model, LABELS, scale=1.0)(x, torch.full((3,), 500.0)), cond)
+    assert not guide(x.requires_grad_(), 500.0).requires_grad
+
+
+def test_the_network_is_the_callers_between_two_calls() -> None:
+    net = TinyNet().train()
+    guide = Guide(tiny(net=net), LABELS, scale=3.0, rectify="vjp")
+    guide(start(1.0).float(), 1.0)
+    assert net.training and all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((torch.zeros(2, *SHAPE), 1.0), "x: "),
+        ((torch.zeros(3, *SHAPE, dtype=torch.int64), 1.0), "x: "),
+        (("x", 1.0), "x: "),
+        ((torch.zeros(3, *SHAPE), torch.tensor([1.0, 2.0, 1.0])), "t: "),
+        ((torch.zeros(3, *SHAPE), "1"), "t: "),
+    ],
+)
+def test_bad_arguments_are_named(arguments: tuple[Any, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        Guide(tiny(), LABELS, scale=3.0)(*arguments)
+
+
+def test_nan_is_an_error() -> None:
+    with pytest.raises(NumericalError):
+        Guide(tiny(), LABELS, scale=3.0, rectify=None)(torch.full((3, *SHAPE), torch.nan), 1.0)
+
+
+def test_a_chain_is_followed_in_its_own_times() -> None:
+    """Weights on a VP chain: as Euler's rows, down to the clean time that is no step of it."""
+    model = tiny("epsilon", schedules.VPLinear(), TinyNet().double())
+    one = Engine(model, solver="euler", steps=4)
+    times = [row.t for row in one.table.rows]
+    for weight in (Linear(4.0, 1.5), CFGPlusPlus(0.6)):
+        guidance = Guidance(weight, rectify=None)
+        steps = Engine(model, guidance=guidance, solver="euler", steps=4, dtype=torch.float64)
+        guide = Guide(model, LABELS, guidance=guidance, times=times)
+        for step in steps.steps(LABELS, SEEDS):
+            torch.testing.assert_close(guide(step.x, step.t), step.guided, rtol=1e-9, atol=1e-9)
