@@ -17,7 +17,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last: an installed reg_engine stays the one that is measured
 
-from bench import cases, contenders, gate, kernels, records, report  # noqa: E402
+from bench import cases, contenders, gate, kernels, ratios, records, report  # noqa: E402
 from bench.budget import Budget, rank  # noqa: E402
 from bench.session import LeftOut, Measured, Session, Unmeasured  # noqa: E402
 from reg_engine.training.precision import speed  # noqa: E402
@@ -247,7 +247,7 @@ def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict
         own = entry["extra_info"]
         for row in rows:
             if all(str(own.get(k, "")) == v for k, v in vars(row).items()):
-                entry["extra_info"] = {**own, **report.ratios(row, rows)}
+                entry["extra_info"] = {**own, **ratios.ratios(row, rows)}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench import records
 from bench.contenders import BASELINE, CONTENDERS
+from bench.ratios import ratios
 from bench.records import Row
 from reg_engine.storage.files import replacing
 
@@ -39,8 +40,6 @@ def draw(rows: Sequence[Row], folder: Path) -> list[str]:
 
 def _bars(plt: Any, rows: Sequence[Row]) -> Any:
     """Time and memory over those of plain CFG, a group of bars for each model."""
-    from bench.report import ratios
-
     sampled = [row for row in rows if row.suite == "sampling" and row.provider != BASELINE]
     groups = list(dict.fromkeys((row.case, row.size, row.shape) for row in sampled))
     providers = _shown({row.provider for row in sampled if row.p50})
@@ -86,8 +85,6 @@ def _shown(measured: set[str]) -> list[str]:
 
 def _roofline(plt: Any, rows: Sequence[Row]) -> Any:
     """Achieved GB/s against bytes moved, under the measured copy bandwidth."""
-    from bench.report import ratios
-
     kernels = [row for row in rows if row.suite == "kernel" and row.p50]
     if not kernels:
         return None

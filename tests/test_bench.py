@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gate, records, report, timing
+from bench import gate, ratios, records, report, timing
 from bench.contenders import BASELINE, CAPTURED_CFG
 from bench.memory import LiveBytes, peak_bytes
 from bench.records import Row
@@ -40,21 +40,21 @@ def test_ratios_of_samples_are_taken_within_the_run() -> None:
     own = replace(SAMPLED, provider="vjp-eager", p50="3.0", peak_bytes="2500")
     other = replace(SAMPLED, run="b", p50="30.0", peak_bytes="1")
     wide = replace(SAMPLED, shape="8x1x28x28", p50="50.0")
-    assert report.ratios(own, [SAMPLED, captured, own, other, wide]) == {
+    assert ratios.ratios(own, [SAMPLED, captured, own, other, wide]) == {
         "seconds_per_image": 0.75,
         "time_to_cfg": 1.5,
         "time_to_captured_cfg": 3.0,
         "memory_to_cfg": 2.5,
     }
-    assert report.ratios(own, [own, other]) == {"seconds_per_image": 0.75}
-    assert report.ratios(replace(own, p50="", note="out of memory"), [SAMPLED, own]) == {}
+    assert ratios.ratios(own, [own, other]) == {"seconds_per_image": 0.75}
+    assert ratios.ratios(replace(own, p50="", note="out of memory"), [SAMPLED, own]) == {}
 
 
 def test_ratios_of_kernels() -> None:
     fused = replace(KERNEL, provider="triton", p50="0.5")
-    found = report.ratios(fused, [KERNEL, fused, COPY])
+    found = ratios.ratios(fused, [KERNEL, fused, COPY])
     assert found == {"speedup": 4.0, "gb_s": 8.0, "share_of_copy": 1.0}
-    assert report.ratios(fused, [fused]) == {"gb_s": 8.0}
+    assert ratios.ratios(fused, [fused]) == {"gb_s": 8.0}
 
 
 def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_the_latest_run_with_a_baseline_is_shown() -> None:
     partial = replace(SAMPLED, run="c", provider="vjp-eager")
     failed = replace(SAMPLED, run="d", p50="", note="out of memory")
     rows = [SAMPLED, newer, partial, failed, COPY]
-    assert report.latest(rows) == [newer]
-    assert report.latest([partial]) == [partial]
-    assert report.latest([KERNEL, COPY]) == [KERNEL, COPY]
+    assert ratios.latest(rows) == [newer]
+    assert ratios.latest([partial]) == [partial]
+    assert ratios.latest([KERNEL, COPY]) == [KERNEL, COPY]
 
 
 def test_the_page_says_what_was_shrunk_failed_and_left_out(tmp_path: Path) -> None:
