@@ -8,7 +8,7 @@ import pytest
 
 from reg_engine import InputError, schedules
 from reg_engine.guidance.weights import CFGPlusPlus, Constant, Cosine, Interval, Linear, weights_of
-from reg_engine.solvers import table
+from reg_engine.solvers import Row, Table, table
 
 VP = table("ddim", schedules.VPLinear(), 10)
 EDM = table("euler", schedules.EDM(), 10)
@@ -102,3 +102,39 @@ def test_weight_must_be_finite_and_callable() -> None:
         weights_of(lambda row, table: math.nan, VP)
     with pytest.raises(InputError, match="function"):
         weights_of("linear", VP)
+
+
+def test_cosine_of_the_noise_level_has_a_power() -> None:
+    n = [row.sigma for row in EDM.rows]
+    wanted = [0.5 * (1 - math.cos(math.pi * (1 - v / n[0]) ** 3)) * 4 for v in n]
+    assert weights_of(Cosine(5.0, 3.0, "edm"), EDM) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("convention", ["diffusers", "edm"])
+def test_a_single_row_is_the_last_one(convention: str) -> None:
+    one = table("euler", schedules.EDM(), 1)
+    assert weights_of(Linear(5.0, 2.0, convention), one) == (1.0,)
+    wanted = 4.0 if convention == "diffusers" else 0.0  # 1 - n/n_max
+    assert weights_of(Cosine(5.0, convention=convention), one) == (wanted,)
+
+
+@pytest.mark.parametrize("kind", [Linear, Cosine])
+def test_a_convention_is_known_when_the_weight_is_made(kind: type[Linear] | type[Cosine]) -> None:
+    for unknown in ("EDM", "ddim", ""):
+        with pytest.raises(InputError, match=f"^convention: unknown name '{unknown}'"):
+            kind(2.0, convention=unknown)
+
+
+def test_cfg_plus_plus_needs_steps_of_one_stage() -> None:
+    for solver in ("heun", "dpmpp_2m"):
+        with pytest.raises(InputError, match=f"^solver: CFG.* not for '{solver}'"):
+            weights_of(CFGPlusPlus(0.5), table(solver, schedules.EDM(), 4))
+    still = Row(1.0, 1.0, 1.0, 2.0, 1.0, 2.0, p=0.0, q=1.0, a=1.0, b=(0.0,), c=math.sqrt(3.0))
+    assert weights_of(CFGPlusPlus(0.5), Table("mine", 1.0, (still,), 1.0)) == (0.0,)
+
+
+def test_a_weight_may_be_as_large_as_the_state_holds() -> None:
+    assert weights_of(Constant(3.0), VP, 2.0) == (2.0,) * 10
+    assert weights_of(lambda row, table: -2.0, VP, 2.0) == (-2.0,) * 10
+    with pytest.raises(InputError, match="^weight at row 0: is 2.0"):
+        weights_of(Constant(3.0), VP, math.nextafter(2.0, 0.0))
