@@ -119,8 +119,9 @@ def test_sample_is_a_call_of_an_engine_with_every_choice(monkeypatch: pytest.Mon
             return call
 
     monkeypatch.setattr("reg_engine.engine.Engine", Spy)
-    got: object = reg_engine.sample("m", "cond", seeds="seeds", noise="noise", **given)  # type: ignore[arg-type]
-    assert got == ("cond", "seeds", "noise") and made == [("m", given)]
+    call: dict[str, Any] = {"seeds": "seeds", "noise": "noise", "callback": "callback"}
+    assert reg_engine.sample("m", "cond", **call, **given) == ("cond", *call)
+    assert made == [("m", given)]
 
 
 def test_a_guidance_is_cfg_of_scale_two_until_told() -> None:
