@@ -26,11 +26,13 @@ def test_exact_classifier_is_cfg_by_bayes(rectify: str | None) -> None:
     runs = [
         reg_engine.sample(
             model, [0, 1, 0], seeds=range(3), guidance=Guidance(3.0, r, rectify), **CHOICES
-        ).samples
+        )
         for r in (classifier, Unconditional())
     ]
     tolerance = 1e-4 if rectify in ("fd", "fd_batched") else 1e-8
-    assert torch.allclose(runs[0], runs[1], rtol=tolerance, atol=tolerance)
+    assert torch.allclose(runs[0].samples, runs[1].samples, rtol=tolerance, atol=tolerance)
+    more = runs[0].stats.backward - runs[1].stats.backward  # the classifier's own
+    assert more == sum(runs[0].stats.modes.values()), "one a row and sample"
 
 
 def test_classifier_on_the_clean_scale_and_fixed_labels() -> None:

@@ -146,8 +146,9 @@ def test_the_networks_own_errors_stay_its_own() -> None:
         raise RuntimeError("the user's own")
 
     for rectify in ("vjp", "jvp", "auto"):
-        with pytest.raises(RuntimeError, match=r"^the user's own$"):
-            sample(seen(Around(broken)), LABELS, rectify=rectify, **CALL)
+        for check in (True, False):
+            with pytest.raises(RuntimeError, match=r"^the user's own$"):
+                sample(seen(Around(broken)), LABELS, rectify=rectify, check=check, **CALL)
 
 
 def test_once_a_network_and_configuration() -> None:

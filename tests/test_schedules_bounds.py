@@ -9,7 +9,7 @@ import pytest
 from bound_cases import LEAST, above, below, holds
 
 from reg_engine import InputError
-from reg_engine.schedules import EDM, VESDE, VPSDE, Cosine, Flow, ScaledLinear, VPLinear
+from reg_engine.schedules import EDM, VESDE, VPSDE, Betas, Cosine, Flow, ScaledLinear, VPLinear
 
 TINY, HUGE = 1e-30, 1 / 1e-30
 FLAG = ((True, False), (1, 0.0))
@@ -62,3 +62,14 @@ def test_a_level_may_pass_the_largest_by_rounding_only() -> None:
     for level in (largest * (1 + 1.1e-12), -LEAST, math.nan):
         with pytest.raises(InputError, match="^noise_level: "):
             schedule.time_of(level)
+
+
+@pytest.mark.parametrize("name", ["prior", "spacing", "ends", "final"])
+@pytest.mark.parametrize(
+    "kind", [VPLinear, ScaledLinear, Cosine, lambda **f: Betas((0.1, 0.2), **f)]
+)
+def test_a_chain_of_every_kind_refuses_unknown_names(kind: Any, name: str) -> None:
+    with pytest.raises(InputError, match=f"^{name}: unknown name 'other'"):
+        kind(**{name: "other"})
+    with pytest.raises(InputError, match="^rounded: "):
+        kind(rounded=1)

@@ -162,6 +162,44 @@ def test_flow_times_of_unipc_start_below_one() -> None:
     assert first == float(scheduler.sigmas[0]) == pytest.approx(1 - 1e-6, abs=1e-7) and first < 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "steps"),
+    [
+        ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}, 7),  # not rounded
+        ("HeunDiscreteScheduler", {"timestep_spacing": "linspace"}, 7),
+        ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace"}, 7),  # rounded
+        ("UniPCMultistepScheduler", {"timestep_spacing": "leading"}, 7),
+    ],
+)
+def test_times_are_those_of_diffusers(kind: str, settings: dict[str, Any], steps: int) -> None:
+    scheduler = getattr(diffusers, kind)(**settings)
+    scheduler.set_timesteps(steps)
+    told = sorted(set(scheduler.timesteps.tolist()), reverse=True)
+    grid = from_diffusers({"_class_name": kind, **settings}).grid(steps)
+    assert grid[:-1].tolist() == pytest.approx(told, rel=1e-6)
+
+
+def test_levels_of_multistep_solvers_span_the_chain_whatever_the_spacing() -> None:
+    for kind in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
+        settings = {"timestep_spacing": "leading", "use_karras_sigmas": True}
+        scheduler = getattr(diffusers, kind)(**settings)
+        scheduler.set_timesteps(7)
+        schedule = from_diffusers({"_class_name": kind, **settings})
+        assert schedule.grid(7)[0] == 999.0
+        ours = schedule.noise_level(schedule.grid(7))[:-1]
+        rounding = 2**-24 / 1e-4  # of 1 - alpha^2 at the first time, in diffusers' float32
+        assert ours == pytest.approx(scheduler.sigmas.numpy()[:-1], rel=rounding)
+
+
+def test_a_terminal_of_unipc_is_read() -> None:
+    config = WAN | {"shift_terminal": 0.02}
+    scheduler = diffusers.UniPCMultistepScheduler.from_config(config)
+    scheduler.set_timesteps(5)
+    grid = from_diffusers(config).grid(5)
+    assert grid[-2] == pytest.approx(0.02, rel=1e-6)
+    assert grid[:-1] == pytest.approx(scheduler.sigmas.numpy()[:-1], rel=1e-5)
+
+
 def test_dynamic_shifting_needs_the_size_of_the_image() -> None:
     with pytest.raises(InputError, match=r"^mu: is needed.*image_seq_len="):
         from_diffusers(FLUX)
