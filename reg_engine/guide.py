@@ -107,7 +107,6 @@ class Guide:
         self._probes = SampleNoise(self.seeds, "probes")
         self.stats = Stats(solver="your own", backend=self._choices[0])
 
-    @torch.compiler.disable
     def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
         """The guided E[x_0 | x_t, cond], (B, *sample_shape) in the dtype of x.
 
@@ -118,6 +117,12 @@ class Guide:
         Raises:
             InputError: a bad argument; NumericalError: NaN or Inf in a prediction.
         """
+        if torch.compiler.is_dynamo_compiling():  # a break in a compiled loop
+            broken: Tensor = torch.compiler.disable(self._asked)(x, t)
+            return broken
+        return self._asked(x, t)
+
+    def _asked(self, x: Tensor, t: float | Tensor) -> Tensor:
         time = self._time(t)
         shape = (len(self.seeds), *self.denoiser.sample_shape)
         if not isinstance(x, Tensor) or tuple(x.shape) != shape or not x.is_floating_point():

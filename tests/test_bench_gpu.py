@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "bench" / "gpu_check.sh"
 COMMIT = "0123456789abcdef"
 # What the machine with the GPU lacks.
-ABSENT = ("diffusers", "nvtx", "faiss", "hypothesis")
+ABSENT = ("diffusers", "nvtx", "faiss")
 
 
 def check(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -42,6 +42,16 @@ def check(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     own |= {"REG_ENGINE_COMMIT": COMMIT, "OMP_NUM_THREADS": "1", **environment}
     command = ["bash", str(SCRIPT), str(out)]
     return subprocess.run(command, env=own, capture_output=True, text=True, timeout=500)
+
+
+def test_what_runs_on_a_gpu_needs_no_fuzzer() -> None:
+    """A machine with torch and pytest alone collects the tests that need its GPU."""
+    files = [p for p in (ROOT / "tests").rglob("*.py") if "mark.gpu" in p.read_text("utf-8")]
+    files.remove(Path(__file__))
+    assert len(files) > 1
+    for path in (*files, ROOT / "tests" / "conftest.py"):
+        imported = re.findall(r"^(?:from|import) (\w+)", path.read_text("utf-8"), re.M)
+        assert imported and not {"hypothesis", "fuzz_settings", "fuzz_cases"} & {*imported}, path
 
 
 def test_the_dry_run_passes_every_part_and_is_not_repeated(tmp_path: Path) -> None:

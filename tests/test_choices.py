@@ -35,9 +35,10 @@ def test_sample_names_every_choice_of_an_engine() -> None:
     """Real keywords, so that editors and type checkers know them; unknown ones are an error."""
     engine, call = (inspect.signature(f).parameters for f in (Engine.__init__, reg_engine.sample))
     choices = [p for p in engine.values() if p.kind is p.KEYWORD_ONLY]
-    assert list(call)[:4] == ["model", "cond", "seeds", "noise"] and list(call)[-1] == "unknown"
+    assert list(call)[:5] == ["model", "cond", "seeds", "noise", "callback"]
+    assert list(call)[-1] == "unknown"
     # Names, defaults and annotations, in one order.
-    assert [call[name] for name in list(call)[4:-1]] == choices
+    assert [call[name] for name in list(call)[5:-1]] == choices
     assert call["unknown"].kind is inspect.Parameter.VAR_KEYWORD
     assert call["unknown"].annotation == "NoReturn"  # a type checker accepts none
     for unknown in ({"steps": 3, "scales": 2.0}, {"step": 3}):

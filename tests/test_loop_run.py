@@ -116,7 +116,7 @@ def test_the_bar_counts_every_row_of_every_sample(monkeypatch: pytest.MonkeyPatc
         def advance(self, amount: int) -> None:
             counted.append(amount)
 
-    monkeypatch.setattr("reg_engine.engine.Progress", Bar)
+    monkeypatch.setattr("reg_engine.loop.batches.Progress", Bar)
     engine = Engine(tiny(), scale=2.0, steps=3, batch_size=2, progress=False)  # heun: 5 rows
     engine.sample(LABELS)
     assert counted == [2] * 5 + [1] * 5

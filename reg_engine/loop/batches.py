@@ -57,7 +57,7 @@ class Batches(Run):
         Raises:
             InputError: a bad argument; NumericalError: NaN or Inf in a prediction.
         """
-        always = self._graphs is not None and self._graphs.always
+        always = callback is not None and self._graphs is not None and self._graphs.always
         callback = as_callback(callback, captures=always)
         estimator, reason = self.chosen
         stats = Stats(solver=self.table.solver, estimator=estimator, reason=reason)
