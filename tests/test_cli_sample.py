@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from nets import tiny
 
 from reg_engine import Engine, InputError
+from reg_engine.cli import cli
 from reg_engine.cli.sample import _drawable
 from reg_engine.pictures.images import grid
 from reg_engine.pictures.sheets import MOST_PIXELS
@@ -70,3 +73,16 @@ def test_as_many_images_are_drawn_as_fit_a_picture(shape: tuple[int, ...]) -> No
 def test_what_is_no_image_is_not_drawn() -> None:
     with pytest.raises(InputError, match="at most 0, or end it in .npz"):
         _drawable(1, (28, 28))
+
+
+def test_a_comparison_is_twice_as_many_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("reg_engine.cli.sample")  # by that name there is the command, too
+    monkeypatch.setattr(module, "MOST_PIXELS", 2 * 4 * 30 * 30)
+    call = ["sample", "--labels", "0-1", "--steps", "1", "--no-progress", "--rectify", "fd"]
+    out = str(tmp_path / "x.png")
+    two = CliRunner().invoke(cli, [*call, "--out", out])
+    assert two.exit_code == 0, two.output
+    with pytest.raises(InputError, match=r"4 images of \(1, 28, 28\)"):
+        CliRunner().invoke(cli, [*call, "--compare", "--out", out], catch_exceptions=False)

@@ -8,7 +8,7 @@ from nets import tiny
 from torch import Tensor
 
 import reg_engine
-from reg_engine import Guidance, oracles, schedules
+from reg_engine import Guidance, InputError, oracles, schedules
 from reg_engine.guidance.adjustments import Rescale
 from reg_engine.guidance.directions import Delta
 from reg_engine.rectifiers import RECTIFIERS, Diagonal
@@ -86,3 +86,15 @@ def test_a_number_is_a_constant_scale_and_an_adjustment_a_tuple() -> None:
         tiny(), [0, 1], guidance=Guidance(3.0, rectify="vjp"), steps=3, progress=False
     )
     assert torch.equal(a.samples, b.samples)
+
+
+@pytest.mark.parametrize("wrong", [None, torch.zeros(6, 3)], ids=["nothing", "another shape"])
+@pytest.mark.parametrize("part", ["direction", "adjust", "rectify"])
+def test_what_a_part_returns_must_be_states(part: str, wrong: Tensor | None) -> None:
+    def states(*given: object) -> object:
+        return (wrong, wrong, wrong) if part == "rectify" else wrong
+
+    guidance = Guidance(**{"weight": 3.0, "rectify": None, part: states})  # type: ignore[arg-type]
+    got = "NoneType" if wrong is None else r"\(6, 3\)"
+    with pytest.raises(InputError, match=rf"^{part}: returned {got} for states \(6, 2\)"):
+        run(MIXTURE.denoiser(), guidance, "euler", 2)
