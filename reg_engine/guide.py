@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter as Tally
 from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
 import torch
@@ -27,7 +28,7 @@ from .loop.state import Memory, State
 from .loop.stats import Stats
 from .loop.step import own_copy
 from .loop.watch import Watch
-from .networks.conditioning import plain
+from .networks.conditioning import Cond, as_cond
 from .networks.frozen import frozen
 from .networks.point import Counter, Point
 from .noise import SampleNoise
@@ -39,6 +40,8 @@ from .solvers import Row, Table, table
 from .values import as_bool, as_budget, as_float, as_tuple
 
 __all__ = ["Guide"]
+
+KEPT = 256  # times whose numbers a guide keeps
 
 
 class Guide:
@@ -84,15 +87,17 @@ class Guide:
         modules = (*network.modules, *self.guidance.reference.modules)
         self.device = as_device(device, network.device, modules, torch.float32)
         self.seeds = as_seeds(seeds, cond)
-        self._choices = (ops.resolve(self.device, backend), None, as_budget(memory_budget))
-        self._check, self._plan = as_bool("check", check), as_plan(plan)
+        self._backend, self._plan = ops.resolve(self.device, backend), as_plan(plan)
+        self._budget, self._check = as_budget(memory_budget), as_bool("check", check)
         self._way = None
         if times is not None:
             follows = as_tuple("times", times, "Give the times that will be visited")
             grid = [*follows, self.denoiser.schedule.clean_time]
             self._way = table("euler", self.denoiser.schedule, None, times=grid)
-        self._runs: dict[tuple[float, torch.dtype], Run] = {}
-        self._cond = cond
+        count, classes, null = len(self.seeds), network.num_classes, network.null_cond
+        self._cond = as_cond(cond, count, classes, null, self.device)
+        self._first = lru_cache(self._settling)  # by dtype
+        self._run = lru_cache(KEPT)(self._at)  # by time and dtype
         self.reset()
 
     def reset(self, seeds: Iterable[int] | None = None) -> None:
@@ -105,7 +110,7 @@ class Guide:
             self.seeds = as_seeds(seeds, self._cond)
         self._memory, self._calls = Memory(), 0
         self._probes = SampleNoise(self.seeds, "probes")
-        self.stats = Stats(solver="your own", backend=self._choices[0])
+        self.stats = Stats(solver="your own", backend=self._backend)
 
     def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
         """The guided E[x_0 | x_t, cond], (B, *sample_shape) in the dtype of x.
@@ -135,8 +140,9 @@ class Guide:
             return own_copy(estimate.to(x.device, x.dtype))
 
     def _evaluated(self, run: Run, x: Tensor) -> Tensor:
-        conds = plain(run.conditions(self._cond, len(x)))
-        run.prepare(conds, len(x), self.stats)
+        beside = None if run.modes == ("cond",) else self._beside
+        if "reg" in run.modes:
+            self._first(run.dtype).prepare((self._cond, beside), len(x), self.stats)
         counter, step = Counter(), torch.zeros((), dtype=torch.int64, device=x.device)
         weights = run.coefficients[:, COLUMNS.index("w")]
         state = State(x.clone(), run.coefficients, None, Watch(run.table, x, weights), self._memory)
@@ -146,14 +152,14 @@ class Guide:
             self._calls,
             run.denoiser,
             run.guidance.reference,
-            conds[0],
+            self._cond,
             self._memory,
             counter,
             self._probes,
             run.coefficients,
             step,
             run.backend,
-            beside=conds[1],
+            beside=beside,
         )
         run.advance(state, point, run.modes[0], run.weights[0], None)
         state.watch.finish()
@@ -169,32 +175,44 @@ class Guide:
             t = t.flatten()[0]
         return as_float("t", t, "Give a time of the schedule")
 
-    def _run(self, time: float, dtype: torch.dtype) -> Run:
-        """The choices at one time: a row that lands on the estimate, x_s = denoised."""
-        if (time, dtype) not in self._runs:
-            schedule = self.denoiser.schedule
-            alpha, sigma = schedule(time)
-            row = Row(time, alpha, sigma, schedule.clean_time, 1.0, 0.0, 0.0, 1.0, 0.0, (1.0,))
-            rows = Table("your own", 1, (row,), math.hypot(alpha, sigma), schedule=schedule)
-            weights = (self._weight(row, dtype),)
-            place = self.denoiser.at(time)
-            coefficients = coefficient_table(
-                rows.rows,
-                weights,
-                predictions=[(place.c_in, 0.0, 1.0, place.time)],  # type: ignore[list-item]
-                device=self.device,
-                dtype=dtype,
-            )
-            first = next((run for (_, kind), run in self._runs.items() if kind == dtype), None)
-            self._runs[time, dtype] = (
-                first.on(rows, weights, coefficients)
-                if first
-                else Run(
-                    self.denoiser, self.guidance, self._plan, rows, weights, coefficients, dtype,
-                    *self._choices, self._check,
-                )
-            )  # fmt: skip
-        return self._runs[time, dtype]
+    @cached_property
+    def _beside(self) -> Cond:
+        """The reference's own conditioning."""
+        reference, count = self.guidance.reference, len(self.seeds)
+        return reference.conditioning(self.denoiser, self._cond, count, self.device)
+
+    def _settling(self, dtype: torch.dtype) -> Run:
+        """What settles the estimator, as an engine does: noise level 1, K neither 0 nor 1."""
+        schedule = self.denoiser.schedule
+        level = min(1.0, schedule.noise_level(schedule.prior_time))
+        landing = self._landing(self._row(schedule.time_of(level)), 1.0, dtype)
+        run = (self.denoiser, self.guidance, Plan.full(), *landing, dtype, self._backend)
+        return Run(*run, None, self._budget, self._check)
+
+    def _at(self, time: float, dtype: torch.dtype) -> Run:
+        """The choices at one time."""
+        row = self._row(time)
+        landing = self._landing(row, self._weight(row, dtype), dtype)
+        return self._first(dtype).on(self._plan, *landing)
+
+    def _row(self, time: float) -> Row:
+        """A row that lands on the estimate itself: x_s = denoised."""
+        schedule = self.denoiser.schedule
+        alpha, sigma = schedule(time)
+        return Row(time, alpha, sigma, schedule.clean_time, 1.0, 0.0, 0.0, 1.0, 0.0, (1.0,))
+
+    def _landing(
+        self, row: Row, w: float, dtype: torch.dtype
+    ) -> tuple[Table, tuple[float, ...], Tensor]:
+        """Table, weights and coefficients of one row."""
+        start = math.hypot(row.alpha, row.sigma)
+        rows = Table("your own", 1, (row,), start, schedule=self.denoiser.schedule)
+        place = self.denoiser.at(row.t)
+        told: Any = [(place.c_in, 0.0, 1.0, place.time)]
+        numbers = coefficient_table(
+            rows.rows, [w], predictions=told, device=self.device, dtype=dtype
+        )
+        return rows, (w,), numbers
 
     def _weight(self, row: Row, dtype: torch.dtype) -> float:
         weight, largest = self.guidance.weight, torch.finfo(dtype).max

@@ -7,7 +7,7 @@ import torch
 from nets import SHAPE, tiny
 
 from reg_engine import Engine, InputError
-from reg_engine.checks import as_batch_size, as_device, as_dtype, as_noise, as_seeds
+from reg_engine.checks import as_batch_size, as_callback, as_device, as_dtype, as_noise, as_seeds
 
 
 def test_seeds_default_to_the_rows() -> None:
@@ -35,3 +35,9 @@ def test_a_device_is_where_its_tensors_are() -> None:
     noise = torch.ones(1, *SHAPE, device=torch.device("cpu:0"))
     assert engine.device == noise.device
     assert engine.sample([1], noise=noise).samples.device == noise.device
+
+
+def test_a_callback_sees_no_captured_batch() -> None:
+    assert as_callback(None, captures=True) is None and as_callback(print, captures=False) is print
+    with pytest.raises(InputError, match="callback: .*capture='auto'"):
+        as_callback(print, captures=True)

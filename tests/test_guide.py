@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from derivative_cases import LOST, Residual, seen
+from derivative_cases import SHAPE as IMAGE
 from nets import SHAPE, TinyNet, tiny
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from reg_engine import (
     RECTIFIERS,
     CFGPlusPlus,
     Engine,
+    EstimatorError,
     Guidance,
     Guide,
     InputError,
@@ -182,3 +185,44 @@ def test_a_chain_is_followed_in_its_own_times() -> None:
         guide = Guide(model, LABELS, guidance=guidance, times=times)
         for step in steps.steps(LABELS, SEEDS):
             torch.testing.assert_close(guide(step.x, step.t), step.guided, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rectify", ["vjp", "jvp"])
+def test_a_lost_derivative_is_seen_wherever_the_way_begins(rectify: str) -> None:
+    """Next to the data the network hardly shows in K: it is looked at at noise level 1."""
+    around = LOST["detached"][0]
+    guide = Guide(seen(Residual(around=around), "edm"), [3], scale=3.0, rectify=rectify)
+    with pytest.raises(EstimatorError, match="off a finite difference"):
+        guide(torch.ones(1, *IMAGE), 0.002)
+
+
+def test_a_plan_without_the_middle_is_checked_there_too() -> None:
+    around = LOST["detached"][0]
+    plan = Plan((0.01,), ("reg", "cfg"))
+    model = seen(Residual(around=around), "edm")
+    guide = Guide(model, [3], scale=3.0, rectify="vjp", plan=plan)
+    guide(torch.ones(1, *IMAGE), 1.0)  # not rectified: nothing to check
+    assert guide.stats.checks == 0
+    with pytest.raises(EstimatorError, match="off a finite difference"):
+        guide(torch.ones(1, *IMAGE), 0.002)
+
+
+def test_a_way_of_any_length_keeps_few_numbers() -> None:
+    guide = Guide(tiny(), LABELS, scale=3.0, rectify=None)
+    first = guide(start(1.0).float(), 1.0)
+    for step in range(300):
+        guide(start(1.0).float(), 2.0 + step / 100)
+    assert guide._run.cache_info().currsize == 256
+    assert torch.equal(guide(start(1.0).float(), 1.0), first)
+
+
+def test_a_model_without_null_is_guided_by_nothing() -> None:
+    model = tiny(null_cond=None)
+    assert Guide(model, LABELS, scale=1.0)(start(1.0).float(), 1.0).isfinite().all()
+    with pytest.raises(InputError, match="null_cond"):
+        Guide(model, LABELS, scale=2.0, rectify=None)(start(1.0).float(), 1.0)
+
+
+def test_a_bad_condition_is_said_at_once() -> None:
+    with pytest.raises(InputError, match="cond"):
+        Guide(tiny(), [0, 99], scale=3.0)

@@ -45,7 +45,8 @@ def test_other_rows_keep_the_choices_and_the_estimator() -> None:
     one = Engine(tiny(), scale=3.0, solver="euler", steps=4, progress=False)
     other = Engine(tiny(), scale=3.0, solver="ddim", steps=2)
     weights = (0.0, 2.0)
-    moved = one.on(other.table, weights, coefficient_table(other.table.rows, weights))
+    numbers = coefficient_table(other.table.rows, weights)
+    moved = one.on(other.plan, other.table, weights, numbers)
     assert (moved.table, moved.modes) == (other.table, ("cond", "reg"))
     assert one.modes == ("reg",) * 4 and moved.denoiser is one.denoiser
     assert moved.chosen == one.chosen == ("none", "not settled yet")

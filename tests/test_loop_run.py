@@ -14,7 +14,7 @@ from torch import Tensor
 from reg_engine import BadModel, Classifier, Constant, Engine, Guidance, Plan
 from reg_engine.guidance.directions import CFGZeroStar, Delta
 from reg_engine.loop.progress import Progress
-from reg_engine.loop.run import Conds
+from reg_engine.loop.run import Batch
 from reg_engine.loop.stats import Stats
 from reg_engine.networks.point import Point
 from reg_engine.noise import SampleNoise
@@ -122,8 +122,8 @@ def test_the_bar_counts_every_row_of_every_sample(monkeypatch: pytest.MonkeyPatc
     assert counted == [2] * 5 + [1] * 5
     counted.clear()
 
-    def replay(run: Engine, conds: Conds, seeds: list[int], *rest: object) -> Tensor:
-        return torch.zeros(len(seeds), *SHAPE)
+    def replay(run: Engine, batch: Batch, stats: Stats) -> Tensor:
+        return torch.zeros(len(batch.seeds), *SHAPE)
 
     engine._graphs = SimpleNamespace(run=replay)  # type: ignore[assignment]
     engine.sample(LABELS)

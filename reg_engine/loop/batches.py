@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,13 +16,12 @@ from ..networks.conditioning import plain, take
 from ..networks.frozen import frozen
 from .graphs import Graphs
 from .progress import Progress
-from .run import Conds, Run
+from .run import Batch, Run
 from .stats import Output, Stats
 from .step import Step
 
 __all__ = ["Batches", "postprocessed"]
 
-Part = tuple[slice, Conds, Sequence[int], "Tensor | None", Progress]
 Postprocessing = Callable[[Tensor, Any], Tensor]
 
 
@@ -97,8 +96,8 @@ class Batches(Run):
         network is as the caller has it; the steps may be left unfinished.
         """
         stats = Stats() if stats is None else stats
-        for part, conds, own, unit, bar in self._parts(cond, seeds, noise, stats):
-            rows = self._rowwise(conds, own, unit, stats, bar, part)
+        for batch in self._parts(cond, seeds, noise, stats):
+            rows = self._rowwise(batch, stats)
             seconds, step = 0.0, None
             while True:
                 with frozen(self.modules), self._compiled():  # not while the caller has the turn
@@ -108,7 +107,7 @@ class Batches(Run):
                 if step is None:
                     break
                 yield step
-            stats.finish_batch(len(own), seconds, self.device)
+            stats.finish_batch(len(batch.seeds), seconds, self.device)
 
     def _batches(
         self,
@@ -118,18 +117,18 @@ class Batches(Run):
         stats: Stats,
         callback: Callable[[Step], object] | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
-        for part, conds, own, unit, bar in self._parts(cond, seeds, noise, stats):
+        for batch in self._parts(cond, seeds, noise, stats):
             with frozen(self.modules), self._compiled():  # not while the caller has the turn
                 begun = time.perf_counter()
-                batch = self._batch(conds, own, unit, stats, bar, part, callback)
-                stats.finish_batch(len(own), time.perf_counter() - begun, self.device)
-                batch = postprocessed(self.postprocess, batch, conds[0], stats)
-            yield part, batch
+                samples = self._batch(batch, stats, callback)
+                stats.finish_batch(len(batch.seeds), time.perf_counter() - begun, self.device)
+                samples = postprocessed(self.postprocess, samples, batch.conds[0], stats)
+            yield batch.rows, samples
 
     def _parts(
         self, cond: Any, seeds: Iterable[int] | None, noise: Tensor | None, stats: Stats
-    ) -> Iterator[Part]:
-        """The call's samples by batch: rows, conditionings, seeds, start noise and the bar."""
+    ) -> Iterator[Batch]:
+        """The call's samples by batch."""
         seeds = as_seeds(seeds, cond)
         rows = self.conditions(cond, len(seeds))
         noise = as_noise(noise, (len(seeds), *self.denoiser.sample_shape), self.device, self.dtype)
@@ -140,48 +139,30 @@ class Batches(Run):
             for start in range(0, len(seeds), size):
                 part = slice(start, min(start + size, len(seeds)))
                 unit = None if noise is None else noise[part]
-                yield part, plain(take(rows, part)), seeds[part], unit, bar
+                yield Batch(part, plain(take(rows, part)), seeds[part], unit, bar)
 
     @torch.inference_mode()
     def _batch(
-        self,
-        conds: Conds,
-        seeds: Sequence[int],
-        unit: Tensor | None,
-        stats: Stats,
-        bar: Progress,
-        part: slice,
-        callback: Callable[[Step], object] | None,
+        self, batch: Batch, stats: Stats, callback: Callable[[Step], object] | None
     ) -> Tensor:
         if callback is not None:
             stats.capture = "not captured: a callback looks at every row"
-            x = None
-            for step in self._rowwise(conds, seeds, unit, stats, bar, part):
+            for step in self._rowwise(batch, stats):
                 with torch.inference_mode(False):
                     callback(step)
-                x = step.x_next
-            assert x is not None
-            return x
-        self.prepare(conds, len(seeds), stats)
+            return step.x_next
+        self.prepare(batch.conds, len(batch.seeds), stats)
         if self._graphs is not None:
-            x = self._graphs.run(self, conds, seeds, unit, stats)
+            x = self._graphs.run(self, batch, stats)
             if x is not None:
-                bar.advance(len(seeds) * len(self.modes))
+                batch.bar.advance(len(batch.seeds) * len(self.modes))
                 return x
-        return self.loop(conds, seeds, unit, stats, bar)
+        return self.loop(batch, stats)
 
     @torch.inference_mode()
-    def _rowwise(
-        self,
-        conds: Conds,
-        seeds: Sequence[int],
-        unit: Tensor | None,
-        stats: Stats,
-        bar: Progress,
-        part: slice,
-    ) -> Iterator[Step]:
-        self.prepare(conds, len(seeds), stats)
-        yield from self.rowwise(conds, seeds, unit, stats, bar, part)
+    def _rowwise(self, batch: Batch, stats: Stats) -> Iterator[Step]:
+        self.prepare(batch.conds, len(batch.seeds), stats)
+        yield from self.rowwise(batch, stats)
 
 
 def postprocessed(

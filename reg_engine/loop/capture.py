@@ -22,7 +22,8 @@ from ..networks.point import Counter, Point
 from ..noise import Draws, SampleNoise
 from ..ops.coefficients import COLUMNS
 from ..profiling import ranges
-from .run import Conds, Run
+from .choices import Conds
+from .run import Run
 from .state import State
 
 __all__ = ["Capture", "Recorder"]

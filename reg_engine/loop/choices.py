@@ -78,9 +78,12 @@ class Choices:
             "no evaluation is rectified" if rectify is None else "not settled yet",
         )
 
-    def on(self: _T, table: Table, weights: tuple[float, ...], coefficients: Tensor) -> _T:
+    def on(
+        self: _T, plan: Plan, table: Table, weights: tuple[float, ...], coefficients: Tensor
+    ) -> _T:
         """The same choices on other rows; the estimator is settled once for all."""
         other = copy(self)
+        other.plan = plan
         other._follow(table, weights, coefficients)
         return other
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import RLock
 
 import torch
@@ -21,7 +21,8 @@ from ..profiling import ranges
 from ..rectifiers.precision import autocast_dtype
 from ..values import as_bool
 from .capture import Capture, Recorder
-from .run import Conds, Run
+from .choices import Conds
+from .run import Batch, Run
 from .stats import Stats
 
 __all__ = ["CudaRecorder", "Graphs", "graphs_for"]
@@ -96,15 +97,14 @@ class Graphs:
         self._failed = ""
         self._lock = RLock()  # a capture has one place for the state of a batch
 
-    def run(
-        self, run: Run, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats
-    ) -> Tensor | None:
+    def run(self, run: Run, batch: Batch, stats: Stats) -> Tensor | None:
         """Samples of a batch, or None: then it is to be sampled eagerly, as `stats.capture` says.
 
         Raises:
             CaptureError, RuntimeError: a step cannot be captured and `always` is set.
         """
-        key = (len(seeds), signature(conds), _places_of(run), autocast_dtype(run.device))
+        places, context = _places_of(run), autocast_dtype(run.device)
+        key = (len(batch.seeds), signature(batch.conds), places, context)
         with self._lock:
             if self._failed:
                 stats.capture = self._failed
@@ -112,22 +112,15 @@ class Graphs:
                 self._seen.add(key)
                 stats.capture = "not captured: the first batch of its kind"
             else:
-                return self._captured(run, conds, seeds, unit, stats, key)
+                return self._captured(run, batch, stats, key)
         return None
 
-    def _captured(
-        self,
-        run: Run,
-        conds: Conds,
-        seeds: Sequence[int],
-        unit: Tensor | None,
-        stats: Stats,
-        key: object,
-    ) -> Tensor | None:
+    def _captured(self, run: Run, batch: Batch, stats: Stats, key: object) -> Tensor | None:
+        conds, seeds = batch.conds, batch.seeds
         noise, probes = SampleNoise(seeds), SampleNoise(seeds, "probes")
         try:
             capture = self._capture(run, conds, len(seeds), key)
-            counter = capture.run(conds, noise, probes, unit)
+            counter = capture.run(conds, noise, probes, batch.unit)
         except (CaptureError, RuntimeError) as error:
             if self.always:
                 raise

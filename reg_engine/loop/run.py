@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,15 +25,32 @@ from .state import State
 from .stats import Stats
 from .step import Step, last_of, own_copy
 
-__all__ = ["Conds", "Run"]
+__all__ = ["Batch", "Run"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that run together.
+
+    Args:
+        rows: which samples of the call they are.
+        conds: their conditionings.
+        seeds: one a sample.
+        unit: unit noise to start from, (B, *sample_shape); None = the seeds' own.
+        bar: advanced by a sample a row.
+    """
+
+    rows: slice
+    conds: Conds
+    seeds: Sequence[int]
+    unit: Tensor | None
+    bar: Progress
 
 
 class Run(Choices):
     """The rows of a batch, run one after the other."""
 
-    def loop(
-        self, conds: Conds, seeds: Sequence[int], unit: Tensor | None, stats: Stats, bar: Progress
-    ) -> Tensor:
+    def loop(self, batch: Batch, stats: Stats) -> Tensor:
         """Samples of one batch, (B, *sample_shape), row by row.
 
         On a GPU no row waits for the device; should a rectifier have needed a branch that only the
@@ -41,22 +59,14 @@ class Run(Choices):
         missed = None
         if not self.looks:
             missed = torch.zeros((), dtype=torch.bool, device=self.device)
-        state, counter = last_of(self._rows(conds, seeds, unit, missed, bar))
+        state, counter = last_of(self._rows(batch, missed))
         if missed is not None and bool(missed):
-            state, counter = last_of(self._rows(conds, seeds, unit, None, bar))
+            state, counter = last_of(self._rows(batch, None))
         return self._finished(state, counter, stats)
 
-    def rowwise(
-        self,
-        conds: Conds,
-        seeds: Sequence[int],
-        unit: Tensor | None,
-        stats: Stats,
-        bar: Progress,
-        rows: slice,
-    ) -> Generator[Step, None, Tensor]:
-        """As `loop`, a Step for each row; the host looks at every one. `rows` name the samples."""
-        state, counter = yield from self._rows(conds, seeds, unit, None, bar, rows)
+    def rowwise(self, batch: Batch, stats: Stats) -> Generator[Step, None, Tensor]:
+        """As `loop`, a Step for each row; the host looks at every one."""
+        state, counter = yield from self._rows(batch, None, told=True)
         return self._finished(state, counter, stats)
 
     def _finished(self, state: State, counter: Counter, stats: Stats) -> Tensor:
@@ -65,19 +75,13 @@ class Run(Choices):
         return state.x
 
     def _rows(
-        self,
-        conds: Conds,
-        seeds: Sequence[int],
-        unit: Tensor | None,
-        missed: Tensor | None,
-        bar: Progress,
-        seen: slice | None = None,
+        self, batch: Batch, missed: Tensor | None, told: bool = False
     ) -> Generator[Step, None, tuple[State, Counter]]:
-        """Run the rows: all in one turn, or one a turn, told as a Step of the samples `seen`."""
-        cond, beside = conds
+        """Run the rows: all in one turn, or one a turn, each `told` as a Step."""
+        (cond, beside), seeds = batch.conds, batch.seeds
         draws, probes = self.draws(SampleNoise(seeds)), SampleNoise(seeds, "probes")
         with ranges.plan():
-            start = self.start(next(draws), unit)
+            start = self.start(next(draws), batch.unit)
             state = State.new(start, self.table, self.coefficients)
         steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
         for index, row in enumerate(self.table.rows):
@@ -98,14 +102,14 @@ class Run(Choices):
                 beside,
             )
             drawn = next(draws) if row.c else None
-            before = state.x if seen is None else own_copy(state.x)
+            before = own_copy(state.x) if told else state.x
             w = self.weights[index]
             evaluated, base, term = self.advance(state, point, self.modes[index], w, drawn)
-            bar.advance(len(seeds))
-            if seen is not None:
+            batch.bar.advance(len(seeds))
+            if told:
                 guided = base if term is None else base + w * term
                 tensors = (before, *map(own_copy, (evaluated, guided, state.x)))
-                yield Step(seen, index, row.t, row.s, *tensors)
+                yield Step(batch.rows, index, row.t, row.s, *tensors)
         return state, counter
 
     def conditions(self, cond: Any, count: int) -> Conds:
