@@ -136,6 +136,14 @@ inline void check_table(const Tensor& table, const Tensor& step, const Tensor& x
       "step is ", shown(step), "; one int64 on the device of x is needed");
 }
 
+inline void check_nonfinite(const Tensor& nonfinite, const Tensor& table, const Tensor& x) {
+  STD_TORCH_CHECK(nonfinite.dim() == 2 && nonfinite.size(0) == table.size(0) &&
+                      nonfinite.size(1) == x.size(0) && nonfinite.is_contiguous() &&
+                      nonfinite.scalar_type() == x.scalar_type() && same_device(nonfinite, x),
+                  "nonfinite is ", shown(nonfinite), " beside x ", shown(x),
+                  "; contiguous (rows, B) in the dtype of x is needed");
+}
+
 inline void check_history(const Maybe& history, const Tensor& x, int64_t slots) {
   if (!history) {
     STD_TORCH_CHECK(slots == 1, "history is absent, the table reads ", slots, " values of d");

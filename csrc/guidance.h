@@ -6,7 +6,19 @@
 
 namespace reg_engine {
 
-enum Operand { kTo, kCond, kRef, kTerm, kState, kGain, kNoise, kHistory, kOperands };
+enum Operand {
+  kTo,
+  kCond,
+  kRef,
+  kTerm,
+  kState,
+  kWeight,
+  kGain,
+  kNoise,
+  kHistory,
+  kNonfinite,
+  kOperands
+};
 
 // Channels [first, first + count) of dim 1.
 struct Part {
@@ -16,13 +28,16 @@ struct Part {
 
 struct Guidance {
   View views[kOperands];
-  int64_t gain_strides[kTensorDims] = {};  // gain, broadcast to the shape of the samples
+  // One number a sample, broadcast to the shape of the samples.
+  int64_t weight_strides[kTensorDims] = {};
+  int64_t gain_strides[kTensorDims] = {};
+  int64_t nonfinite_strides[kTensorDims] = {};
   const Tensor* like = nullptr;
   Part parts[2];
   int count = 0;
 
   Guidance() = default;
-  Guidance(const Guidance&) = delete;  // views[kGain] points inside
+  Guidance(const Guidance&) = delete;  // views point inside
 
   bool plain() const { return !views[kRef] && !views[kTerm]; }
 
@@ -41,7 +56,7 @@ struct Guidance {
     const int dims = static_cast<int>(like->dim());
     for (int d = 0; d < dims; ++d) sizes[d] = d == 1 ? part.count : like->size(d);
     for (int o = 0; o < kOperands; ++o) {
-      const bool absent = !part.guided && (o == kRef || o == kTerm);
+      const bool absent = !part.guided && (o == kRef || o == kTerm || o == kWeight);
       own[o] = absent ? View{} : part.first ? views[o].from(1, part.first) : views[o];
       strides[o] = own[o] ? own[o].strides : nullptr;
     }
@@ -71,20 +86,33 @@ inline void take_combine(Guidance& all, const Tensor& cond, const Maybe& ref, co
   all.split(channels);
 }
 
-// views[kHistory] is slot 0 of the ring. What the row of the table excludes is still to be said.
+inline View per_sample(const char* name, const Maybe& values, const Tensor& x, int64_t* strides) {
+  if (!values) return View{};
+  check_per_sample(name, *values, x);
+  View view = readable(*values);
+  strides[0] = values->stride(0);
+  view.strides = strides;
+  return view;
+}
+
+// views[kHistory] is slot 0 of the ring, views[kNonfinite] row 0. What the row of the table excludes
+// is still to be said.
 inline void take_step(Guidance& all, const Tensor& x, const Tensor& cond, const Tensor& table,
-                      const Tensor& step, const Maybe& ref, const Maybe& term, const Maybe& gain,
-                      const Maybe& noise, const Maybe& history, const Tensor& out) {
+                      const Tensor& step, const Maybe& ref, const Maybe& term, const Maybe& weight,
+                      const Maybe& gain, const Maybe& noise, const Maybe& history,
+                      const Maybe& nonfinite, const Tensor& out) {
   check_state(x);
   take_predictions(all, cond, ref, term, out, x);
   check_table(table, step, x);
   check_history(history, x, table.size(1) - kFirstB);
   all.views[kState] = readable(x);
-  if (gain) {
-    check_per_sample("gain", *gain, x);
-    all.gain_strides[0] = gain->stride(0);
-    all.views[kGain] = readable(*gain);
-    all.views[kGain].strides = all.gain_strides;
+  all.views[kWeight] = per_sample("weight", weight, x, all.weight_strides);
+  all.views[kGain] = per_sample("gain", gain, x, all.gain_strides);
+  if (nonfinite) {
+    check_nonfinite(*nonfinite, table, x);
+    all.nonfinite_strides[0] = 1;
+    all.views[kNonfinite] = writable(*nonfinite);
+    all.views[kNonfinite].strides = all.nonfinite_strides;
   }
   if (noise) {
     check_same("noise", *noise, x);

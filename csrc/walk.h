@@ -8,8 +8,8 @@
 
 namespace reg_engine {
 
-constexpr int kMaxDims = 8;      // after merging
-constexpr int kMaxOperands = 8;  // tensors in one walk
+constexpr int kMaxDims = 8;       // after merging
+constexpr int kMaxOperands = 10;  // tensors in one walk
 constexpr int kTensorDims = 64;  // before; as in torch's own loops
 constexpr int64_t kShortRun = 32;
 

@@ -21,6 +21,8 @@ Q = tl.constexpr(COLUMNS.index("q"))
 A = tl.constexpr(COLUMNS.index("a"))
 C = tl.constexpr(COLUMNS.index("c"))
 C_IN = tl.constexpr(COLUMNS.index("c_in"))
+LIMIT = tl.constexpr(COLUMNS.index("limit"))
+KEEP = tl.constexpr(COLUMNS.index("keep"))
 FIRST_B = tl.constexpr(_FIRST_B)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reg_engine.ops import formulas
-from reg_engine.ops.coefficients import FIRST_B
+from reg_engine.ops.coefficients import COLUMNS, FIRST_B
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -114,15 +114,28 @@ def bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
+def coefficients(
+    shape: tuple[int, ...], dtype: torch.dtype = F32, limit: float = math.inf
+) -> Tensor:
+    """A random table that clips to `limit`."""
+    table = rand(shape, dtype)
+    table[..., COLUMNS.index("limit")] = limit
+    return table
+
+
 @dataclass(frozen=True)
 class Step:
-    """The arguments of guided_step; `twin` runs it in plain torch, `run` through a kernel."""
+    """The arguments of guided_step; `twin` runs it in plain torch, `run` through a kernel.
+
+    Both return x_s, and what else was written: the history, and which samples are not finite.
+    """
 
     x: Tensor
     cond: Tensor
     table: Tensor
     ref: Tensor | None = None
     term: Tensor | None = None
+    weight: Tensor | None = None
     gain: Tensor | None = None
     noise: Tensor | None = None
     history: Tensor | None = None
@@ -130,7 +143,7 @@ class Step:
     step: int = ROW
 
     def in_float64(self) -> Step:
-        named = ("x", "cond", "table", "ref", "term", "gain", "noise", "history")
+        named = ("x", "cond", "table", "ref", "term", "weight", "gain", "noise", "history")
         tensors = {name: getattr(self, name) for name in named}
         return replace(self, **{k: t.double() for k, t in tensors.items() if t is not None})
 
@@ -144,6 +157,7 @@ class Step:
             torch.tensor(self.step, device=DEVICE),
             ref=self.ref,
             term=self.term,
+            weight=self.weight,
             gain=self.gain,
             noise=self.noise,
             history=history,
@@ -151,14 +165,24 @@ class Step:
         )
         return x_s, history
 
+    def marks(self) -> Tensor:
+        """`nonfinite` before anything was found: (rows, B)."""
+        return torch.zeros((len(self.table), len(self.x)), dtype=self.x.dtype, device=DEVICE)
+
     def run(self, op: Callable[..., None], out: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same through a raw op; the slot of this step is full of NaN before."""
         history = None if self.history is None else self.history.clone()
         if history is not None:
             history[self.step % len(history)] = math.nan
         step = torch.tensor([self.step], device=DEVICE)
-        inputs = (self.x, self.cond, self.table, step, self.ref, self.term, self.gain, self.noise)
-        op(*inputs, history, self.channels, out)
+        inputs = (self.x, self.cond, self.table, step, self.ref, self.term, self.weight, self.gain)
+        marks = self.marks()
+        op(*inputs, self.noise, history, marks, self.channels, out)
+        if out.numel() and 0 <= self.step < len(self.table):
+            finite = out.reshape(len(out), -1).isfinite().all(1)
+            wanted = self.marks()
+            wanted[self.step] = (~finite).to(out.dtype)
+            assert torch.equal(marks, wanted)
         return out, history
 
 
@@ -173,15 +197,18 @@ def make_step(
     gain: bool = False,
     noise: bool = False,
     channels: int = -1,
+    weight: bool = False,
+    limit: float = math.inf,
 ) -> Step:
     """A step with random coefficients; `make` lays out everything but table, gain and history."""
     ref, term = (make(shape, net) if there else None for there in given)
     return Step(
         x=make(shape, dtype),
         cond=make(shape, net),
-        table=rand((ROWS, FIRST_B + 1 + lags), dtype),
+        table=coefficients((ROWS, FIRST_B + 1 + lags), dtype, limit),
         ref=ref,
         term=term,
+        weight=rand((shape[0],), dtype) if weight else None,
         gain=rand((shape[0],), dtype) if gain else None,
         noise=make(shape, dtype) if noise else None,
         history=rand((ring, *shape), dtype) if ring else None,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reg_engine.ops import door as ops
 from reg_engine.ops import formulas
-from reg_engine.ops.coefficients import FIRST_B
+from reg_engine.ops.coefficients import COLUMNS, FIRST_B
 
 OPS = ("combine", "guided_step", "reduce", "probe")
 
@@ -24,6 +24,7 @@ def arguments(name: str, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
 
     x, cond, ref, term, noise = (draw(2, 3, 4) for _ in range(5))
     table, gain, history = draw(3, FIRST_B + 2), draw(2), draw(2, 2, 3, 4)
+    table[:, COLUMNS.index("limit")] = 1.5
     step = torch.tensor(1)
     return {
         "combine": {"cond": cond, "ref": ref, "term": term, "w": 1.5, "channels": 2},
@@ -34,9 +35,11 @@ def arguments(name: str, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
             "step": step,
             "ref": ref,
             "term": term,
+            "weight": gain.flip(0),
             "gain": gain,
             "noise": noise,
             "history": history,
+            "nonfinite": None,
             "channels": 2,
         },
         "reduce": {"u": x, "v": cond, "w": ref},
@@ -50,7 +53,7 @@ def differentiable(name: str) -> tuple[list[str], dict[str, Any]]:
     if name == "guided_step":
         given["table"] = given["table"][:, : FIRST_B + 1]
         given["history"] = None
-    shared = ("table", "step", "w", "channels", "history")
+    shared = ("table", "step", "w", "channels", "history", "nonfinite")
     return [key for key in given if key not in shared or name == "reduce"], given
 
 

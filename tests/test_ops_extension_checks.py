@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from csrc_cases import device, on
-from kernel_cases import F16, F32, F64, nan, rand
+from kernel_cases import F16, F32, F64, coefficients, nan, rand
 from torch import Tensor
 
 from reg_engine.ops import extension
@@ -23,7 +23,7 @@ def arguments(name: str) -> dict[str, Any]:
     """Arguments of `extension.op(name)` that fit, in order."""
     kind = rand((1,)).device.type
     x, cond, ref, term, noise = (rand(SHAPE) for _ in range(5))
-    table, step = rand((3, FIRST_B + 2)), on(kind, 1)
+    table, step = coefficients((3, FIRST_B + 2)), on(kind, 1)
     per_sample, history = rand(SHAPE[:1]), rand((2, *SHAPE))
     of_op: dict[str, dict[str, Any]] = {
         "combine": {"cond": cond, "ref": ref, "term": term, "w": 1.0, "channels": -1},
@@ -34,9 +34,11 @@ def arguments(name: str) -> dict[str, Any]:
             "step": step,
             "ref": ref,
             "term": term,
+            "weight": per_sample,
             "gain": per_sample,
             "noise": noise,
             "history": history,
+            "nonfinite": torch.zeros((3, 2), device=kind),
             "channels": -1,
         },
         "reduce": {"u": x, "v": cond, "w": ref},
@@ -67,9 +69,11 @@ WRONG: dict[str, dict[str, Callable[[Tensor], Any]]] = {
         "step": lambda t: t.int(),
         "ref": lambda t: t[:, :2],
         "term": lambda t: t.bool(),
+        "weight": lambda t: t.double(),
         "gain": lambda t: t[:1],
         "noise": lambda t: t.double(),
         "history": lambda t: t[:1],
+        "nonfinite": lambda t: t[:2],
         "out": lambda t: t[:, :1].expand(SHAPE),
     },
     "reduce": {
@@ -119,6 +123,20 @@ def test_a_ring_that_does_not_fit_is_refused(wrong: str) -> None:
         "absent": None,
     }[wrong]
     with pytest.raises(RuntimeError, match="history is"):
+        extension.op("guided_step")(*given.values())
+
+
+@pytest.mark.parametrize("wrong", ["rows", "samples", "strided", "half"])
+def test_marks_that_do_not_fit_are_refused(wrong: str) -> None:
+    given = arguments("guided_step")
+    marks = given["nonfinite"]
+    given["nonfinite"] = {
+        "rows": marks[:2],
+        "samples": marks[:, :1].contiguous(),
+        "strided": torch.cat([marks, marks], 1)[:, ::2],
+        "half": marks.half(),
+    }[wrong]
+    with pytest.raises(RuntimeError, match="nonfinite is"):
         extension.op("guided_step")(*given.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ def tensors(count: int, shape: tuple[int, ...] = (3, 2, 5)) -> list[torch.Tensor
 def table_of(b: tuple[float, ...], **values: float) -> torch.Tensor:
     """Three rows, of which row 1 holds the values and the others NaN."""
     table = torch.full((3, FIRST_B + len(b)), torch.nan, dtype=torch.float64)
+    values.setdefault("limit", math.inf)
     numbers = [*(values.get(name, 0.0) for name in COLUMNS), *b]
     table[1] = torch.tensor(numbers, dtype=torch.float64)
     return table
@@ -88,6 +90,41 @@ def test_guided_step_is_the_formula(step: int) -> None:
     assert torch.allclose(x_s, wanted, rtol=1e-12, atol=1e-14)
     assert torch.allclose(history[1], d, rtol=1e-12, atol=1e-14)
     assert torch.equal(history[[0, 2]], before[[0, 2]])
+
+
+def test_the_estimate_is_clipped_within_the_step() -> None:
+    """After skip and out: clipped, and `keep` times what was cut off on top."""
+    x, cond = tensors(2)
+    row = {"skip": 0.6, "out": -1.1, "q": 1.0, "limit": 0.5, "keep": 0.25}
+    found = formulas.guided_step(x, cond, table_of((1.0,), **row), torch.tensor(1))
+    denoised = 0.6 * x - 1.1 * cond
+    within = denoised.clamp(-0.5, 0.5)
+    assert (denoised.abs() > 0.5).any() and (denoised.abs() < 0.5).any()
+    assert torch.allclose(found, within + 0.25 * (within - denoised), rtol=1e-14, atol=1e-15)
+
+
+def test_each_sample_has_its_own_weight() -> None:
+    x, cond, ref, term = tensors(4)
+    weight = torch.tensor([0.0, 1.5, -2.0], dtype=torch.float64)
+    table, step = table_of((1.0,), w=9.0, out=1.0, q=1.0), torch.tensor(1)
+    ref[0] = torch.nan
+    found = formulas.guided_step(x, cond, table, step, ref=ref, term=term, weight=weight)
+    assert torch.equal(found[0], cond[0])
+    for i in (1, 2):
+        wanted = cond[i] + weight[i] * term[i] * (cond[i] - ref[i])
+        assert torch.allclose(found[i], wanted, rtol=1e-14)
+
+
+def test_samples_that_are_not_finite_are_marked() -> None:
+    x, cond = tensors(2)
+    cond[1, 0, 3], cond[2, 1, 4] = torch.inf, torch.nan
+    table, step = table_of((1.0,), out=1.0, q=1.0), torch.tensor([1])
+    marks = torch.zeros(3, 3, dtype=torch.float64)
+    formulas.guided_step(x, cond, table, step, nonfinite=marks)
+    assert marks.tolist() == [[0, 0, 0], [0, 1, 1], [0, 0, 0]]
+    formulas.guided_step(x, x, table, step, nonfinite=marks)  # what was found stays
+    assert marks.tolist() == [[0, 0, 0], [0, 1, 1], [0, 0, 0]]
+    formulas.guided_step(x[:, :0], x[:, :0], table, step, nonfinite=marks)
 
 
 def test_slots_without_weight_are_not_looked_at() -> None:
@@ -162,6 +199,7 @@ def test_what_the_fused_step_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
         "_row",
         lambda table, step: table.index_select(0, step.reshape(1)).squeeze(0).unbind(0),
     )
+    monkeypatch.setattr(formulas, "_clipped", lambda denoised, limit, keep: denoised)  # a plain loop
     x, cond, ref, term, noise = tensors(5)
     everything = {
         "ref": ref,

@@ -32,8 +32,8 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         def run(*args: Any) -> None:
             *given, out = (a.detach() if isinstance(a, Tensor) else a for a in args)
             if name == "guided_step":
-                keys = ("ref", "term", "gain", "noise", "history", "channels")
-                out.copy_(twin(name)(*given[:4], **dict(zip(keys, given[4:], strict=True))))
+                own = dict(zip(formulas.STEP_OPTIONS, given[4:], strict=True))
+                out.copy_(twin(name)(*given[:4], **own))
             else:
                 out.copy_(twin(name)(*given).to(out.dtype))
 

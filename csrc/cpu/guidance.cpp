@@ -6,6 +6,9 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <cmath>
+#include <limits>
+
 #include "combine_half.h"
 #include "convert.h"
 #include "tiles.h"
@@ -34,10 +37,53 @@ REG_ENGINE_CLONES void add(T* to, const T* a, const T* b, T w, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = a[i] + w * b[i];
 }
 
+// The same with a weight of each sample; where that is 0, `cond` alone, whatever lies beside it.
+template <typename T>
+REG_ENGINE_CLONES void weigh(T* to, const T* cond, const T* direction, const T* w, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const T guided = cond[i] + w[i] * direction[i];
+    to[i] = w[i] == 0 ? cond[i] : guided;
+  }
+}
+
+template <typename T>
+REG_ENGINE_CLONES void subtract(T* to, const T* a, const T* b, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) to[i] = a[i] - b[i];
+}
+
+template <typename T>
+REG_ENGINE_CLONES bool any_nonfinite(const T* values, int64_t n) {
+  const T largest = std::numeric_limits<T>::max();
+  int found = 0;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) found |= !(std::abs(values[i]) <= largest);
+  return found != 0;
+}
+
 template <typename T>
 REG_ENGINE_CLONES void multiply(T* to, const T* a, const T* b, int64_t n) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) to[i] = a[i] * b[i];
+}
+
+// As `update`, denoised clipped.
+template <typename T>
+REG_ENGINE_CLONES void update_clipped(T* x_s, T* d, const T* x, const T* g, const T* row,
+                                      int64_t n) {
+  const T skip = row[kSkip], out = row[kOut], p = row[kP], q = row[kQ];
+  const T a = row[kA], b = row[kFirstB], limit = row[kLimit], keep = row[kKeep];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const T denoised = skip * x[i] + out * g[i];
+    const T within = denoised < -limit ? -limit : denoised > limit ? limit : denoised;
+    const T clipped = within + keep * (within - denoised);
+    const T kept = p * x[i] + q * clipped;
+    const T next = a * x[i] + b * kept;
+    d[i] = kept;
+    x_s[i] = next;
+  }
 }
 
 // x_s without noise and earlier d, and d, from x and the guided prediction g.
@@ -61,14 +107,15 @@ struct alignas(64) Tile {
 
 template <typename T>
 struct Guided {
-  Lane cond, ref, term;
-  T w;
+  Lane cond, ref, term, weight;
+  T w;  // where there is no weight of each sample
 
-  Guided(const View* views, const Walk& walk, T weight)
+  Guided(const View* views, const Walk& walk, T of_row)
       : cond(views[kCond], walk, kCond),
         ref(views[kRef], walk, kRef),
         term(views[kTerm], walk, kTerm),
-        w(weight) {}
+        weight(views[kWeight], walk, kWeight),
+        w(of_row) {}
 
   bool plain() const { return !ref && !term; }
 
@@ -79,7 +126,16 @@ struct Guided {
     const T* from = load(cond, at[kCond], n, c.values);
     const T* other = ref ? load(ref, at[kRef], n, r.values) : nullptr;
     const T* factor = term ? load(term, at[kTerm], n, t.values) : nullptr;
-    if (!ref) {
+    if (weight) {
+      Tile<T> direction, each;
+      const T* towards = factor;
+      if (ref) {
+        subtract(direction.values, from, other, n);
+        if (term) multiply(direction.values, factor, direction.values, n);
+        towards = direction.values;
+      }
+      weigh(buffer, from, towards, load(weight, at[kWeight], n, each.values), n);
+    } else if (!ref) {
       add(buffer, from, factor, w, n);
     } else if (!term) {
       guide(buffer, from, other, w, n);
@@ -93,7 +149,7 @@ struct Guided {
 template <typename T>
 struct Step {
   Guided<T> guided;
-  Lane x_s, x, gain, noise, slot;  // slot: of the history, where d goes
+  Lane x_s, x, gain, noise, slot, nonfinite;  // slot: of the history, where d goes
   const T* row;
   Lane past[kMaxLags];
   T b[kMaxLags];
@@ -106,6 +162,7 @@ struct Step {
         gain(views[kGain], walk, kGain),
         noise(views[kNoise], walk, kNoise),
         slot(views[kHistory], walk, kHistory),
+        nonfinite(views[kNonfinite], walk, kNonfinite),
         row(numbers) {}
 
   // Take slots of the ring: `now` to write, the earlier ones with a coefficient to read.
@@ -129,13 +186,27 @@ struct Step {
     }
     T* d = slot ? target(slot, at[kHistory], d_tile.values) : d_tile.values;
     T* next = target(x_s, at[kTo], next_tile.values);
-    update(next, d, load(x, at[kState], n, x_tile.values), g, row, n);
+    const T* state = load(x, at[kState], n, x_tile.values);
+    if (row[kLimit] == std::numeric_limits<T>::infinity()) {
+      update(next, d, state, g, row, n);
+    } else {
+      update_clipped(next, d, state, g, row, n);
+    }
     if (slot) store(d, slot, at[kHistory], n);
     for (int j = 0; j < lags; ++j) {
       add(next, next, load(past[j], at[kHistory], n, more.values), b[j], n);
     }
     if (noise) add(next, next, load(noise, at[kNoise], n, more.values), row[kC], n);
+    if (nonfinite && any_nonfinite(next, n)) mark(next, at[kNonfinite], n);
     store(next, x_s, at[kTo], n);
+  }
+
+  // Several threads may mark one sample, all with the same value.
+  void mark(const T* values, int64_t at, int64_t n) const {
+    T* const first = reinterpret_cast<T*>(nonfinite.at(at));
+    for (int64_t i = 0; i < n; ++i) {
+      if (!std::isfinite(values[i])) first[i * nonfinite.stride] = 1;
+    }
   }
 };
 
@@ -191,7 +262,10 @@ void combine(const Tensor& cond, const Maybe& ref, const Maybe& term, double w, 
 template <typename T>
 void step_as(Guidance& all, const T* row, int64_t columns, int64_t step, int64_t ring,
              int64_t channels) {
-  if (row[kW] == 0) all.views[kRef] = all.views[kTerm] = View{};
+  if (row[kW] == 0 && !all.views[kWeight]) all.views[kRef] = all.views[kTerm] = View{};
+  if (all.views[kNonfinite]) {
+    all.views[kNonfinite] = all.views[kNonfinite].from(0, step * all.like->size(0));
+  }
   if (row[kC] == 0) all.views[kNoise] = View{};
   all.split(channels);
   for (int k = 0; k < all.count; ++k) {
@@ -204,10 +278,11 @@ void step_as(Guidance& all, const T* row, int64_t columns, int64_t step, int64_t
 }
 
 void guided_step(const Tensor& x, const Tensor& cond, const Tensor& table, const Tensor& step,
-                 const Maybe& ref, const Maybe& term, const Maybe& gain, const Maybe& noise,
-                 const Maybe& history, int64_t channels, const Tensor& out) {
+                 const Maybe& ref, const Maybe& term, const Maybe& weight, const Maybe& gain,
+                 const Maybe& noise, const Maybe& history, const Maybe& nonfinite,
+                 int64_t channels, const Tensor& out) {
   Guidance all;
-  take_step(all, x, cond, table, step, ref, term, gain, noise, history, out);
+  take_step(all, x, cond, table, step, ref, term, weight, gain, noise, history, nonfinite, out);
   const int64_t now = *static_cast<const int64_t*>(step.const_data_ptr());
   const int64_t columns = table.size(1), ring = history ? history->size(0) : 0;
   STD_TORCH_CHECK(now >= 0 && now < table.size(0), "step is ", now, ", table is ", shown(table));

@@ -59,21 +59,53 @@ __global__ void __launch_bounds__(kThreads)
 
 // Lanes of a step. A ring of length 0: there is no history.
 struct Lanes {
-  Lane to, x, cond, ref, term, gain, noise, history;
-  int64_t ring, slot_size;
+  Lane to, x, cond, ref, term, weight, gain, noise, history, nonfinite;
+  int64_t ring, slot_size, samples;
 };
+
+// cond + w T with a weight of each sample; where that is 0, cond.
+template <typename T, int N>
+__device__ Pack<T, N> guide_each(const Pack<T, N>& cond, const Lanes& lanes, const int64_t* at) {
+  if (lanes.ref.data == nullptr && lanes.term.data == nullptr) return cond;
+  const Pack<T, N> w = lanes.weight.load<T, N>(at[kWeight]);
+  Pack<T, N> guided = cond, direction;
+  if (lanes.term.data) direction = lanes.term.load<T, N>(at[kTerm]);
+  if (lanes.ref.data) {
+    const Pack<T, N> other = lanes.ref.load<T, N>(at[kRef]);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const T delta = cond.v[i] - other.v[i];
+      direction.v[i] = lanes.term.data ? direction.v[i] * delta : delta;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    if (w.v[i] != 0) guided.v[i] = cond.v[i] + w.v[i] * direction.v[i];
+  }
+  return guided;
+}
 
 template <typename T>
 struct Row {
-  T w, skip, out, p, q, a, c, b;
+  T w, skip, out, p, q, a, c, b, limit, keep;
 
   __device__ explicit Row(const T* row) {
     const T bad = not_a_number<T>();  // a step beyond the table shows in every number
     w = row ? row[kW] : bad, skip = row ? row[kSkip] : bad, out = row ? row[kOut] : bad;
     p = row ? row[kP] : bad, q = row ? row[kQ] : bad, a = row ? row[kA] : bad;
     c = row ? row[kC] : bad, b = row ? row[kFirstB] : bad;
+    limit = row ? row[kLimit] : bad, keep = row ? row[kKeep] : bad;
   }
 };
+
+template <typename T, int N>
+__device__ void mark(const Pack<T, N>& values, const Lanes& lanes, int64_t step, int64_t at) {
+  T* const first = reinterpret_cast<T*>(lanes.nonfinite.data) + step * lanes.samples + at;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    if (!isfinite(values.v[i])) first[i * lanes.nonfinite.stride] = 1;
+  }
+}
 
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads)
@@ -81,6 +113,7 @@ __global__ void __launch_bounds__(kThreads)
   const T* const numbers = table.row();
   const Row<T> r(numbers);
   const int64_t now = lanes.ring && numbers ? *table.step % lanes.ring : 0;
+  const bool clips = !isinf(r.limit);
   const int lags = numbers ? static_cast<int>(table.columns) - kFirstB : 1;
   const int64_t step = int64_t(gridDim.x) * kThreads;
   int64_t at[kMaxOperands];
@@ -88,7 +121,11 @@ __global__ void __launch_bounds__(kThreads)
     locate<N>(walk, k, at);
     const Pack<T, N> x = lanes.x.load<T, N>(at[kState]);
     Pack<T, N> g = lanes.cond.load<T, N>(at[kCond]);
-    if (r.w != 0) g = guide<T, N>(g, lanes.ref, lanes.term, r.w, at);
+    if (lanes.weight.data) {
+      g = guide_each<T, N>(g, lanes, at);
+    } else if (r.w != 0) {
+      g = guide<T, N>(g, lanes.ref, lanes.term, r.w, at);
+    }
     if (lanes.gain.data) {
       const Pack<T, N> gain = lanes.gain.load<T, N>(at[kGain]);
 #pragma unroll
@@ -97,7 +134,13 @@ __global__ void __launch_bounds__(kThreads)
     Pack<T, N> d, next;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      d.v[i] = r.p * x.v[i] + r.q * (r.skip * x.v[i] + r.out * g.v[i]);
+      T denoised = r.skip * x.v[i] + r.out * g.v[i];
+      if (clips) {
+        const T beyond = denoised > r.limit ? r.limit : denoised;
+        const T within = denoised < -r.limit ? -r.limit : beyond;
+        denoised = within + r.keep * (within - denoised);
+      }
+      d.v[i] = r.p * x.v[i] + r.q * denoised;
       next.v[i] = r.a * x.v[i] + r.b * d.v[i];
     }
     for (int j = 1; j < lags; ++j) {
@@ -111,6 +154,7 @@ __global__ void __launch_bounds__(kThreads)
     if (lanes.history.data && numbers) {
       lanes.history.store<T, N>(d, now * lanes.slot_size + at[kHistory]);
     }
+    if (lanes.nonfinite.data && numbers) mark(next, lanes, *table.step, at[kNonfinite]);
     lanes.to.store<T, N>(next, at[kTo]);
   }
 }
@@ -177,11 +221,14 @@ void step_as(const Guidance& all, const Table<T>& table, int64_t ring, cudaStrea
                       {v[kCond], walk, kCond},
                       {v[kRef], walk, kRef},
                       {v[kTerm], walk, kTerm},
+                      {v[kWeight], walk, kWeight},
                       {v[kGain], walk, kGain},
                       {v[kNoise], walk, kNoise},
                       {v[kHistory], walk, kHistory},
+                      {v[kNonfinite], walk, kNonfinite},
                       ring,
-                      size};
+                      size,
+                      all.like->size(0)};
     if (packs(v, walk, N) && (ring < 2 || size % N == 0)) {
       launch_step<T, N>(walk, lanes, table, stream);
     } else {
@@ -191,10 +238,11 @@ void step_as(const Guidance& all, const Table<T>& table, int64_t ring, cudaStrea
 }
 
 void guided_step(const Tensor& x, const Tensor& cond, const Tensor& table, const Tensor& step,
-                 const Maybe& ref, const Maybe& term, const Maybe& gain, const Maybe& noise,
-                 const Maybe& history, int64_t channels, const Tensor& out) {
+                 const Maybe& ref, const Maybe& term, const Maybe& weight, const Maybe& gain,
+                 const Maybe& noise, const Maybe& history, const Maybe& nonfinite,
+                 int64_t channels, const Tensor& out) {
   Guidance all;
-  take_step(all, x, cond, table, step, ref, term, gain, noise, history, out);
+  take_step(all, x, cond, table, step, ref, term, weight, gain, noise, history, nonfinite, out);
   all.split(channels);
   if (out.numel() == 0) return;
   const int64_t ring = history ? history->size(0) : 0;

@@ -32,9 +32,11 @@ def check_guided_step(
     step: Tensor,
     ref: Tensor | None,
     term: Tensor | None,
+    weight: Tensor | None,
     gain: Tensor | None,
     noise: Tensor | None,
     history: Tensor | None,
+    nonfinite: Tensor | None,
     channels: int,
     out: Tensor | None,
 ) -> None:
@@ -46,8 +48,13 @@ def check_guided_step(
     _predictions("cond", cond, x, ref=ref, term=term)
     _channels(x, channels)
     _table(table, step, x)
-    if gain is not None:
-        _alike("gain", gain, x.shape[:1], x.device, (x.dtype,))
+    for name, value in (("weight", weight), ("gain", gain)):
+        if value is not None:
+            _alike(name, value, x.shape[:1], x.device, (x.dtype,))
+    if nonfinite is not None:
+        _alike("nonfinite", nonfinite, (len(table), len(x)), x.device, (x.dtype,))
+        if not nonfinite.is_contiguous():
+            raise InputError("nonfinite", "is not contiguous", "Give zeros (rows, B)")
     if noise is not None:
         _alike("noise", noise, x.shape, x.device, (x.dtype,))
     if out is not None:

@@ -7,6 +7,7 @@ serves every row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,10 +19,14 @@ __all__ = ["COLUMNS", "FIRST_B", "coefficient_table"]
 
 # w: guided = cond + w T.  skip, out: denoised = skip x + out guided, with guided in the network's
 # own prediction (0 and 1 where it is denoised already).  p, q, a, c: the solver's (Row).  c_in: the
-# network sees c_in x.  time: what the network is told.  alpha, sigma: the marginal.  b_0, b_1, ...
-# follow.  The kernels and csrc/coefficients.h know these places; tests/test_ops_coefficients.py
-# compares them.
-COLUMNS = ("w", "skip", "out", "p", "q", "a", "c", "c_in", "time", "alpha", "sigma")
+# network sees c_in x.  time: what the network is told.  alpha, sigma: the marginal.  limit, keep:
+# denoised is clipped to [-limit, limit] (inf: it is not), plus `keep` times what was cut off.  b_0,
+# b_1, ... follow.  The kernels and csrc/coefficients.h know these places;
+# tests/test_ops_coefficients.py compares them.
+COLUMNS = (
+    *("w", "skip", "out", "p", "q", "a", "c", "c_in", "time", "alpha", "sigma"),
+    *("limit", "keep"),
+)
 FIRST_B = len(COLUMNS)
 
 
@@ -30,6 +35,7 @@ def coefficient_table(
     weights: Sequence[float],
     *,
     predictions: Sequence[tuple[float, float, float, float]] | None = None,
+    clips: Sequence[tuple[float, float]] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -40,6 +46,7 @@ def coefficient_table(
         weights: w of each row.
         predictions: (c_in, skip, out, time) of each row, for predictions that are not converted to
             denoised before the step; None = (1, 0, 1, the row's t).
+        clips: (limit, keep) of each row; None = nothing is clipped.
 
     Returns:
         (N, FIRST_B + H), H the longest b among the rows; columns as COLUMNS, then b, 0 where a row
@@ -47,9 +54,10 @@ def coefficient_table(
     """
     longest = max(len(row.b) for row in rows)
     own = predictions or [(1.0, 0.0, 1.0, row.t) for row in rows]
+    clips = clips or [(math.inf, 0.0)] * len(rows)
     values = []
-    for row, w, (c_in, skip, out, time) in zip(rows, weights, own, strict=True):
+    for row, w, (c_in, skip, out, time), clip in zip(rows, weights, own, clips, strict=True):
         b = (*row.b, *[0.0] * (longest - len(row.b)))
         solver = (row.p, row.q, row.a, row.c)
-        values.append([w, skip, out, *solver, c_in, time, row.alpha, row.sigma, *b])
+        values.append([w, skip, out, *solver, c_in, time, row.alpha, row.sigma, *clip, *b])
     return torch.tensor(values, dtype=torch.float64).to(dtype).to(device)

@@ -175,9 +175,11 @@ def guided_step(
     *,
     ref: Tensor | None = None,
     term: Tensor | None = None,
+    weight: Tensor | None = None,
     gain: Tensor | None = None,
     noise: Tensor | None = None,
     history: Tensor | None = None,
+    nonfinite: Tensor | None = None,
     channels: int = -1,
     out: Tensor | None = None,
     backend: str | None = None,
@@ -190,16 +192,18 @@ def guided_step(
     Raises:
         InputError: shapes, dtypes or devices that do not fit. BackendError: see `resolve`.
     """
-    check_guided_step(x, cond, table, step, ref, term, gain, noise, history, channels, out)
-    given = (x, cond, table, step, ref, term, gain, noise, history, channels)
+    options = (ref, term, weight, gain, noise, history, nonfinite, channels)
+    check_guided_step(x, cond, table, step, *options, out)
+    given = (x, cond, table, step, *options)
     if registration.traced(x, backend, _resolve):
         return _into(out, registration.call("guided_step", *given, backend))
-    if not registration.differentiates(x, cond, table, ref, term, gain, noise, history):
+    if not registration.differentiates(x, cond, table, *options[:-1]):
         target = torch.empty_like(x) if out is None else out
         if _ran("guided_step", x.device, backend, (*given, target)):
             return target
-    own = {"ref": ref, "term": term, "gain": gain, "noise": noise, "history": history}
-    return _into(out, formulas.guided_step(x, cond, table, step, **own, channels=channels))
+    names = formulas.STEP_OPTIONS
+    own: Any = dict(zip(names, options, strict=True))
+    return _into(out, formulas.guided_step(x, cond, table, step, **own))
 
 
 def reduce(

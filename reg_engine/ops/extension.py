@@ -23,7 +23,8 @@ SCHEMAS = {
     "combine": "(Tensor cond, Tensor? ref, Tensor? term, float w, int channels, Tensor(a!) out)"
     " -> ()",
     "guided_step": "(Tensor x, Tensor cond, Tensor table, Tensor step, Tensor? ref, Tensor? term,"
-    " Tensor? gain, Tensor? noise, Tensor(a!)? history, int channels, Tensor(b!) out) -> ()",
+    " Tensor? weight, Tensor? gain, Tensor? noise, Tensor(a!)? history, Tensor(c!)? nonfinite,"
+    " int channels, Tensor(b!) out) -> ()",
     "reduce": "(Tensor u, Tensor? v, Tensor? w, Tensor(a!) out) -> ()",
     "probe": "(Tensor x, Tensor direction, Tensor length, Tensor table, Tensor step, int copies,"
     " Tensor(a!) out) -> ()",

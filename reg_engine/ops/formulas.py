@@ -8,6 +8,7 @@ the state's dtype (combine: at least float32), and rounded once.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .coefficients import FIRST_B
+from .coefficients import COLUMNS, FIRST_B
 
 __all__ = [
     "combine",
@@ -28,6 +29,9 @@ __all__ = [
     "widest",
 ]
 
+# The keywords of guided_step, in the order in which its launchers take them.
+STEP_OPTIONS = ("ref", "term", "weight", "gain", "noise", "history", "nonfinite", "channels")
+LIMIT, KEEP = COLUMNS.index("limit"), COLUMNS.index("keep")
 BLOCK = 32  # terms of a sum that are added one after the other, where there is no float64
 
 Scalar = float | Tensor  # a number of the host, or a 0-dim tensor of the device
@@ -121,16 +125,20 @@ def guided_step(
     *,
     ref: Tensor | None = None,
     term: Tensor | None = None,
+    weight: Tensor | None = None,
     gain: Tensor | None = None,
     noise: Tensor | None = None,
     history: Tensor | None = None,
+    nonfinite: Tensor | None = None,
     channels: int = -1,
 ) -> Tensor:
-    """The whole guidance step of row `step` of the table: guide, convert, update, remember.
+    """The whole guidance step of row `step` of the table: guide, convert, clip, update, remember.
 
-        guided = gain (cond + w T)                    T as in `combine`
-        d      = p x + q (skip x + out guided)        what the solver keeps
-        x_s    = a x + b_0 d + sum_j b_j history[(step - j) mod H] + c noise
+        guided   = gain (cond + w T)                  T as in `combine`
+        denoised = skip x + out guided
+        clipped  = c + keep (c - denoised)            c = denoised within [-limit, limit]
+        d        = p x + q clipped                    what the solver keeps
+        x_s      = a x + b_0 d + sum_j b_j history[(step - j) mod H] + c noise
 
     and history[step mod H] = d.
 
@@ -139,20 +147,25 @@ def guided_step(
         cond, ref, term: predictions, (B, *shape), in any floating dtype.
         table: (rows, FIRST_B + J), see coefficients.py, in the dtype and on the device of x.
         step: number of the row, int64 with one element, on the device of x.
+        weight: (B,) w of each sample instead of the row's, in the dtype of x; 0 = not guided.
         gain: (B,) factor on the guided prediction (guidance rescale), in the dtype of x.
         noise: (B, *shape) unit noise in the dtype of x; needed where c is not 0.
         history: (H, B, *shape) ring of earlier d, H >= J, written here; may be None where J = 1.
             A slot whose coefficient is 0 is not looked at.
+        nonfinite: (rows, B) in the dtype of x, contiguous: [step, i] is set to 1 where x_s of
+            sample i holds NaN or Inf; nothing else of it is written.
         channels: only the first `channels` of dim 1 are guided; -1 = all.
 
     Returns:
         x_s, (B, *shape), in the dtype of x.
     """
     row = _row(table, step)
-    guided = _guided(cond, ref, term, row[0], channels, x.dtype)
+    w = row[0] if weight is None else per_sample(weight, x)
+    guided = _guided(cond, ref, term, w, channels, x.dtype)
     if gain is not None:
         guided = per_sample(gain, x) * guided
-    d = row[3] * x + row[4] * (row[1] * x + row[2] * guided)
+    denoised = _clipped(row[1] * x + row[2] * guided, row[LIMIT], row[KEEP])
+    d = row[3] * x + row[4] * denoised
     x_s = row[5] * x + row[FIRST_B] * d
     for j in range(1, table.shape[1] - FIRST_B):
         assert history is not None
@@ -162,6 +175,11 @@ def guided_step(
     if history is not None:
         slot = (step % history.shape[0]).reshape(1)
         history.index_copy_(0, slot, d.unsqueeze(0))
+    if nonfinite is not None and x.numel():
+        flat = x_s.detach().reshape(x.shape[0], -1)
+        found = ~torch.linalg.vector_norm(flat, math.inf, dim=1).isfinite()  # NaN stays NaN
+        place = step.reshape(1)
+        nonfinite.index_copy_(0, place, torch.where(found, 1, nonfinite.index_select(0, place)))
     return x_s
 
 
@@ -171,6 +189,16 @@ def _row(table: Tensor, step: Tensor) -> list[float] | tuple[Tensor, ...]:
     if row.device.type == "cpu" and type(row) is Tensor and not traced(row):
         return row.tolist()
     return row.unbind(0)
+
+
+def _clipped(denoised: Tensor, limit: Scalar, keep: Scalar) -> Tensor:
+    if isinstance(limit, float) and limit == math.inf:
+        return denoised
+    within = denoised.clamp(-limit, limit)
+    clipped = within + keep * (within - denoised)
+    if isinstance(limit, Tensor):
+        return torch.where(limit == math.inf, denoised, clipped)
+    return clipped
 
 
 def _slot(history: Tensor, step: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ SCHEMAS = {
     "combine": "(Tensor cond, Tensor? ref, Tensor? term, float w, int channels=-1, "
     "str? backend=None) -> Tensor",
     "guided_step": "(Tensor x, Tensor cond, Tensor table, Tensor step, Tensor? ref, Tensor? term, "
-    "Tensor? gain, Tensor? noise, Tensor(a!)? history, int channels=-1, str? backend=None) "
-    "-> Tensor",
+    "Tensor? weight, Tensor? gain, Tensor? noise, Tensor(a!)? history, Tensor(b!)? nonfinite, "
+    "int channels=-1, str? backend=None) -> Tensor",
     "reduce": "(Tensor u, Tensor? v, Tensor? w, str? backend=None) -> Tensor",
     "probe": "(Tensor x, Tensor direction, Tensor length, Tensor table, Tensor step, int copies=2, "
     "ScalarType? dtype=None, str? backend=None) -> Tensor",
@@ -63,12 +63,7 @@ def register(**eager: Callable[..., Tensor]) -> None:
         "combine": lambda c, ref, t, w, ch=-1, b=None: _fresh(
             eager["combine"](c, ref, t, w, ch, backend=b), c
         ),
-        "guided_step": lambda x, c, tab, s, ref, t, g, n, h, ch=-1, b=None: _fresh(
-            eager["guided_step"](
-                x, c, tab, s, ref=ref, term=t, gain=g, noise=n, history=h, channels=ch, backend=b
-            ),
-            x,
-        ),
+        "guided_step": _guided_step(eager["guided_step"]),
         "reduce": lambda u, v, w, b=None: eager["reduce"](u, v, w, backend=b),
         "probe": lambda x, d, h, tab, s, n=2, dt=None, b=None: eager["probe"](
             x, d, h, tab, s, n, dt, backend=b
@@ -79,6 +74,16 @@ def register(**eager: Callable[..., Tensor]) -> None:
         _library.impl(name, _at_autograd(name), "Autograd", with_keyset=True)
         torch.library.register_fake(f"reg_engine::{name}", _FAKES[name], lib=_library)
         torch.library.register_vmap(f"reg_engine::{name}", _vmapped(name), lib=_library)
+
+
+def _guided_step(eager: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The door's function, with the op's own argument order."""
+
+    def implementation(x: Tensor, *given: Any) -> Tensor:
+        names = (*formulas.STEP_OPTIONS, "backend")
+        return _fresh(eager(x, *given[:3], **dict(zip(names, given[3:], strict=False))), x)
+
+    return implementation
 
 
 def _fresh(value: Tensor, like: Tensor) -> Tensor:
@@ -93,8 +98,8 @@ def _formula(name: str) -> Callable[..., Tensor]:
     """The plain torch twin, with the op's own argument order."""
 
     def guided_step(x: Tensor, cond: Tensor, table: Tensor, step: Tensor, *rest: Any) -> Tensor:
-        names = ("ref", "term", "gain", "noise", "history", "channels")
-        return formulas.guided_step(x, cond, table, step, **dict(zip(names, rest, strict=False)))
+        own = dict(zip(formulas.STEP_OPTIONS, rest, strict=False))
+        return formulas.guided_step(x, cond, table, step, **own)
 
     return guided_step if name == "guided_step" else getattr(formulas, name)
 
@@ -128,6 +133,8 @@ def _vmapped(name: str) -> Callable[..., tuple[Tensor, int]]:
         dims = dict(zip(names, in_dims, strict=False))
         if any(dims.get(shared) is not None for shared in ("table", "step")):
             raise RuntimeError(f"reg_engine::{name} under vmap: table and step must be shared")
+        if given.get("nonfinite") is not None:
+            raise RuntimeError(f"reg_engine::{name} under vmap: nonfinite cannot be kept")
         history, place = given.get("history"), dims.get("history")
         if history is not None and place is None:
             raise RuntimeError(f"reg_engine::{name} under vmap: history must be batched too")

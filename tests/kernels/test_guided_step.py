@@ -24,6 +24,7 @@ from kernel_cases import (
     Step,
     bits,
     check,
+    coefficients,
     full,
     make_step,
     nan,
@@ -38,6 +39,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from reg_engine.kernels import strides  # noqa: E402
 from reg_engine.kernels.guided_step import guided_step  # noqa: E402
 
+SHAPE = (3, 5, 4, 6)
 VARIANTS = {
     "none": (False, False),
     "cfg": (True, False),
@@ -46,8 +48,8 @@ VARIANTS = {
 }
 
 
-def run(step: Step) -> tuple[Tensor, Tensor | None]:
-    return step.run(guided_step, nan(tuple(step.x.shape)))
+def run(step: Step, out: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    return step.run(guided_step, nan(tuple(step.x.shape)) if out is None else out)
 
 
 def verify(step: Step, make_out: Make = rand) -> None:
@@ -84,7 +86,7 @@ def test_gain_noise_and_history_come_and_go(options: tuple[bool, ...], lags: int
 def test_ring(lags: int, ring: int, step: int) -> None:
     """Slots are found on both sides of the seam, in long rings, and in the very first steps."""
     case = full((2, 3, 5), lags=lags, ring=ring)
-    verify(replace(case, step=step, table=rand((41, FIRST_B + 1 + lags))))
+    verify(replace(case, step=step, table=coefficients((41, FIRST_B + 1 + lags))))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,62 @@ def test_all_tensors_lie_alike(name: str) -> None:
     make = WRITABLE[name]
     for changes in ({}, {"gain": True}, {"channels": 2}, {"lags": 1, "ring": 2}):
         verify(make_step(make=make, noise=True, **changes), make)
+
+
+@pytest.mark.parametrize("given", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+def test_each_sample_has_its_own_weight(dtype: torch.dtype, shape: tuple, given: tuple) -> None:
+    """Whatever the row's is, 0 and what is not a number included."""
+    for w in (1.5, 0.0, math.nan):
+        case = make_step(shape, dtype, given, weight=True)
+        case.table[ROW, COLUMNS.index("w")] = w
+        verify(case)
+        verify(replace(case, channels=1 if len(shape) > 1 else -1))
+
+
+@pytest.mark.parametrize("given", VARIANTS.values(), ids=VARIANTS)
+def test_a_sample_without_weight_is_cond(given: tuple) -> None:
+    """Bitwise, and the others do not notice."""
+    case = full(given=given, weight=True)
+    case.weight[1] = 0.0
+    broken = replace(case, ref=case.ref if given[0] else None)
+    for name in ("ref", "term"):
+        value = getattr(case, name)
+        if value is not None:
+            value = value.clone()
+            value[1] = math.nan
+        broken = replace(broken, **{name: value})
+    plain = replace(case, ref=None, term=None, weight=None)
+    out, clean = run(broken, nan(SHAPE))[0], run(case, nan(SHAPE))[0]
+    assert torch.equal(bits(out), bits(clean))
+    assert torch.equal(bits(out[1]), bits(run(plain, nan(SHAPE))[0][1]))
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("channels", [-1, 2])
+def test_clipped(dtype: torch.dtype, channels: int) -> None:
+    verify(full(dtype=dtype, channels=channels, weight=True, limit=0.5))
+    case = make_step(dtype=dtype, limit=0.25)
+    case.table[ROW, COLUMNS.index("keep")] = 0.0
+    for name, value in {"p": 0, "q": 1, "a": 0, "skip": 0.5}.items():
+        case.table[ROW, COLUMNS.index(name)] = value
+    case.table[ROW, FIRST_B] = 1.0
+    out = run(case, nan(SHAPE, dtype))[0]
+    assert float(out.abs().max()) == 0.25 and float(out.abs().min()) < 0.25
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # of the interpreter's NumPy
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("limit", [math.inf, 0.5])
+def test_samples_that_are_not_finite_are_marked(value: float, limit: float) -> None:
+    """`run` compares the marks with what lies in x_s; here some are there."""
+    for shape in (SHAPE, (70, 2), (3, 2, 1)):
+        case = make_step(shape, noise=True, lags=1, ring=2, limit=limit)
+        case.cond[1].view(-1)[-1] = value
+        out = run(case, rand(shape))[0]
+        finite = out.reshape(len(out), -1).isfinite().all(1)
+        assert not finite[1] and finite[0] and finite[2:].all()
 
 
 @pytest.mark.parametrize("name", WRITABLE)
@@ -139,6 +197,7 @@ def test_no_weight_returns_cond_bitwise(net: torch.dtype, given: tuple[bool, boo
     case.table.zero_()
     for column in (COLUMNS.index("q"), COLUMNS.index("out"), FIRST_B):
         case.table[ROW, column] = 1.0
+    case.table[ROW, COLUMNS.index("limit")] = math.inf
     out, _ = run(replace(case, ref=ref, term=term))
     # 0 x + cond makes +0 of -0, which compares equal; every other bit is kept.
     assert torch.equal(out, case.cond.to(F32))
@@ -171,19 +230,20 @@ def test_the_step_is_read_on_the_device() -> None:
     """One launch of the same arguments serves every row: only the counter's memory changes."""
     case = full((2, 3, 5), lags=1, ring=2)
     step, out = torch.zeros(1, dtype=torch.int64, device=DEVICE), nan((2, 3, 5))
-    inputs = (case.x, case.cond, case.table, step, case.ref, case.term, case.gain, case.noise)
+    inputs = (case.x, case.cond, case.table, step, case.ref, case.term, None, case.gain)
     for row in range(ROWS):
         step.fill_(row)
         now = replace(case, step=row, history=case.history.clone())
-        guided_step(*inputs, case.history, -1, out)
+        guided_step(*inputs, case.noise, case.history, None, -1, out)
         check(out, now.twin()[0], now.in_float64().twin()[0])
 
 
-def test_gain_and_table_may_be_views() -> None:
+def test_weight_gain_and_table_may_be_views() -> None:
     case = full()
-    table = rand((FIRST_B + 3, ROWS)).mT
-    for gain in (rand((6,))[::2], rand((1,)).expand(3)):
-        verify(replace(case, gain=gain, table=table))
+    table = coefficients((ROWS, FIRST_B + 3)).mT.contiguous().mT
+    for number in (rand((6,))[::2], rand((1,)).expand(3)):
+        verify(replace(case, gain=number, table=table))
+        verify(replace(case, weight=number, table=table))
 
 
 def test_no_elements_launch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +274,8 @@ def test_history_of_more_than_2_31_elements() -> None:
     table[2, FIRST_B + 2] = 1.0
     history[0, ..., -1024:] = tail
     step = torch.tensor([2], device=DEVICE)
-    guided_step(x, x, table, step, None, None, None, None, history, -1, x)
+    table[2, COLUMNS.index("limit")] = math.inf
+    guided_step(x, x, table, step, None, None, None, None, None, history, None, -1, x)
     assert torch.equal(history[2, 0, 0, -1024:], tail)
     assert torch.equal(x[0, 0, -1024:], 2 * tail)
     assert not x[..., :-1024].any()
