@@ -20,7 +20,7 @@ from torch import Tensor
 from .checks import as_seeds, known_names
 from .engine import Engine
 from .errors import InputError
-from .loop.choices import Conds
+from .loop.rows import Conds
 from .loop.stats import Stats
 from .networks.point import Direction, Point
 from .plan import MODES, Plan, calibrates

@@ -28,11 +28,11 @@ from .checks import (
 from .guidance.guidance import Guidance
 from .guidance.weights import weights_of
 from .loop.batches import Batches
+from .loop.choices import Choices
 from .loop.graphs import graphs_for
 from .loop.stats import Output
 from .loop.step import Step
 from .networks.frozen import Compiled
-from .ops.coefficients import coefficient_table
 from .plan import Plan
 from .rectifiers import Rectifier
 from .schedules import Schedule
@@ -101,28 +101,22 @@ class Engine(Batches):
         chosen = as_guidance(scale, guidance, rectify)
         rows: Table = table(solver, denoiser.schedule, steps, **as_options(solver_options))
         dtype = as_dtype(dtype)
-        weights = weights_of(chosen.weight, rows, torch.finfo(dtype).max)  # type: ignore[arg-type]
         modules = (*network.modules, *chosen.reference.modules)
         device = as_device(device, denoiser.device, modules, dtype)
-        places = [denoiser.at(row.t) for row in rows.rows]
         super().__init__(
-            denoiser,
-            chosen,
-            as_plan(plan),
-            rows,
-            weights,
-            coefficient_table(
-                rows.rows,
-                weights,
-                predictions=[(p.c_in, 0.0, 1.0, p.time) for p in places],  # type: ignore[misc]
-                device=device,
-                dtype=dtype,
-            ),
-            dtype,
-            ops.resolve(device, backend),
-            as_batch_size(batch_size),
-            as_budget(memory_budget),
-            as_bool("check", check),
+            Choices(
+                denoiser,
+                chosen,
+                as_plan(plan),
+                rows,
+                weights_of(chosen.weight, rows, torch.finfo(dtype).max),  # type: ignore[arg-type]
+                device,
+                dtype,
+                ops.resolve(device, backend),
+                as_batch_size(batch_size),
+                as_budget(memory_budget),
+                as_bool("check", check),
+            )
         )
         self._graphs, self._uncaptured = graphs_for(capture, device)
         compiled = as_bool("compile", compile)

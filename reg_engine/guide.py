@@ -23,6 +23,7 @@ from .checks import as_denoiser, as_device, as_guidance, as_plan, as_schedule, a
 from .errors import InputError
 from .guidance import Guidance
 from .guidance.weights import weights_of
+from .loop.choices import Choices
 from .loop.run import Run
 from .loop.state import Memory, State
 from .loop.stats import Stats
@@ -32,7 +33,7 @@ from .networks.conditioning import Cond, as_cond
 from .networks.frozen import frozen
 from .networks.point import Counter, Point
 from .noise import SampleNoise
-from .ops.coefficients import COLUMNS, coefficient_table
+from .ops.coefficients import COLUMNS
 from .plan import Plan
 from .rectifiers import Rectifier
 from .schedules import Schedule
@@ -145,7 +146,8 @@ class Guide:
             self._first(run.dtype).prepare((self._cond, beside), len(x), self.stats)
         counter, step = Counter(), torch.zeros((), dtype=torch.int64, device=x.device)
         weights = run.coefficients[:, COLUMNS.index("w")]
-        state = State(x.clone(), run.coefficients, None, Watch(run.table, x, weights), self._memory)
+        tables = run.coefficients, run.own_coefficients
+        state = State(x.clone(), *tables, None, Watch(run.table, x, weights), self._memory)
         point = Point(
             x,
             run.table.rows[0],
@@ -185,15 +187,26 @@ class Guide:
         """What settles the estimator, as an engine does: noise level 1, K neither 0 nor 1."""
         schedule = self.denoiser.schedule
         level = min(1.0, schedule.noise_level(schedule.prior_time))
-        landing = self._landing(self._row(schedule.time_of(level)), 1.0, dtype)
-        run = (self.denoiser, self.guidance, Plan.full(), *landing, dtype, self._backend)
-        return Run(*run, None, self._budget, self._check)
+        return Run(
+            Choices(
+                self.denoiser,
+                self.guidance,
+                Plan.full(),
+                self._landing(self._row(schedule.time_of(level))),
+                (1.0,),
+                self.device,
+                dtype,
+                self._backend,
+                memory_budget=self._budget,
+                check=self._check,
+            )
+        )
 
     def _at(self, time: float, dtype: torch.dtype) -> Run:
         """The choices at one time."""
         row = self._row(time)
-        landing = self._landing(row, self._weight(row, dtype), dtype)
-        return self._first(dtype).on(self._plan, *landing)
+        weights = (self._weight(row, dtype),)
+        return self._first(dtype).on(self._plan, self._landing(row), weights)
 
     def _row(self, time: float) -> Row:
         """A row that lands on the estimate itself: x_s = denoised."""
@@ -201,18 +214,10 @@ class Guide:
         alpha, sigma = schedule(time)
         return Row(time, alpha, sigma, schedule.clean_time, 1.0, 0.0, 0.0, 1.0, 0.0, (1.0,))
 
-    def _landing(
-        self, row: Row, w: float, dtype: torch.dtype
-    ) -> tuple[Table, tuple[float, ...], Tensor]:
-        """Table, weights and coefficients of one row."""
+    def _landing(self, row: Row) -> Table:
+        """The table of one row."""
         start = math.hypot(row.alpha, row.sigma)
-        rows = Table("your own", 1, (row,), start, schedule=self.denoiser.schedule)
-        place = self.denoiser.at(row.t)
-        told: Any = [(place.c_in, 0.0, 1.0, place.time)]
-        numbers = coefficient_table(
-            rows.rows, [w], predictions=told, device=self.device, dtype=dtype
-        )
-        return rows, (w,), numbers
+        return Table("your own", 1, (row,), start, schedule=self.denoiser.schedule)
 
     def _weight(self, row: Row, dtype: torch.dtype) -> float:
         weight, largest = self.guidance.weight, torch.finfo(dtype).max

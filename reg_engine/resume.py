@@ -47,7 +47,7 @@ def engine_key(engine: Engine) -> str:
         engine.weights,
         engine.table,
         engine.postprocess,
-        (engine.device.type, engine.dtype, engine.backend, engine.memory_budget),
+        (engine.device.type, engine.dtype, engine.backend, engine.choices.memory_budget),
     )
 
 

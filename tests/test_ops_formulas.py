@@ -199,7 +199,9 @@ def test_what_the_fused_step_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
         "_row",
         lambda table, step: table.index_select(0, step.reshape(1)).squeeze(0).unbind(0),
     )
-    monkeypatch.setattr(formulas, "_clipped", lambda denoised, limit, keep: denoised)  # a plain loop
+    monkeypatch.setattr(
+        formulas, "_clipped", lambda denoised, limit, keep: denoised
+    )  # a plain loop
     x, cond, ref, term, noise = tensors(5)
     everything = {
         "ref": ref,

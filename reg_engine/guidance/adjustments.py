@@ -1,6 +1,8 @@
 """What some methods do to the guided estimate before the solver sees it.
 
-An adjustment is a value: `adjustment(point, guided, cond) -> guided`, in denoised space.
+An adjustment is a value: `adjustment(point, guided, cond) -> guided`, in denoised space. One that
+only multiplies the guided prediction may say by how much, `gain(point, cond, ref, w, before)`, (B,)
+or None: after plain CFG the fused step then does it.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import InputError
+from ..networks.denoisers import Number
 from ..networks.point import Point
-from ..ops.coefficients import COLUMNS, FIRST_B
 from ..ops.formulas import per_sample
+from ..solvers import Row, Table
 from ..values import as_bool, as_float, as_int, store
 
-__all__ = ["Adjustment", "Clip", "Rescale", "ZeroInit"]
+__all__ = ["Adjustment", "Clip", "Rescale", "ZeroInit", "clips_of"]
 
 
 class Adjustment(Protocol):
@@ -41,7 +44,7 @@ class Clip:
         limit: of the data, > 0.
         keep_epsilon: step on with epsilon of the unclipped estimate, alpha_s clipped + sigma
             epsilon, as DDIMScheduler does; otherwise with the one that belongs to the clipped
-            estimate. With x_s = a x + b denoised, that adds alpha_s/b times what was clipped off.
+            estimate. With x_s = a x + b denoised, that adds a alpha/b times what was clipped off.
 
     Raises:
         InputError: a bad limit, or keep_epsilon with a solver of several stages.
@@ -56,16 +59,45 @@ class Clip:
         store(self, limit=limit, keep_epsilon=as_bool("keep_epsilon", self.keep_epsilon))
 
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
-        clipped = guided.clamp(-self.limit, self.limit)
+        return self.clipped(guided, self.kept(point.row))
+
+    def clipped(self, guided: Tensor, keep: float) -> Tensor:
+        """Within the limit, plus `keep` times what was cut off."""
+        within = guided.clamp(-self.limit, self.limit)
+        return within + keep * (within - guided) if keep else within
+
+    def kept(self, row: Row) -> float:
+        """How much of what is cut off at a row the step takes with it, a alpha/b.
+
+        Raises:
+            InputError: keep_epsilon with a solver of several stages or with history.
+        """
         if not self.keep_epsilon:
-            return clipped
-        if point.table is None or point.step is None or point.table.shape[1] > FIRST_B + 1:
+            return 0.0
+        if len(row.b) > 1 or row.p or row.q != 1:
             raise InputError(
                 "keep_epsilon", "is for solvers of one stage without history", "Use 'ddim'"
             )
-        row = point.table.index_select(0, point.step.reshape(1))[0]
-        a, alpha, b = row[COLUMNS.index("a")], row[COLUMNS.index("alpha")], row[FIRST_B]
-        return guided + (b + a * alpha) / b * (clipped - guided)
+        return row.a * row.alpha / row.b[0] if row.b[0] else 0.0
+
+
+def clips_of(
+    adjust: tuple[Adjustment, ...], table: Table, weights: tuple[float, ...]
+) -> tuple[list[tuple[float, float]], tuple[Adjustment, ...]]:
+    """(limit, keep) of every row, for the fused step, and the adjustments that this leaves.
+
+    The solver's own clip holds at every row; one that is the last adjustment, where there is
+    guidance.
+    """
+    last = adjust[-1] if adjust else None
+    if table.clip is not None:
+        clip, guided = Clip(table.clip, table.keep_epsilon), [True] * len(table.rows)
+    elif isinstance(last, Clip):
+        clip, guided, adjust = last, [w != 0 for w in weights], adjust[:-1]
+    else:
+        return [(math.inf, 0.0)] * len(table.rows), adjust
+    pairs = zip(table.rows, guided, strict=True)
+    return [(clip.limit, clip.kept(row)) if yes else (math.inf, 0.0) for row, yes in pairs], adjust
 
 
 @dataclass(frozen=True)
@@ -85,14 +117,31 @@ class Rescale:
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
         prediction = point.to_prediction(guided)
         gram = ops.reduce(prediction, point.to_prediction(cond), backend=point.backend)
+        factor = self._factor(gram).to(guided.dtype)
+        return point.from_prediction(per_sample(factor, guided) * prediction)
+
+    def gain(
+        self, point: Point, cond: Tensor, ref: Tensor, w: Number, before: Tensor | None
+    ) -> Tensor:
+        """(B,) the factor for before (cond + w (cond - ref)), predictions: one pass over both."""
+        gram = ops.reduce(cond, ref, backend=point.backend)
+        # Gram of (1, guided, cond): both are combinations of cond and ref.
+        change = gram.new_zeros(len(gram), 3, 3)
+        scale = 1.0 if before is None else before.to(gram)
+        change[:, 0, 0] = change[:, 2, 1] = 1
+        change[:, 1, 1], change[:, 1, 2] = scale * (1 + w), -scale * w
+        factor = self._factor(change @ gram @ change.mT).to(point.x.dtype)
+        return factor if before is None else before * factor
+
+    def _factor(self, gram: Tensor) -> Tensor:
+        """From the Gram matrix of (1, guided, cond), both as predictions."""
         # n^2 times the variances: the quotient needs no more
         squares = gram[:, 0, 0, None] * gram.diagonal(0, 1, 2)[:, 1:]
         spread = (squares - gram[:, 0, 1:].square()).clamp_min(0)
         flat = spread[:, 0] <= 8 * torch.finfo(gram.dtype).eps * squares[:, 0]
         # a flat prediction (after ZeroInit, say) has no deviation to stretch
         ratio = torch.where(flat, 1.0, (spread[:, 1] / spread[:, 0]).sqrt())
-        factor = (self.share * ratio + (1 - self.share)).to(guided.dtype)
-        return point.from_prediction(per_sample(factor, guided) * prediction)
+        return self.share * ratio + (1 - self.share)
 
 
 @dataclass(frozen=True)
@@ -108,3 +157,9 @@ class ZeroInit:
         if point.index >= self.evaluations:
             return guided
         return point.from_prediction(torch.zeros_like(guided))
+
+    def gain(
+        self, point: Point, cond: Tensor, ref: Tensor, w: Number, before: Tensor | None
+    ) -> Tensor | None:
+        """(B,) zeros in the first evaluations, then what was there before."""
+        return before if point.index >= self.evaluations else point.x.new_zeros(len(point.x))

@@ -3,14 +3,10 @@ need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from ..errors import InputError
-from ..networks.point import Direction, Point, Reference
-from ..profiling import ranges
+from ..networks.point import Direction, Reference
 from ..rectifiers import Rectifier, resolve
 from ..values import as_tuple, shown, store
 from .adjustments import Adjustment
@@ -18,7 +14,7 @@ from .directions import Delta
 from .references import Unconditional
 from .weights import Constant, Weight
 
-__all__ = ["EVALUATIONS", "Guidance", "as_state"]
+__all__ = ["Guidance"]
 
 
 @dataclass(frozen=True)
@@ -74,53 +70,3 @@ class Guidance:
                 raise InputError("adjust", f"holds {shown(one)}", remedy)
         store(self, adjust=adjust)
         resolve(self.rectify)  # an unknown name dies here, not in the loop
-
-
-def as_state(argument: str, value: object, like: Tensor) -> Tensor:
-    """What a user's function returned, if it is a tensor like `like`, else InputError."""
-    if isinstance(value, Tensor) and value.shape == like.shape:
-        return value
-    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    raise InputError(
-        argument, f"returned {got} for states {tuple(like.shape)}", "Return tensors of that shape"
-    )
-
-
-def _checked(direction: Direction) -> Direction:
-    return lambda point, cond, ref: as_state("direction", direction(point, cond, ref), cond)
-
-
-Terms = tuple[Tensor, Tensor | None]  # cond, and what w multiplies (None: nothing)
-Evaluation = Callable[[Point, Direction, Rectifier | None], Terms]
-
-
-def _cond(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
-    return point.cond_at(point.x), None
-
-
-def _cfg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
-    ref, cond = point.stack(point.x)
-    delta = _checked(direction)(point, cond, ref)
-    point.memory["delta"] = delta
-    return cond, delta
-
-
-def _reg(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
-    assert rectifier is not None  # the engine chose one, or the mode would be cfg
-    with ranges.rectifier():
-        result: object = rectifier(point, _checked(direction))
-        if not isinstance(result, tuple) or len(result) != 3:
-            got = f"returned a {type(result).__name__}"
-            raise InputError("rectify", got, "Return (cond, rectified, delta)")
-        cond, rectified, delta = (as_state("rectify", part, point.x) for part in result)
-    point.memory["delta"] = delta
-    return cond, rectified
-
-
-def _ref(point: Point, direction: Direction, rectifier: Rectifier | None) -> Terms:
-    needs_cond = getattr(point.reference, "needs_cond", True)
-    return point.ref(point.cond_at(point.x) if needs_cond else point.x), None
-
-
-# What each mode evaluates: 1F, 2F, what the estimator needs, and the reference alone (scale 0).
-EVALUATIONS: dict[str, Evaluation] = {"cond": _cond, "cfg": _cfg, "reg": _reg, "ref": _ref}

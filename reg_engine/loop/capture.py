@@ -22,7 +22,7 @@ from ..networks.point import Counter, Point
 from ..noise import Draws, SampleNoise
 from ..ops.coefficients import COLUMNS
 from ..profiling import ranges
-from .choices import Conds
+from .rows import Conds
 from .run import Run
 from .state import State
 
@@ -116,7 +116,8 @@ class Capture:
         self._run, self._record = run, recorder
         x = torch.zeros((count, *run.denoiser.sample_shape), dtype=run.dtype)
         x = x.to(run.device)
-        self.state = State.new(x, run.table, run.coefficients, captured=True)
+        tables = run.coefficients, run.own_coefficients
+        self.state = State.new(x, run.table, *tables, captured=True)
         self.conds = plain(conds)
         self.step = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.noise = torch.zeros_like(x)
@@ -149,7 +150,7 @@ class Capture:
         write(self.conds, conds)
         draws = self._run.draws(noise)
         state.x.copy_(self._run.start(next(draws), unit))
-        for tensor in (self.step, self.missed, state.watch.peak):
+        for tensor in (self.step, self.missed, state.watch.nonfinite):
             tensor.zero_()
         state.memory.filled = frozenset()
         counter = self.replay(draws, probes)
@@ -214,7 +215,7 @@ class Capture:
             run.advance(state, point, mode, w, drawn)
             self.step.add_(1)
 
-        kept = [self.step, self.missed, state.x, state.watch.peak, *state.memory.places()]
+        kept = [self.step, self.missed, state.x, state.watch.nonfinite, *state.memory.places()]
         kept += [] if state.history is None else [state.history]
         saved = [tensor.clone() for tensor in kept]
 

@@ -21,7 +21,7 @@ from ..profiling import ranges
 from ..rectifiers.precision import autocast_dtype
 from ..values import as_bool
 from .capture import Capture, Recorder
-from .choices import Conds
+from .rows import Conds
 from .run import Batch, Run
 from .stats import Stats
 

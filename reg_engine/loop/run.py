@@ -6,6 +6,7 @@ recorded one (capture.py).
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Tally
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..guidance.guidance import EVALUATIONS, as_state
+from ..guidance.adjustments import Clip
+from ..guidance.estimate import EVALUATIONS, Estimate, adjusted
 from ..networks.conditioning import as_cond
 from ..networks.point import Counter, Point
 from ..noise import SampleNoise
 from ..profiling import ranges
-from .choices import Choices, Conds
 from .progress import Progress
+from .rows import Conds, Rows
 from .state import State
 from .stats import Stats
 from .step import Step, last_of, own_copy
@@ -47,7 +49,7 @@ class Batch:
     bar: Progress
 
 
-class Run(Choices):
+class Run(Rows):
     """The rows of a batch, run one after the other."""
 
     def loop(self, batch: Batch, stats: Stats) -> Tensor:
@@ -82,7 +84,7 @@ class Run(Choices):
         draws, probes = self.draws(SampleNoise(seeds)), SampleNoise(seeds, "probes")
         with ranges.plan():
             start = self.start(next(draws), batch.unit)
-            state = State.new(start, self.table, self.coefficients)
+            state = State.new(start, self.table, self.coefficients, self.own_coefficients)
         steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
         for index, row in enumerate(self.table.rows):
             point = Point(
@@ -102,15 +104,22 @@ class Run(Choices):
                 beside,
             )
             drawn = next(draws) if row.c else None
-            before = own_copy(state.x) if told else state.x
+            if told:
+                point.x = own_copy(state.x)
             w = self.weights[index]
-            evaluated, base, term = self.advance(state, point, self.modes[index], w, drawn)
+            estimate, taken = self.advance(state, point, self.modes[index], w, drawn)
             batch.bar.advance(len(seeds))
             if told:
-                guided = base if term is None else base + w * term
-                tensors = (before, *map(own_copy, (evaluated, guided, state.x)))
+                looked = estimate.denoised(point), self._guided(point, taken), state.x
+                tensors = (point.x, *map(own_copy, looked))
                 yield Step(batch.rows, index, row.t, row.s, *tensors)
         return state, counter
+
+    def _guided(self, point: Point, estimate: Estimate) -> Tensor:
+        """The guided estimate that the solver took at a row, clipped as the fused step does."""
+        guided = estimate.guided(point, self.weights[point.index])
+        limit, keep = self.clips[point.index]
+        return guided if limit == math.inf else Clip(limit).clipped(guided, keep)
 
     def conditions(self, cond: Any, count: int) -> Conds:
         """The user's conditioning with `count` rows, and the reference's own beside it.
@@ -141,7 +150,7 @@ class Run(Choices):
         mode: str,
         w: float | Tensor,
         drawn: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Estimate, Estimate]:
         """One row: evaluate what its mode needs, guide, and step the state in place.
 
         Args:
@@ -150,21 +159,15 @@ class Run(Choices):
             drawn: the solver's noise, if the row adds any.
 
         Returns:
-            (cond, cond, term): cond as evaluated; then what the solver took, cond + w term.
+            What was evaluated, and the same adjusted: what the solver took.
         """
         rectifier = self._estimator[0] if mode == "reg" else None
         with ranges.evaluate():
-            cond, term = EVALUATIONS[mode](point, self.guidance.direction, rectifier)
-        evaluated = cond
+            own = mode == "cfg" and self.fused
+            estimate = EVALUATIONS[mode](point, self.guidance, rectifier, own)
         assert point.step is not None
         with ranges.guided_step():
-            if self.guidance.adjust and not (isinstance(w, float) and w == 0):
-                guided = cond if term is None else cond + w * term
-                for adjustment in self.guidance.adjust:
-                    guided = as_state("adjust", adjustment(point, guided, cond), cond)
-                cond, term = guided, None
-            if self.clip is not None:
-                guided = cond if term is None else cond + w * term
-                cond, term = self.clip(point, guided, cond), None
-            state.step(point.step, cond, term, drawn, self.backend)
-        return evaluated, cond, term
+            guided = not (isinstance(w, float) and w == 0)
+            taken = adjusted(estimate, self.adjust if guided else (), point, w)
+            state.step(point.step, taken, drawn, self.backend)
+        return estimate, taken

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..guidance.estimate import Estimate
 from ..ops.coefficients import COLUMNS
 from ..solvers import Table
 from .watch import Watch
@@ -66,7 +67,8 @@ class State:
 
     Args:
         x: x_t, (B, *sample_shape); stepped in place.
-        table: coefficients of every row (ops/coefficients.py).
+        table, own_table: coefficients of every row (ops/coefficients.py), for estimates of x_0 and
+            for the network's own predictions.
         history: ring of the solver's earlier d, (H, B, *sample_shape), or None.
         watch: looks for NaN and Inf.
         memory: see Memory.
@@ -74,26 +76,29 @@ class State:
 
     x: Tensor
     table: Tensor
+    own_table: Tensor
     history: Tensor | None
     watch: Watch
     memory: Memory = field(default_factory=Memory)
 
-    def step(
-        self, step: Tensor, cond: Tensor, term: Tensor | None, noise: Tensor | None, backend: str
-    ) -> None:
-        """Row `step`, guided by `cond` and `term`: x, history and the watch are updated."""
+    def step(self, step: Tensor, estimate: Estimate, noise: Tensor | None, backend: str) -> None:
+        """Row `step`, guided by `estimate`: x, history and the watch are updated."""
         ops.guided_step(
             self.x,
-            cond,
-            self.table,
+            estimate.cond,
+            self.own_table if estimate.own else self.table,
             step,
-            term=term,
+            ref=estimate.ref,
+            term=estimate.term,
+            weight=estimate.weight,
+            gain=estimate.gain,
             noise=noise,
             history=self.history,
+            nonfinite=self.watch.nonfinite,
             out=self.x,
             backend=backend,
         )
-        self.watch.observe(step, self.x)
+        self.watch.look()
 
     @classmethod
     def new(
@@ -101,12 +106,14 @@ class State:
         x: Tensor,
         rows: Table,
         coefficients: Tensor,
+        own_coefficients: Tensor,
         captured: bool = False,
     ) -> State:
         """The state before the first row; `captured` fixes every place and never looks."""
         return cls(
             x,
             coefficients,
+            own_coefficients,
             x.new_zeros((rows.history, *x.shape)) if rows.history > 1 else None,
             Watch(rows, x, coefficients[:, COLUMNS.index("w")], False if captured else None),
             Memory(fixed=captured),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
 from ..errors import NumericalError
@@ -31,22 +28,19 @@ class Watch:
     ) -> None:
         self._table, self._weights = table, weights
         self._at_once = like.device.type == "cpu" if at_once is None else at_once
-        self.peak = like.new_zeros((len(table.rows), like.shape[0]))
+        self.nonfinite = like.new_zeros((len(table.rows), like.shape[0]))
 
-    def observe(self, step: Tensor, x: Tensor) -> None:
-        """Look at the state after row `step`, one int64: what the row was given is in it."""
-        peak = torch.linalg.vector_norm(x.flatten(1), math.inf, dim=1)  # NaN stays NaN
-        self.peak.index_copy_(0, step.reshape(1), peak.unsqueeze(0))
-        if self._at_once and not bool(torch.isfinite(peak).all()):
+    def look(self) -> None:
+        """After a row: what it was given is in the state, which the guided step has marked."""
+        if self._at_once:
             self.finish()
 
     def finish(self) -> None:
         """Raise NumericalError for the first bad evaluation (the only host sync of a device
         run)."""
-        bad = ~torch.isfinite(self.peak.cpu())
-        rows = bad.any(1).nonzero().flatten()
-        if rows.numel():
-            index = int(rows[0])
+        if bool(self.nonfinite.any()):
+            bad = self.nonfinite.cpu() != 0
+            index = int(bad.any(1).nonzero()[0])
             w = float(self._weights[index])
             raise _numerical(index, self._table.rows[index].t, w, bad[index])
 

@@ -182,8 +182,11 @@ class Denoiser:
 
     def evaluate(self, x: Tensor, place: Place, cond: Cond) -> Tensor:
         """As a call, at a place that is known already."""
-        scaled = (place.c_in * x).to(self.dtype or x.dtype)
-        return self.denoised(x, self.output(scaled, place, cond, x), place)
+        return self.denoised(x, self.output(self.scaled(x, place), place, cond, x), place)
+
+    def scaled(self, x: Tensor, place: Place) -> Tensor:
+        """The network's input for a state, a tensor of its own."""
+        return (place.c_in * x).to(self.dtype or x.dtype)
 
     def output(self, scaled: Tensor, place: Place, cond: Cond, x: Tensor | None = None) -> Tensor:
         """What the network returns for its own, scaled input; `x` is what that was made of.

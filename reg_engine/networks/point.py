@@ -144,6 +144,17 @@ class Point:
         with ranges.ref():
             return self.reference.denoised(self, cond)
 
+    def predictions(self, null: Cond) -> tuple[Tensor, Tensor]:
+        """What the network itself returns at x_t under `null` and under cond, in one batch."""
+        denoiser, place = self.denoiser, self.place(self.denoiser)
+        whole = isinstance(place.c_in, float) and place.c_in == 1  # then one copy serves: the batch
+        scaled = self.x.to(denoiser.dtype) if whole else denoiser.scaled(self.x, place)
+        self.counter.forward += 2 * len(scaled)
+        with ranges.cond_ref():
+            rows = concat([null, self.cond])
+            ref, cond = denoiser.output(torch.cat([scaled, scaled]), place, rows).chunk(2)
+        return ref, cond
+
     def stack(self, *states: Tensor) -> tuple[Tensor, ...]:
         """[ref(x_t); cond(x) for x in states], in one batch where the reference is the same
         network."""

@@ -194,7 +194,7 @@ def _row(table: Tensor, step: Tensor) -> list[float] | tuple[Tensor, ...]:
 def _clipped(denoised: Tensor, limit: Scalar, keep: Scalar) -> Tensor:
     if isinstance(limit, float) and limit == math.inf:
         return denoised
-    within = denoised.clamp(-limit, limit)
+    within = denoised.clamp(-limit, limit)  # type: ignore[arg-type]
     clipped = within + keep * (within - denoised)
     if isinstance(limit, Tensor):
         return torch.where(limit == math.inf, denoised, clipped)

@@ -36,6 +36,7 @@ class Difference:
     """Args: rho: relative step, > 0; None = by what the network computes in (precision.py)."""
 
     rho: float | None = None
+    lagged = False
 
     def __post_init__(self) -> None:
         if self.rho is not None:
@@ -80,6 +81,7 @@ class FDBatched(Difference):
     (rectifiers/lag.py)."""
 
     name = "fd_batched"
+    lagged = True
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         lag = lag_of(point)

@@ -32,6 +32,7 @@ class Reverse:
     """
 
     memory_budget: float | None = None
+    lagged = False
     _measured: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ ROOT = HERE.parents[1]
 COPIED = ("reg_engine", "kernels", "csrc", "tests", "bench", "pyproject.toml")
 SUBJECTS = (
     "guidance/*", "plan", "calibrate", "rectifiers/*", "solvers/*", "schedules/*", "noise",
-    "loop/choices", "loop/run", "loop/stats", "networks/conditioning", "networks/point", "engine",
+    "loop/rows", "loop/run", "loop/stats", "networks/conditioning", "networks/point", "engine",
     "ops/coefficients", "storage/shards", "cli/sample",
 )  # fmt: skip
 # After a module's own tests: those that run the whole engine, for what is part of its loop.

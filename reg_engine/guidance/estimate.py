@@ -1,0 +1,162 @@
+"""What a row evaluates, by mode: cond, and what guidance adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from .. import ops
+from ..errors import InputError
+from ..networks.denoisers import Number
+from ..networks.point import Direction, Point
+from ..ops.formulas import per_sample
+from ..profiling import ranges
+from ..rectifiers import Rectifier
+from ..values import shown
+from .directions import Delta
+from .guidance import Guidance
+
+__all__ = ["EVALUATIONS", "Estimate", "adjusted", "fuses"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """guided = gain (cond + w T), T as in `ops.combine`: cond - ref, or `term`, or nothing.
+
+    Args:
+        cond, ref, term: (B, *sample_shape), denoised; in the network's own prediction where `own`.
+        own: whether they are what the network returned.
+        weight: (B,) w of each sample, instead of the row's.
+        gain: (B,) factor on the guided one; None = 1.
+    """
+
+    cond: Tensor
+    ref: Tensor | None = None
+    term: Tensor | None = None
+    own: bool = False
+    weight: Tensor | None = None
+    gain: Tensor | None = None
+
+    def denoised(self, point: Point) -> Tensor:
+        """cond, E[x_0 | x_t, cond]."""
+        return point.from_prediction(self.cond) if self.own else self.cond
+
+    def guided(self, point: Point, w: Number) -> Tensor:
+        """The guided denoised, for a row's w."""
+        x = point.x
+        cond, ref = self.cond.to(x.dtype), self.ref
+        term = self.term if ref is None else cond - ref
+        if term is not None:
+            if self.weight is None and isinstance(w, float):
+                cond = ops.combine(cond, None, term, w, backend=point.backend)
+            else:
+                cond = cond + (w if self.weight is None else per_sample(self.weight, x)) * term
+        if self.gain is not None:
+            cond = per_sample(self.gain, x) * cond
+        return point.from_prediction(cond) if self.own else cond
+
+
+def as_state(argument: str, value: object, like: Tensor) -> Tensor:
+    """What a user's function returned, if it is a tensor like `like`, else InputError."""
+    if isinstance(value, Tensor) and value.shape == like.shape:
+        return value
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise InputError(
+        argument, f"returned {got} for states {tuple(like.shape)}", "Return tensors of that shape"
+    )
+
+
+def as_weights(value: object, like: Tensor) -> Tensor:
+    """What `per_sample` of a weight returned: one number a sample, in the dtype of `like`."""
+    if isinstance(value, Tensor) and value.shape == like.shape[:1]:
+        return value.to(like.device, like.dtype)
+    got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
+    raise InputError("weight", f"per_sample returned {got}", f"Return w of shape ({len(like)},)")
+
+
+def fuses(guidance: Guidance, adjust: tuple[Any, ...], keeps_delta: bool) -> bool:
+    """Whether a `cfg` row can leave the networks' predictions to the fused step as they are.
+
+    Args:
+        adjust: what is adjusted outside of the fused step.
+        keeps_delta: an estimator will ask for the row's delta.
+    """
+    return (
+        not keeps_delta
+        and type(guidance.direction) is Delta
+        and not hasattr(guidance.weight, "per_sample")
+        and all(hasattr(one, "gain") for one in adjust)
+    )
+
+
+def adjusted(estimate: Estimate, adjust: tuple[Any, ...], point: Point, w: Number) -> Estimate:
+    """The estimate corrected by the adjustments, in order.
+
+    On predictions as they are a gain is left to the fused step; it takes one pass over them.
+    """
+    if not adjust:
+        return estimate
+    if estimate.own:
+        gain = None
+        for adjustment in adjust:
+            gain = adjustment.gain(point, estimate.cond, estimate.ref, w, gain)
+        return replace(estimate, gain=gain)
+    cond = estimate.cond
+    guided = estimate.guided(point, w)
+    for adjustment in adjust:
+        guided = as_state("adjust", adjustment(point, guided, cond), cond)
+    return Estimate(guided)
+
+
+Evaluation = Callable[[Point, Guidance, "Rectifier | None", bool], Estimate]
+
+
+def _checked(direction: Direction) -> Direction:
+    return lambda point, cond, ref: as_state("direction", direction(point, cond, ref), cond)
+
+
+def _weighed(
+    point: Point, guidance: Guidance, cond: Tensor, term: Tensor, delta: Tensor
+) -> Estimate:
+    """cond + w term; a weight that looks at the samples finds the previous delta in memory."""
+    weight, per_sample = None, getattr(guidance.weight, "per_sample", None)
+    if per_sample is not None:
+        weight = as_weights(per_sample(point, cond, delta), cond)
+    point.memory["delta"] = delta
+    return Estimate(cond, term=term, weight=weight)
+
+
+def _cond(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bool) -> Estimate:
+    return Estimate(point.cond_at(point.x))
+
+
+def _cfg(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bool) -> Estimate:
+    if own and (null := point.null()) is not None:
+        ref, cond = point.predictions(null)
+        return Estimate(cond, ref, own=True)
+    ref, cond = point.stack(point.x)
+    delta = _checked(guidance.direction)(point, cond, ref)
+    return _weighed(point, guidance, cond, delta, delta)
+
+
+def _reg(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bool) -> Estimate:
+    assert rectifier is not None  # the engine chose one, or the mode would be cfg
+    with ranges.rectifier():
+        result: object = rectifier(point, _checked(guidance.direction))
+        if not isinstance(result, tuple) or len(result) != 3:
+            got = f"returned a {type(result).__name__}"
+            raise InputError("rectify", got, "Return (cond, rectified, delta)")
+        cond, rectified, delta = (as_state("rectify", part, point.x) for part in result)
+    return _weighed(point, guidance, cond, rectified, delta)
+
+
+def _ref(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bool) -> Estimate:
+    needs_cond = getattr(point.reference, "needs_cond", True)
+    return Estimate(point.ref(point.cond_at(point.x) if needs_cond else point.x))
+
+
+# What each mode evaluates: 1F, 2F, what the estimator needs, and the reference alone (scale 0).
+EVALUATIONS: dict[str, Evaluation] = {"cond": _cond, "cfg": _cfg, "reg": _reg, "ref": _ref}
