@@ -54,6 +54,15 @@ def _clipped(denoised, limit, keep):
 
 
 @triton.jit
+def _mark(ptr, x_s, mask):
+    """1 where one of the block is NaN or Inf."""
+    found = mask & ((tl.abs(x_s) < float("inf")) == 0)  # NaN is below nothing
+    # One store a block: a store by every lane would exchange all of them between the lanes.
+    some = tl.max(found.to(tl.int32), axis=0)
+    tl.store(ptr, 1.0, mask=some > 0)
+
+
+@triton.jit
 def _guided_step_kernel(
     x_ptr,
     cond_ptr,
@@ -89,9 +98,7 @@ def _guided_step_kernel(
     cond = fetch(cond_ptr, cond_strides, row, n, inner, mask, x.dtype, FLAT)
     step = tl.load(step_ptr)
     line = table_ptr + step * (FIRST_B + J)
-    w = tl.load(line + W)
-    if weight_ptr is not None:
-        w = tl.load(weight_ptr + row * weight_stride)
+    w = tl.load(line + W if weight_ptr is None else weight_ptr + row * weight_stride)
     guided_mask = where_used(mask & (n < guided_size), w)
     guided = guide(
         cond, w, ref_ptr, ref_strides, term_ptr, term_strides, row, n, inner, guided_mask, FLAT
@@ -115,10 +122,7 @@ def _guided_step_kernel(
         tl.store(history_ptr + step % ring * slot_size + place, d, mask=mask)
     tl.store(address(out_ptr, out_strides, row, n, inner, FLAT), x_s, mask=mask)
     if nonfinite_ptr is not None:
-        found = mask & ((tl.abs(x_s) < float("inf")) == 0)  # NaN is below nothing
-        # One store a block: a store by every lane would exchange all of them between the lanes.
-        some = tl.max(found.to(tl.int32), axis=0)
-        tl.store(nonfinite_ptr + step * samples + row, 1.0, mask=some > 0)
+        _mark(nonfinite_ptr + step * samples + row, x_s, mask)
 
 
 def guided_step(

@@ -114,7 +114,8 @@ def test_a_function_serves_as_rectifier() -> None:
     choices = {"scale": 3.0, "steps": 3, "progress": False}
     got = reg_engine.sample(tiny(), [0, 1], rectify=plain, **choices)
     wanted = reg_engine.sample(tiny(), [0, 1], rectify=None, **choices)
-    assert torch.equal(got.samples, wanted.samples) and got.stats.estimator == "plain"
+    off = (got.samples - wanted.samples).norm() / wanted.samples.norm()  # CFG is fused
+    assert off < 3e-5 and got.stats.estimator == "plain"
 
 
 class Tree(TinyNet):

@@ -10,7 +10,6 @@ from nets import tiny
 
 from reg_engine import TCFG, Engine, Guidance, Guide, Interval, Plan, Rescale
 from reg_engine.loop.stats import Stats
-from reg_engine.ops.coefficients import coefficient_table
 
 LABELS = torch.tensor([0, 1])
 
@@ -45,8 +44,7 @@ def test_other_rows_keep_the_choices_and_the_estimator() -> None:
     one = Engine(tiny(), scale=3.0, solver="euler", steps=4, progress=False)
     other = Engine(tiny(), scale=3.0, solver="ddim", steps=2)
     weights = (0.0, 2.0)
-    numbers = coefficient_table(other.table.rows, weights)
-    moved = one.on(other.plan, other.table, weights, numbers)
+    moved = one.on(other.choices.plan, other.table, weights)
     assert (moved.table, moved.modes) == (other.table, ("cond", "reg"))
     assert one.modes == ("reg",) * 4 and moved.denoiser is one.denoiser
     assert moved.chosen == one.chosen == ("none", "not settled yet")

@@ -250,15 +250,15 @@ def test_dynamo_is_left_as_it_was(overlap: Overlap) -> None:
 
 def test_threads_share_one_choice_of_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` tries the network once, and the others wait for what it finds."""
-    from reg_engine.loop import choices
+    from reg_engine.loop import rows
 
-    tried, settled, start = [], choices.settled, threading.Barrier(3)
+    tried, settled, start = [], rows.settled, threading.Barrier(3)
 
     def counted(*args: Any) -> Any:
         tried.append(1)
         return settled(*args)
 
-    monkeypatch.setattr(choices, "settled", counted)
+    monkeypatch.setattr(rows, "settled", counted)
     interval = sys.getswitchinterval()
     shared = Engine(model(), rectify="auto", **SHARED)
 

@@ -152,15 +152,15 @@ def guided_step(
         noise: (B, *shape) unit noise in the dtype of x; needed where c is not 0.
         history: (H, B, *shape) ring of earlier d, H >= J, written here; may be None where J = 1.
             A slot whose coefficient is 0 is not looked at.
-        nonfinite: (rows, B) in the dtype of x, contiguous: [step, i] is set to 1 where x_s of
-            sample i holds NaN or Inf; nothing else of it is written.
+        nonfinite: (rows, B) in the dtype of x, contiguous; [step, i] is set to 1, and nothing else,
+            where x_s of sample i holds NaN or Inf.
         channels: only the first `channels` of dim 1 are guided; -1 = all.
 
     Returns:
         x_s, (B, *shape), in the dtype of x.
     """
     row = _row(table, step)
-    w = row[0] if weight is None else per_sample(weight, x)
+    w: Scalar = row[0] if weight is None else per_sample(weight, x)
     guided = _guided(cond, ref, term, w, channels, x.dtype)
     if gain is not None:
         guided = per_sample(gain, x) * guided
@@ -173,13 +173,9 @@ def guided_step(
     if noise is not None:
         x_s = x_s + _weighted(row[6], noise)
     if history is not None:
-        slot = (step % history.shape[0]).reshape(1)
-        history.index_copy_(0, slot, d.unsqueeze(0))
+        history.index_copy_(0, (step % history.shape[0]).reshape(1), d.unsqueeze(0))
     if nonfinite is not None and x.numel():
-        flat = x_s.detach().reshape(x.shape[0], -1)
-        found = ~torch.linalg.vector_norm(flat, math.inf, dim=1).isfinite()  # NaN stays NaN
-        place = step.reshape(1)
-        nonfinite.index_copy_(0, place, torch.where(found, 1, nonfinite.index_select(0, place)))
+        _mark(nonfinite, step.reshape(1), x_s.detach())
     return x_s
 
 
@@ -199,6 +195,12 @@ def _clipped(denoised: Tensor, limit: Scalar, keep: Scalar) -> Tensor:
     if isinstance(limit, Tensor):
         return torch.where(limit == math.inf, denoised, clipped)
     return clipped
+
+
+def _mark(nonfinite: Tensor, place: Tensor, x_s: Tensor) -> None:
+    flat = x_s.reshape(x_s.shape[0], -1)
+    found = ~torch.linalg.vector_norm(flat, math.inf, dim=1).isfinite()  # NaN stays NaN
+    nonfinite.index_copy_(0, place, torch.where(found, 1, nonfinite.index_select(0, place)))
 
 
 def _slot(history: Tensor, step: Tensor) -> Tensor:

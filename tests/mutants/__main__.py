@@ -39,7 +39,8 @@ SUBJECTS = (
 # After a module's own tests: those that run the whole engine, for what is part of its loop.
 CORE = (
     "loop_run",
-    "guidance_point",
+    "loop_graphs",
+    "guidance_estimate",
     "guidance_references",
     "guidance_methods",
     "engine",
