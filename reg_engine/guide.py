@@ -162,6 +162,7 @@ class Guide:
             step,
             run.backend,
             beside=beside,
+            landing=run.landing,
         )
         run.advance(state, point, run.modes[0], run.weights[0], None)
         state.watch.finish()
@@ -221,11 +222,13 @@ class Guide:
 
     def _weight(self, row: Row, dtype: torch.dtype) -> float:
         weight, largest = self.guidance.weight, torch.finfo(dtype).max
+        if not callable(weight):
+            return 1.0  # it looks at the samples (SampleWeight)
         if self._way is None:
-            value = weight(row, _NO_WAY)  # type: ignore[operator]
+            value = weight(row, _NO_WAY)
             remedy = f"Give a scale whose weight is a finite number, {largest:.2g} at most"
             return as_float("weight", value, remedy, lambda v: abs(v) <= largest)
-        weights = weights_of(weight, self._way, largest)  # type: ignore[arg-type]
+        weights = weights_of(weight, self._way, largest)
         for there, w in zip(self._way.rows, weights, strict=True):
             if math.isclose(there.t, row.t, rel_tol=1e-6):
                 return w

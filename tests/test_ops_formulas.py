@@ -167,13 +167,17 @@ def test_probe_stacks_the_scaled_states() -> None:
 
 def test_lagged_product_on_dense_matrices() -> None:
     """K = s I: exact for every lag. Any K: exact along the lag."""
+
+    def product(*given: torch.Tensor) -> torch.Tensor:
+        return formulas.lagged_product(formulas.reduce(*given), *given)
+
     delta, lag = tensors(2)
-    assert torch.allclose(formulas.lagged_product(delta, lag, 0.4 * lag), 0.4 * delta, rtol=1e-12)
+    assert torch.allclose(product(delta, lag, 0.4 * lag), 0.4 * delta, rtol=1e-12)
     matrix = torch.randn(10, 10, dtype=torch.float64)
     along = 3.0 * lag
     k = (lag.flatten(1) @ matrix.T).reshape_as(lag)
-    assert torch.allclose(formulas.lagged_product(along, lag, k), 3 * k, rtol=1e-12)
-    assert torch.equal(formulas.lagged_product(delta, 0 * lag, 0 * lag), 0 * delta)
+    assert torch.allclose(product(along, lag, k), 3 * k, rtol=1e-12)
+    assert torch.equal(product(delta, 0 * lag, 0 * lag), 0 * delta)
 
 
 class Launches(TorchDispatchMode):
@@ -193,7 +197,7 @@ class Launches(TorchDispatchMode):
 
 
 def test_what_the_fused_step_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's figures: launches of the plain step with its numbers on the device."""
+    """The figures of docs/backends.md: launches of the plain step, its numbers on the device."""
     monkeypatch.setattr(
         formulas,
         "_row",

@@ -12,7 +12,7 @@ from ..values import as_tuple, shown, store
 from .adjustments import Adjustment
 from .directions import Delta
 from .references import Unconditional
-from .weights import Constant, Weight
+from .weights import Constant, SampleWeight, Weight
 
 __all__ = ["Guidance"]
 
@@ -22,7 +22,8 @@ class Guidance:
     """guided = cond + w * rectifier(direction(cond, ref)), Eq. 21 and 22 of REG (arXiv 2501.18865).
 
     Args:
-        weight: a number (the scale, 1 = no guidance) or a Weight.
+        weight: a number (the scale, 1 = no guidance), a Weight, or a SampleWeight, which gives one
+            number a sample.
         reference: Unconditional(), BadModel(denoiser) or Classifier(net).
         rectify: None (plain guidance), an estimator's name, "auto", or a Rectifier.
         direction: Delta() (CFG), APG(), CFGZeroStar() or TCFG().
@@ -33,7 +34,7 @@ class Guidance:
             rectifier.
     """
 
-    weight: Weight | float = field(default_factory=lambda: Constant(2.0))
+    weight: Weight | SampleWeight | float = field(default_factory=lambda: Constant(2.0))
     reference: Reference = field(default_factory=Unconditional)
     rectify: str | Rectifier | None = "auto"
     direction: Direction = field(default_factory=Delta)
@@ -48,7 +49,7 @@ class Guidance:
     def __post_init__(self) -> None:
         if isinstance(self.weight, type):
             raise InputError("weight", f"is {self.weight.__name__}", "Give a value of it")
-        if not callable(self.weight):
+        if not callable(self.weight) and not hasattr(self.weight, "per_sample"):
             store(self, weight=Constant(self.weight))
         if not hasattr(self.reference, "denoised") or isinstance(self.reference, type):
             raise InputError(

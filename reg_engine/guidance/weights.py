@@ -5,6 +5,10 @@ curve is used with and without a rectifier. (The released REG code weighs its CF
 + c delta` and its REG runs as `cond + c delta`: with a time-varying c the two are then not
 comparable.)
 
+A weight that depends on what the networks answered gives one number a sample,
+`weight.per_sample(point, cond, delta)` -> w (B,); what it must remember from row to row goes into
+`point.memory`. It may be callable too: rows whose `weight(row, table)` is 0 are then not guided.
+
 `Linear` and `Cosine` were published in three conventions, which differ in the variable that they
 follow:
 
@@ -22,7 +26,10 @@ import sys
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from ..errors import InputError, choice
+from ..networks.point import Point
 from ..schedules import VP
 from ..solvers import Row, Table
 from ..values import as_float, as_levels, store
@@ -35,6 +42,7 @@ __all__ = [
     "Cosine",
     "Interval",
     "Linear",
+    "SampleWeight",
     "Weight",
     "weights_of",
 ]
@@ -48,6 +56,20 @@ class Weight(Protocol):
 
     def __call__(self, row: Row, table: Table) -> float:
         """w at `row` of `table`."""
+        ...
+
+
+class SampleWeight(Protocol):
+    """Anything that gives w of every sample where the networks were evaluated."""
+
+    def per_sample(self, point: Point, cond: Tensor, delta: Tensor) -> Tensor:
+        """w = scale - 1 of each sample, (B,).
+
+        Args:
+            point: x_t, its row, and `memory`, which is empty at the first row.
+            cond, delta: E[x_0 | x_t, cond] and the guidance direction before it is rectified, (B,
+                *sample_shape), denoised.
+        """
         ...
 
 
@@ -167,14 +189,17 @@ class CFGPlusPlus:
 
 
 def weights_of(
-    weight: Weight, table: Table, largest: float = sys.float_info.max
+    weight: Weight | SampleWeight, table: Table, largest: float = sys.float_info.max
 ) -> tuple[float, ...]:
-    """w of every row, checked to be finite and at most `largest` in size.
+    """w of every row, checked to be finite and at most `largest` in size; 1 where only
+    `per_sample` knows.
 
     Raises:
         InputError: the weight is not callable or gave something else than a finite number.
     """
     if not callable(weight):
+        if hasattr(weight, "per_sample"):
+            return (1.0,) * len(table.rows)
         raise InputError(
             "weight",
             f"is a {type(weight).__name__}",

@@ -208,6 +208,7 @@ class Capture:
                 run.backend,
                 self.missed,
                 self.conds[1],
+                run.landing,
                 capture=self,
             )
             w = self.number("w") if guided else 0.0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -52,30 +53,27 @@ class Rows:
         self.table, self.weights = choices.table, choices.weights
         self.clips, self.adjust = clips_of(self.guidance.adjust, self.table, self.weights)
         self.modes = self._modes()
-        self.coefficients, self.own_coefficients = self._coefficients()
+        self.coefficients, self.own_coefficients, self.landing = self._coefficients()
         rectify = self.guidance.rectify if "reg" in self.modes else None
         self._unsettled = (
             None if isinstance(rectify, str) else rectify,
             "no evaluation is rectified" if rectify is None else "not settled yet",
         )
 
-    def _coefficients(self) -> tuple[Tensor, Tensor]:
-        """The rows' numbers on the device (ops/coefficients.py): for estimates of x_0, and for the
-        network's own predictions."""
-        places: Any = [self.denoiser.at(row.t) for row in self.table.rows]
-
-        def numbers(predictions: Any) -> Tensor:
-            return coefficient_table(
-                self.table.rows,
-                self.weights,
-                predictions=predictions,
-                clips=self.clips,
-                device=self.device,
-                dtype=self.dtype,
-            )
-
-        denoised = numbers([(place.c_in, 0.0, 1.0, place.time) for place in places])
-        return denoised, numbers([(p.c_in, p.c_skip, p.c_out, p.time) for p in places])
+    def _coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows' numbers on the device (ops/coefficients.py): for estimates of x_0, for the
+        network's own predictions, and to make an estimate of a prediction."""
+        rows, weights, clips = self.table.rows, self.weights, self.clips
+        places: Any = [self.denoiser.at(row.t) for row in rows]
+        estimates: Any = [(place.c_in, 0.0, 1.0, place.time) for place in places]
+        own: Any = [(place.c_in, place.c_skip, place.c_out, place.time) for place in places]
+        landings = [replace(row, p=0.0, q=1.0, a=0.0, c=0.0, b=(1.0,)) for row in rows]
+        made = partial(coefficient_table, device=self.device, dtype=self.dtype)
+        return (
+            made(rows, weights, predictions=estimates, clips=clips),
+            made(rows, weights, predictions=own, clips=clips),
+            made(landings, weights, predictions=own),
+        )
 
     def on(self: _T, plan: Plan, table: Table, weights: tuple[float, ...]) -> _T:
         """The same choices on other rows; the estimator is settled once for all."""

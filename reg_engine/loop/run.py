@@ -102,6 +102,7 @@ class Run(Rows):
                 self.backend,
                 missed,
                 beside,
+                self.landing,
             )
             drawn = next(draws) if row.c else None
             if told:

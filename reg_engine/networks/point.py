@@ -20,6 +20,8 @@ from .denoisers import Denoiser, Number, Place
 
 __all__ = ["Counter", "Direction", "Point", "Reference"]
 
+WORTH = 2**14  # elements from which on a pass on the CPU costs more than a call
+
 
 class Reference(Protocol):
     """A reference gives `denoised` at a point; `modules` are frozen during a call.
@@ -72,6 +74,7 @@ class Point:
         counter: work is added here.
         probes: random probes, one generator a sample (`diagonal`).
         table, step: the coefficients on the device, and where the row is in them (ops.guided_step).
+        landing: of the same rows, coefficients that land on the network's estimate itself.
         backend: of the ops, see ops/door.py.
         missed: set on the device where a branch that a rectifier asks for (`any`) should have been
             taken and the host did not look; None = it looks.
@@ -91,6 +94,7 @@ class Point:
     backend: str | None = None
     missed: Tensor | None = None
     beside: Cond = None
+    landing: Tensor | None = None
 
     @property
     def alpha(self) -> Number:
@@ -131,7 +135,17 @@ class Point:
     def evaluate(self, denoiser: Denoiser, x: Tensor, cond: Cond, cost: int = 1) -> Tensor:
         """`denoiser` at this row's time; `cost` evaluations a sample are counted."""
         self.counter.forward += cost * x.shape[0]
-        return denoiser.evaluate(x, self.place(denoiser), cond)
+        place = self.place(denoiser)
+        output = denoiser.output(denoiser.scaled(x, place), place, cond, x)
+        return self._estimate(denoiser, x, output, place)
+
+    def _estimate(self, denoiser: Denoiser, x: Tensor, output: Tensor, place: Place) -> Tensor:
+        """E[x_0 | x] from what the network returned; in one pass where that pays."""
+        fused = denoiser is self.denoiser and self.landing is not None and self.step is not None
+        if not fused or (x.numel() < WORTH and not x.is_cuda) or ops.differentiates(x, output):
+            return denoiser.denoised(x, output, place)
+        assert self.landing is not None and self.step is not None
+        return ops.guided_step(x, output, self.landing, self.step, backend=self.backend)
 
     def cond_at(self, x: Tensor, cost: int = 1) -> Tensor:
         """The conditional denoised at state x (B, *sample_shape)."""
@@ -185,8 +199,10 @@ class Point:
         self.counter.forward += scaled.shape[0]
         with ranges.cond_ref():
             outputs = denoiser.output(scaled, place, concat([null, self.cond, self.cond])).chunk(3)
-            ref, cond = (denoiser.denoised(self.x, out, place) for out in outputs[:2])
-            return ref, cond, denoiser.denoised(moved, outputs[2], place)
+            states = (self.x, self.x, moved)
+            pairs = zip(states, outputs, strict=True)
+            ref, cond, ahead = (self._estimate(denoiser, x, out, place) for x, out in pairs)
+            return ref, cond, ahead
 
     def to_prediction(self, denoised: Tensor) -> Tensor:
         """`denoised` in the network's own prediction at x_t."""

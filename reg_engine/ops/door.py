@@ -26,12 +26,14 @@ from torch import Tensor
 from ..errors import BackendError, choice
 from . import extension, formulas, registration
 from .checks import check_combine, check_guided_step, check_probe, check_reduce
-from .formulas import lagged_product_from
+from .formulas import lagged_product
+from .registration import differentiates
 
 __all__ = [
     "BACKENDS",
     "available",
     "combine",
+    "differentiates",
     "guided_step",
     "lagged_product",
     "probe",
@@ -160,7 +162,7 @@ def combine(
     check_combine(cond, ref, term, channels, None)
     if registration.traced(cond, backend, _resolve):
         return registration.call("combine", cond, ref, term, w, channels, backend)
-    if not registration.differentiates(cond, ref, term):
+    if not differentiates(cond, ref, term):
         out = torch.empty_like(cond)
         if _ran("combine", cond.device, backend, (cond, ref, term, w, channels, out)):
             return out
@@ -197,7 +199,7 @@ def guided_step(
     given = (x, cond, table, step, *options)
     if registration.traced(x, backend, _resolve):
         return _into(out, registration.call("guided_step", *given, backend))
-    if not registration.differentiates(x, cond, table, *options[:-1]):
+    if not differentiates(x, cond, table, *options[:-1]):
         target = torch.empty_like(x) if out is None else out
         if _ran("guided_step", x.device, backend, (*given, target)):
             return target
@@ -217,7 +219,7 @@ def reduce(
     check_reduce(u, v, w)
     if registration.traced(u, backend, _resolve):
         return registration.call("reduce", u, v, w, backend)
-    if not registration.differentiates(u, v, w):
+    if not differentiates(u, v, w):
         k = 1 + sum(t is not None for t in (u, v, w))
         out = torch.empty(u.shape[0], k, k, dtype=formulas.widest(u.device), device=u.device)
         if _ran("reduce", u.device, backend, (u, v, w, out)):
@@ -245,19 +247,12 @@ def probe(
     given = (x, direction, length, table, step, copies)
     if registration.traced(x, backend, _resolve):
         return registration.call("probe", *given, dtype, backend)
-    if not registration.differentiates(x, direction, length, table):
+    if not differentiates(x, direction, length, table):
         shape = ((copies + 1) * x.shape[0], *x.shape[1:])
         out = torch.empty(shape, dtype=dtype or x.dtype, device=x.device)
         if _ran("probe", x.device, backend, (*given, out)):
             return out
     return formulas.probe(*given, dtype)
-
-
-def lagged_product(
-    delta: Tensor, lag: Tensor, k_lag: Tensor, *, backend: str | None = None
-) -> Tensor:
-    """K delta from K lag: see `formulas.lagged_product`; one pass for its three dots."""
-    return lagged_product_from(reduce(delta, lag, k_lag, backend=backend), delta, lag, k_lag)
 
 
 def _into(out: Tensor | None, value: Tensor) -> Tensor:

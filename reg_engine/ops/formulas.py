@@ -273,19 +273,17 @@ def probe(
     return (c_in * torch.cat([*[x] * copies, moved])).to(dtype or x.dtype)
 
 
-def lagged_product(delta: Tensor, lag: Tensor, k_lag: Tensor) -> Tensor:
+def lagged_product(gram: Tensor, delta: Tensor, lag: Tensor, k_lag: Tensor) -> Tensor:
     """K delta from the product with an earlier direction: a K p + r (delta - a p), sample by
     sample.
 
     With p = lag, a = <delta,p>/<p,p>, r = <Kp,p>/<p,p>: exact along p, and the mean stretch of K
     along p for what is orthogonal to it. Samples with p = 0 give 0: the caller must give those an
     exact product.
+
+    Args:
+        gram: `reduce(delta, lag, k_lag)`.
     """
-    return lagged_product_from(reduce(delta, lag, k_lag), delta, lag, k_lag)
-
-
-def lagged_product_from(gram: Tensor, delta: Tensor, lag: Tensor, k_lag: Tensor) -> Tensor:
-    """`lagged_product` with the Gram matrix of (1, delta, lag, k_lag) at hand."""
     norm = gram[:, 2, 2].clamp_min(torch.finfo(lag.dtype).tiny)
     a, r = (per_sample((gram[:, i, 2] / norm).to(lag.dtype), lag) for i in (1, 3))
     return a * k_lag + r * (delta - a * lag)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import ops
 from ..networks.point import Point
+from ..ops.formulas import per_sample
 
 __all__ = ["lag_of", "rectified_from_lag"]
 
@@ -29,9 +30,9 @@ def rectified_from_lag(
 ) -> Tensor:
     """The lagged product, with `exact(delta)` for the samples whose lag vanished (and only for
     those)."""
-    rectified = ops.lagged_product(delta, lag, k_lag, backend=point.backend)
-    vanished = (lag.flatten(1).abs().amax(1) == 0) & (delta.flatten(1).abs().amax(1) > 0)
+    gram = ops.reduce(delta, lag, k_lag, backend=point.backend)
+    rectified = ops.lagged_product(gram, delta, lag, k_lag)
+    vanished = (gram[:, 2, 2] == 0) & (gram[:, 1, 1] > 0)
     if point.any(vanished):
-        chosen = vanished.reshape(-1, *[1] * (delta.dim() - 1))
-        rectified = torch.where(chosen, exact(delta), rectified)
+        rectified = torch.where(per_sample(vanished, delta), exact(delta), rectified)
     return rectified
