@@ -100,3 +100,11 @@ def test_the_first_picture_is_drawn_by_its_script(tmp_path: Path) -> None:
     assert (tmp_path / "guidance.png").stat().st_size > 20_000
     for cfg, reg, floor in zip(found["CFG"], found["REG"], found["floor"], strict=True):
         assert floor / 3 < reg < cfg
+
+
+def test_the_optional_packages_are_listed() -> None:
+    page = (ROOT / "docs" / "README.md").read_text("utf-8")
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    extras = text.partition("[project.optional-dependencies]")[2].partition("\n[project.")[0]
+    named = re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert sorted(named) == sorted(re.findall(r"^(\w+) = \[", extras, re.M))
