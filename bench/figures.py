@@ -100,7 +100,7 @@ def _dots(
             all_found[name].append(value)
         places = [names.index(name) for name in found]
         mark = MARKERS[index % len(MARKERS)]
-        axis.plot(found.values(), places, mark, color=f"C{index % 10}", ms=5.5, alpha=0.8)
+        axis.plot(list(found.values()), places, mark, color=f"C{index % 10}", ms=5.5, alpha=0.8)
         axis.plot([], [], mark, color=f"C{index % 10}", ms=5.5, label=case[0])
     if len(cases) > 1:
         for place, values in enumerate(all_found.values()):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gate, ratios, records, report, timing
+from bench import figures, gate, ratios, records, report, timing
 from bench.contenders import BASELINE, CAPTURED_CFG
 from bench.memory import LiveBytes, peak_bytes
 from bench.records import Row
@@ -108,6 +108,13 @@ def test_the_page_says_what_was_shrunk_failed_and_left_out(tmp_path: Path) -> No
     prose = [line for line in text.splitlines() if not line.startswith("|")]
     assert max(map(len, prose)) <= 100
     assert all((docs / "images" / name).stat().st_size > 1000 for name in pictures)
+
+
+def test_figures_of_what_has_no_baseline_and_of_nothing(tmp_path: Path) -> None:
+    alone = replace(SAMPLED, provider="vjp-eager")
+    (name,) = figures.draw([alone], tmp_path)
+    assert (tmp_path / name).stat().st_size > 1000
+    assert figures.draw([], tmp_path) == []
 
 
 def test_the_page_without_results(tmp_path: Path) -> None:
