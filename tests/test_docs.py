@@ -155,7 +155,10 @@ def test_commands_are_found_in_blocks_and_in_text(tmp_path: Path) -> None:
 # Links and words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=pages.name_of)
+WRITTEN = sorted((ROOT / "docs" / "experiments").glob("*/README.md"))  # by experiments
+
+
+@pytest.mark.parametrize("page", [*PAGES, *WRITTEN], ids=pages.name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in pages.links(page):
         path, _, anchor = link.partition("#")
