@@ -7,6 +7,7 @@ shown; what nobody measured stays empty.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -73,11 +74,33 @@ def page(rows: Sequence[Row], figures: Iterable[str] = ()) -> str:
         parts.append(f"## {device}\n")
         parts += [_where(own)]
         slug = records.device_slug(device)
-        parts += [f"![{name}](images/{name})\n" for name in pictures if slug in name]
+        parts += [_picture(name) for name in pictures if slug in name]
         parts += _sampling(own)
         parts += _kernels(own)
     parts.append(_missing(shown))
     return "\n".join(parts)
+
+
+CAPTIONS = {
+    "ratios": "Time and peak memory over those of plain CFG in the same run. A mark is a model, a "
+    "grey stroke the median of a method; the line at 1 is plain CFG. The tables below have the "
+    "numbers, and the compiled forms.",
+    "bandwidth": "Bandwidth of the kernels: bytes read and written in a second, over how many "
+    "bytes that were. The dashed line is a plain copy that is larger than the cache; what fits "
+    "into a cache can be faster.",
+}
+
+
+def _picture(name: str) -> str:
+    """A figure of bench/figures.py with the words below it."""
+    text = next(text for kind, text in CAPTIONS.items() if name.endswith(f"{kind}.png"))
+    title = text.partition(":")[0].partition(" over")[0]
+    return f"![{title}](images/{name})\n\n{_wrapped(f'*{text}*')}"
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph in lines of at most 100 columns."""
+    return textwrap.fill(text, 100, break_on_hyphens=False) + "\n"
 
 
 def _where(rows: Sequence[Row]) -> str:
@@ -90,17 +113,19 @@ def _where(rows: Sequence[Row]) -> str:
             software.append(f"driver {row.driver}")
         state = " with uncommitted changes" if row.dirty else ""
         out.append(
-            f"Run {run}, {row.date}, commit {row.commit or 'unknown'}{state}: "
-            f"{', '.join(software)}, Python {row.python}, {row.threads} CPU thread(s)."
+            _wrapped(
+                f"Run {run}, {row.date}, commit {row.commit or 'unknown'}{state}: "
+                f"{', '.join(software)}, Python {row.python}, {row.threads} CPU thread(s)."
+            )
         )
     note = ""
     if any(row.size == "shrunk" for row in rows):
-        note = (
-            "\n**Sizes are shrunk** here, to what a CPU runs in minutes: narrow networks of the "
+        note = _wrapped(
+            "**Sizes are shrunk** here, to what a CPU runs in minutes: narrow networks of the "
             "same kind on states of the shape that is given. Only rows marked `real` have the "
-            "model's own size.\n"
+            "model's own size."
         )
-    return "\n".join(out) + "\n" + note
+    return "\n".join([*out, note])
 
 
 def _sampling(rows: Sequence[Row]) -> list[str]:
@@ -119,8 +144,8 @@ def _sampling_table(case: ModelCase, rows: Sequence[Row]) -> str:
     heading = f"### {case.title}, {case.resolution} pixels\n"
     setting = (
         f"Size `{first.size}`, state {first.shape}, {first.dtype}, {first.solver} in {first.steps} "
-        f"steps. `pytest bench/bench_sampling.py --benchmark{option} "
-        f"--bench-steps {first.steps} -k {case.name}`\n"
+        f"steps.\n\n```\npytest bench/bench_sampling.py --benchmark{option} "
+        f"--bench-steps {first.steps} -k {case.name}\n```\n"
     )
     if case.published:
         paper = case.published
@@ -133,7 +158,7 @@ def _sampling_table(case: ModelCase, rows: Sequence[Row]) -> str:
     names = [contender.name for contender in CONTENDERS]
     table += [_sampling_line(last[name], rows) for name in names if name in last]
     absent = _absent([c for c in CONTENDERS if c.name not in last])
-    nobody = f"\nNot measured: {', '.join(absent)}.\n" if absent else ""
+    nobody = "\n" + _wrapped(f"Not measured: {', '.join(absent)}.") if absent else ""
     return "\n".join([heading, setting, *table, nobody])
 
 
@@ -171,7 +196,7 @@ def _kernels(rows: Sequence[Row]) -> list[str]:
         option = " --bench-device cpu" if own[0].device.startswith("CPU") else ""
         table = [
             f"### Kernel `{kernel}`\n",
-            f"`pytest bench/bench_{kernel}.py --benchmark{option}`\n",
+            f"```\npytest bench/bench_{kernel}.py --benchmark{option}\n```\n",
             "| state | predictions | provider | us | over eager | GB/s | of copy |",
             "|---|---|---|---|---|---|---|",
         ]
@@ -198,7 +223,9 @@ def _missing(rows: Sequence[Row]) -> str:
     absent = [case.name for case in MODEL_CASES if case.name not in there]
     if not absent:
         return ""
-    return f"## Not measured\n\nAt real size nobody has measured: {', '.join(absent)}.\n"
+    return "## Not measured\n\n" + _wrapped(
+        f"At real size nobody has measured: {', '.join(absent)}."
+    )
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gate, ratios, records, report, timing
+from bench import figures, gate, ratios, records, report, timing
 from bench.contenders import BASELINE, CAPTURED_CFG
 from bench.memory import LiveBytes, peak_bytes
 from bench.records import Row
@@ -101,11 +101,20 @@ def test_the_page_says_what_was_shrunk_failed_and_left_out(tmp_path: Path) -> No
     assert "| `authors` | | – out of memory |" in text
     assert "| 4x1x28x28 | float32 | `triton` | 2.5e+05 | 8.00 | 16 | 200% |" in text
     assert "**Sizes are shrunk**" in text and "-k mnist-28" in text
-    assert re.search(r"Not measured: .*`jvp-eager`", text)
-    assert re.search(r"nobody has measured: .*sd-xl-1024", text)
+    assert re.search(r"Not measured: .*`jvp-eager`", text, re.S)
+    assert re.search(r"nobody has measured: .*sd-xl-1024", text, re.S)
     pictures = re.findall(r"\(images/(.*?)\)", text)
-    assert len(pictures) == 2
+    assert pictures == ["performance_cpu_x_ratios.png", "performance_cpu_x_bandwidth.png"]
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+    assert max(map(len, prose)) <= 100
     assert all((docs / "images" / name).stat().st_size > 1000 for name in pictures)
+
+
+def test_figures_of_what_has_no_baseline_and_of_nothing(tmp_path: Path) -> None:
+    alone = replace(SAMPLED, provider="vjp-eager")
+    (name,) = figures.draw([alone], tmp_path)
+    assert (tmp_path / name).stat().st_size > 1000
+    assert figures.draw([], tmp_path) == []
 
 
 def test_the_page_without_results(tmp_path: Path) -> None:

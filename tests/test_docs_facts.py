@@ -1,0 +1,138 @@
+"""Pages that repeat what stands elsewhere: variables, files, layers, figures, a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import house
+import pytest
+from pages import ROOT
+
+import reg_engine.cli
+from reg_engine import guidance
+from reg_engine.guidance import adjustments, directions, references, weights
+from reg_engine.networks.preconditioning import PREDICTIONS
+
+CFG = {"cfg-eager"}
+NAMES = {
+    "choosing.md": reg_engine.RECTIFIERS,
+    "schedules.md": [*reg_engine.SOLVERS, *reg_engine.schedules.__all__],
+    "guidance.md": [
+        name
+        for module in (weights, references, directions, adjustments)
+        for name in module.__all__
+        if isinstance(getattr(module, name), type) and name in guidance.__all__
+    ],
+    "cli.md": reg_engine.cli.cli.commands,
+    "words.md": PREDICTIONS,
+}
+
+
+def test_every_environment_variable_is_listed_and_read() -> None:
+    read = set()
+    for path in (*house.python_files(ROOT), ROOT / "Makefile", ROOT / "bench" / "gpu_check.sh"):
+        text = path.read_text("utf-8")
+        read |= set(re.findall(r"\bREG_ENGINE_[A-Z_]+", text))
+        read |= set(re.findall(r"environ(?:\.get\(|\.setdefault\(|\[)\s*\"(\w+)\"", text))
+        read |= set(re.findall(r"\"(\w+)\" (?:not )?in os\.environ", text))
+    page = (ROOT / "docs" / "environment.md").read_text("utf-8")
+    listed = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+|CXX|CUDACXX|PYTHON)`", page))
+    assert read - listed == {"PYTHONPATH"}  # the mutants' own
+    known = "".join(path.read_text("utf-8") for path in house.python_files(ROOT))
+    known += (ROOT / "Makefile").read_text() + (ROOT / "bench" / "gpu_check.sh").read_text()
+    assert {name for name in listed if name not in known} <= {"MALLOC_MMAP_THRESHOLD_"}
+
+
+def test_the_layout_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "layout.md").read_text("utf-8")
+    rooms, _, places = page.partition("## Where is")
+    for folder in (ROOT / "reg_engine").iterdir():
+        if (folder / "__init__.py").exists():
+            assert re.search(rf"`(reg_engine/)?{folder.name}/`", rooms), folder.name
+    for path in (ROOT / "reg_engine").glob("[a-z]*.py"):
+        assert re.search(rf"`(reg_engine/)?{path.name}`", rooms), path.name
+    for line in re.findall(r"^\| .*", places, re.M)[1:]:
+        spans = re.findall(r"`([^`]+)`", line.split("|")[2])
+        files = [span for span in spans if "/" in span or span.endswith(".py")]
+        found = [next((r / f for r in _rooms(files) if (r / f).is_file()), None) for f in files]
+        assert found and all(found), line
+        text = "".join(path.read_text("utf-8") for path in found if path)
+        names = [span.rpartition(".")[2] for span in spans if span not in files]
+        assert all(name in text for name in names), line
+
+
+def _rooms(files: list[str]) -> list[Path]:
+    return [ROOT, ROOT / "reg_engine", ROOT / "reg_engine" / "rectifiers"]
+
+
+def test_the_layers_are_those_of_the_project() -> None:
+    page = (ROOT / "docs" / "layout.md").read_text("utf-8")
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    layers = re.search(r"^layers = \[(.*?)^\]", text, re.S | re.M)
+    shown = re.search(r"^```\n(cli\n.*?)```", page, re.S | re.M)
+    assert layers and shown
+    expected = [re.findall(r"reg_engine\.(\w+)", line) for line in layers[1].strip().splitlines()]
+    assert [line.split(", ") for line in shown[1].splitlines()] == expected
+
+
+def test_what_estimators_cost_is_what_was_measured() -> None:
+    """docs/choosing.md and the README against docs/performance.md."""
+    measured: dict[str, list[tuple[str, str, float, float]]] = {}
+    text = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    for part in re.split(r"^### ", text, flags=re.M)[1:]:
+        size = re.search(r"^Size `(\w+)`", part, re.M)
+        for name, time, memory in re.findall(
+            r"^\| `([\w-]+)` \|[^|]*\|[^|]*\| ([\d.]+) \|[^|]*\|[^|]*\| ([\d.]+) \|$", part, re.M
+        ):
+            assert size
+            case = part.partition(",")[0]
+            measured.setdefault(name, []).append((size[1], case, float(time), float(memory)))
+    page = (ROOT / "docs" / "choosing.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| (\S+ to \S+) \| (.*) \|$", page, re.M
+    )
+    assert {f"{name}-eager" for name, *_ in rows} == {n for n in measured if "-eager" in n} - CFG
+    for name, time, memory, times, memories in rows:
+        found = measured[f"{name}-eager"]
+        ((_, _, own_time, own_memory),) = (row for row in found if row[1] == "MNIST U-Net")
+        shrunk = [row for row in found if row[0] == "shrunk"]
+        assert (float(time), float(memory)) == (own_time, own_memory) and len(shrunk) == 7
+        for index, said in ((2, times), (3, memories)):
+            values = [float(row[index]) for row in shrunk]
+            assert said == f"{min(values):.2f} to {max(values):.2f}"
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for name in ("vjp", "fd_batched", "fd"):
+        ((_, _, time, memory), *_) = measured[f"{name}-eager"]
+        assert re.search(
+            rf'^\|[^|]*\| `"{name}"`[^|]*\| {time:.2f} \| {memory:.2f} \|$', readme, re.M
+        )
+        assert f"{measured[f'{name}-planned'][0][2]:.2f}" in readme
+
+
+def test_the_first_picture_is_drawn_by_its_script(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("picture", ROOT / "docs/guidance_picture.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    found = script.picture(tmp_path / "guidance.png", count=256)
+    assert (tmp_path / "guidance.png").stat().st_size > 20_000
+    for cfg, reg, floor in zip(found["CFG"], found["REG"], found["floor"], strict=True):
+        assert floor / 3 < reg < cfg
+
+
+def test_the_optional_packages_are_listed() -> None:
+    page = (ROOT / "docs" / "README.md").read_text("utf-8")
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    extras = text.partition("[project.optional-dependencies]")[2].partition("\n[project.")[0]
+    named = re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert sorted(named) == sorted(re.findall(r"^(\w+) = \[", extras, re.M))
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_a_page_names_everything_of_its_kind(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    known = set(re.findall(r"\w+", text))
+    assert len(NAMES[page]) > 4
+    assert not [name for name in NAMES[page] if name not in known]
