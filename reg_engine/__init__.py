@@ -27,6 +27,7 @@ from .guidance import (
     Interval,
     Linear,
     Rescale,
+    Term,
     Unconditional,
     ZeroInit,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "NumericalError",
     "Plan",
     "RegEngineError",
+    "Term",
     "Unconditional",
     "engine",
     "fidelity",

@@ -140,7 +140,7 @@ def as_guidance(
         raise InputError("scale", "is given beside guidance", "Put it into Guidance(weight=scale)")
     if rectify != "auto":
         raise InputError("rectify", "is given beside guidance", "Put it into Guidance(rectify=...)")
-    return guidance
+    return guidance.as_one()
 
 
 def as_options(solver_options: Any) -> dict[str, Any]:

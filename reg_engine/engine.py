@@ -26,6 +26,7 @@ from .checks import (
     known_names,
 )
 from .guidance.guidance import Guidance
+from .guidance.terms import term_weights
 from .guidance.weights import weights_of
 from .loop.batches import Batches
 from .loop.choices import Choices
@@ -116,6 +117,7 @@ class Engine(Batches):
                 as_batch_size(batch_size),
                 as_budget(memory_budget),
                 as_bool("check", check),
+                term_weights(chosen.direction, rows, torch.finfo(dtype).max),
             )
         )
         self._graphs, self._uncaptured = graphs_for(capture, device)

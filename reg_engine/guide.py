@@ -22,6 +22,7 @@ from . import ops
 from .checks import as_denoiser, as_device, as_guidance, as_plan, as_schedule, as_seeds
 from .errors import InputError
 from .guidance import Guidance
+from .guidance.terms import WeightedDirections
 from .guidance.weights import weights_of
 from .loop.choices import Choices
 from .loop.run import Run
@@ -163,6 +164,7 @@ class Guide:
             run.backend,
             beside=beside,
             landing=run.landing,
+            weights=run.terms_at(0),
         )
         run.advance(state, point, run.modes[0], run.weights[0], None)
         state.watch.finish()
@@ -200,19 +202,35 @@ class Guide:
                 self._backend,
                 memory_budget=self._budget,
                 check=self._check,
+                term_weights=((1.0,) * len(self._term_weights),) if self._term_weights else (),
             )
         )
 
     def _at(self, time: float, dtype: torch.dtype) -> Run:
         """The choices at one time."""
         row = self._row(time)
-        weights = (self._weight(row, dtype),)
-        return self._first(dtype).on(self._plan, self._landing(row), weights)
+        terms = tuple(self._weight(one, row, dtype) for one in self._term_weights)
+        w = float(any(terms)) if terms else self._weight(self.guidance.weight, row, dtype)
+        return self._first(dtype).on(
+            plan=self._plan,
+            table=self._landing(row),
+            weights=(w,),
+            term_weights=(terms,) if terms else (),
+        )
+
+    @property
+    def _term_weights(self) -> tuple[Any, ...]:
+        """The weights of several terms; () = there is one."""
+        direction = self.guidance.direction
+        return direction.weights if isinstance(direction, WeightedDirections) else ()
 
     def _row(self, time: float) -> Row:
         """A row that lands on the estimate itself: x_s = denoised."""
         schedule = self.denoiser.schedule
         alpha, sigma = schedule(time)
+        if sigma == 0:
+            problem = f"is {time:g}, where x holds no noise and is the estimate"
+            raise InputError("t", problem, "Ask at times before it")
         return Row(time, alpha, sigma, schedule.clean_time, 1.0, 0.0, 0.0, 1.0, 0.0, (1.0,))
 
     def _landing(self, row: Row) -> Table:
@@ -220,8 +238,8 @@ class Guide:
         start = math.hypot(row.alpha, row.sigma)
         return Table("your own", 1, (row,), start, schedule=self.denoiser.schedule)
 
-    def _weight(self, row: Row, dtype: torch.dtype) -> float:
-        weight, largest = self.guidance.weight, torch.finfo(dtype).max
+    def _weight(self, weight: Any, row: Row, dtype: torch.dtype) -> float:
+        largest = torch.finfo(dtype).max
         if not callable(weight):
             return 1.0  # it looks at the samples (SampleWeight)
         if self._way is None:

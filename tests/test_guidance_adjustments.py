@@ -104,8 +104,15 @@ def test_clipping_as_an_adjustment() -> None:
     p = flow_point()
     cond, guided = pair(p)
     assert Clip(0.1)(p, guided, cond).abs().max() == 0.1
+    kept, row = Clip(0.1, keep_epsilon=True)(p, guided, cond), p.row
+    # x_s = a x + b kept is alpha_s clipped + the noise of the unclipped estimate
+    clipped, eps = guided.clamp(-0.1, 0.1), (p.x - row.alpha * guided) / row.sigma
+    alpha_s, sigma_s = p.denoiser.schedule(row.s)
+    wanted = alpha_s * clipped + sigma_s * eps
+    assert torch.allclose(row.a * p.x + row.b[0] * kept, wanted, rtol=1e-10)
     with pytest.raises(InputError, match="keep_epsilon"):
-        Clip(0.1, keep_epsilon=True)(p, guided, cond)
+        guidance = Guidance(2.0, adjust=Clip(0.1, keep_epsilon=True))
+        Engine(tiny(), guidance=guidance, solver="heun", steps=3)
     with pytest.raises(InputError, match="limit"):
         Clip(0.0)
 

@@ -29,6 +29,6 @@ def test_everything_is_resolved_when_the_engine_is_made() -> None:
 def test_other_rows_are_another_value() -> None:
     engine = Engine(tiny(), scale=3.0, rectify=None, solver="euler", steps=4)
     other = Engine(tiny(), scale=2.0, rectify=None, solver="ddim", steps=2)
-    moved = engine.on(other.choices.plan, other.table, (1.0, 0.0))
+    moved = engine.on(table=other.table, weights=(1.0, 0.0))
     wanted = replace(engine.choices, table=other.table, weights=(1.0, 0.0))
     assert moved.choices == wanted and engine.choices.weights == (2.0,) * 4

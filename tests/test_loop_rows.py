@@ -44,7 +44,7 @@ def test_other_rows_keep_the_choices_and_the_estimator() -> None:
     one = Engine(tiny(), scale=3.0, solver="euler", steps=4, progress=False)
     other = Engine(tiny(), scale=3.0, solver="ddim", steps=2)
     weights = (0.0, 2.0)
-    moved = one.on(other.choices.plan, other.table, weights)
+    moved = one.on(table=other.table, weights=weights)
     assert (moved.table, moved.modes) == (other.table, ("cond", "reg"))
     assert one.modes == ("reg",) * 4 and moved.denoiser is one.denoiser
     assert moved.chosen == one.chosen == ("none", "not settled yet")

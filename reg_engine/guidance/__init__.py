@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..networks.point import Point
 from .adjustments import Clip, Rescale, ZeroInit
 from .directions import APG, TCFG, CFGZeroStar, Delta
-from .guidance import Guidance
+from .guidance import Guidance, Term
 from .references import BadModel, Classifier, Unconditional
 from .weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
 
@@ -25,6 +25,7 @@ __all__ = [
     "Linear",
     "Point",
     "Rescale",
+    "Term",
     "Unconditional",
     "ZeroInit",
 ]

@@ -11,13 +11,14 @@ from torch import Tensor
 from .. import ops
 from ..errors import InputError
 from ..networks.denoisers import Number
-from ..networks.point import Direction, Point
+from ..networks.point import Point, as_state
 from ..ops.formulas import per_sample
 from ..profiling import ranges
 from ..rectifiers import Rectifier
-from ..values import shown
 from .directions import Delta
 from .guidance import Guidance
+from .terms import WeightedDirections
+from .weights import as_weights
 
 __all__ = ["EVALUATIONS", "Estimate", "adjusted", "fuses"]
 
@@ -59,24 +60,6 @@ class Estimate:
         return point.from_prediction(cond) if self.own else cond
 
 
-def as_state(argument: str, value: object, like: Tensor) -> Tensor:
-    """What a user's function returned, if it is a tensor like `like`, else InputError."""
-    if isinstance(value, Tensor) and value.shape == like.shape:
-        return value
-    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    raise InputError(
-        argument, f"returned {got} for states {tuple(like.shape)}", "Return tensors of that shape"
-    )
-
-
-def as_weights(value: object, like: Tensor) -> Tensor:
-    """What `per_sample` of a weight returned: one number a sample, in the dtype of `like`."""
-    if isinstance(value, Tensor) and value.shape == like.shape[:1]:
-        return value.to(like.device, like.dtype)
-    got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
-    raise InputError("weight", f"per_sample returned {got}", f"Return w of shape ({len(like)},)")
-
-
 def fuses(guidance: Guidance, adjust: tuple[Any, ...], keeps_delta: bool) -> bool:
     """Whether a `cfg` row can leave the networks' predictions to the fused step as they are.
 
@@ -114,10 +97,6 @@ def adjusted(estimate: Estimate, adjust: tuple[Any, ...], point: Point, w: Numbe
 Evaluation = Callable[[Point, Guidance, "Rectifier | None", bool], Estimate]
 
 
-def _checked(direction: Direction) -> Direction:
-    return lambda point, cond, ref: as_state("direction", direction(point, cond, ref), cond)
-
-
 def _weighed(
     point: Point, guidance: Guidance, cond: Tensor, term: Tensor, delta: Tensor
 ) -> Estimate:
@@ -133,24 +112,42 @@ def _cond(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bo
     return Estimate(point.cond_at(point.x))
 
 
+def _directed(
+    point: Point, guidance: Guidance, cond: Tensor, ref: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The direction that is rectified, and what several terms add beside it."""
+    direction = guidance.direction
+    if isinstance(direction, WeightedDirections):
+        return direction.sums(point, cond, ref)
+    return as_state("direction", direction(point, cond, ref), cond), None
+
+
 def _cfg(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bool) -> Estimate:
     if own and (null := point.null()) is not None:
         ref, cond = point.predictions(null)
         return Estimate(cond, ref, own=True)
     ref, cond = point.stack(point.x)
-    delta = _checked(guidance.direction)(point, cond, ref)
-    return _weighed(point, guidance, cond, delta, delta)
+    delta, beside = _directed(point, guidance, cond, ref)
+    return _weighed(point, guidance, cond, delta if beside is None else delta + beside, delta)
 
 
 def _reg(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bool) -> Estimate:
     assert rectifier is not None  # the engine chose one, or the mode would be cfg
+    beside: Tensor | None = None
+
+    def direction(point: Point, cond: Tensor, ref: Tensor) -> Tensor:
+        nonlocal beside
+        delta, beside = _directed(point, guidance, cond, ref)
+        return delta
+
     with ranges.rectifier():
-        result: object = rectifier(point, _checked(guidance.direction))
+        result: object = rectifier(point, direction)
         if not isinstance(result, tuple) or len(result) != 3:
             got = f"returned a {type(result).__name__}"
             raise InputError("rectify", got, "Return (cond, rectified, delta)")
         cond, rectified, delta = (as_state("rectify", part, point.x) for part in result)
-    return _weighed(point, guidance, cond, rectified, delta)
+    term = rectified if beside is None else rectified + beside
+    return _weighed(point, guidance, cond, term, delta)
 
 
 def _ref(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bool) -> Estimate:

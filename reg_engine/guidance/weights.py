@@ -32,7 +32,7 @@ from ..errors import InputError, choice
 from ..networks.point import Point
 from ..schedules import VP
 from ..solvers import Row, Table
-from ..values import as_float, as_levels, store
+from ..values import as_float, as_levels, shown, store
 
 __all__ = [
     "CONVENTIONS",
@@ -77,6 +77,14 @@ def as_scale(name: str, value: float) -> float:
     """`value` as a finite float >= 0, else InputError."""
     remedy = "Give a finite number >= 0; 1 = no guidance, 0 = the reference alone"
     return as_float(name, value, remedy, lambda v: 0 <= v < math.inf)
+
+
+def as_weights(value: object, like: Tensor) -> Tensor:
+    """What `per_sample` of a weight returned: one number a sample, in the dtype of `like`."""
+    if isinstance(value, Tensor) and value.shape == like.shape[:1]:
+        return value.to(like.device, like.dtype)
+    got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
+    raise InputError("weight", f"per_sample returned {got}", f"Return w of shape ({len(like)},)")
 
 
 @dataclass(frozen=True)

@@ -123,11 +123,19 @@ class Capture:
         self.noise = torch.zeros_like(x)
         self.missed = torch.zeros((), dtype=torch.bool, device=x.device)
         self._places: dict[Denoiser, Tensor] = {}
-        self._graphs: dict[tuple[str, bool], list[Recorded]] = {}
+        self._graphs: dict[tuple[str, bool, tuple[bool, ...]], list[Recorded]] = {}
+        terms = torch.tensor(run.choices.term_weights or [()], dtype=torch.float64)
+        self._terms = terms.to(run.dtype).to(x.device)
 
     def number(self, name: str) -> Tensor:
         """A coefficient of the row where the counter stands, 0-dim."""
         return self.state.table.index_select(0, self.step)[0, COLUMNS.index(name)]
+
+    def terms(self, guided: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """w of several terms there, 0-dim; None for those that are not guided."""
+        values = self._terms.index_select(0, self.step)[0].unbind() if guided else ()
+        pairs = zip(values, guided, strict=True)
+        return tuple(value if yes else None for value, yes in pairs)
 
     def place(self, denoiser: Denoiser) -> Place:
         """How `denoiser` is asked at that row."""
@@ -163,10 +171,12 @@ class Capture:
             draws: one for each row that adds noise.
         """
         run, state, counter = self._run, self.state, Counter()
-        for row, mode, w in zip(run.table.rows, run.modes, run.weights, strict=True):
+        rows = zip(run.table.rows, run.modes, run.weights, strict=True)
+        for index, (row, mode, w) in enumerate(rows):
             if row.c:
                 self.noise.copy_(next(draws))
-            graph = self._graph(mode, bool(w))
+            guided = tuple(weight is not None for weight in run.terms_at(index))
+            graph = self._graph(mode, bool(w), guided)
             graph.tape.fill(probes)
             with ranges.replay():
                 graph.replay()
@@ -175,16 +185,22 @@ class Capture:
             counter.backward += graph.work.backward
         return counter
 
-    def _graph(self, mode: str, guided: bool) -> Recorded:
-        """The graph of a mode that meets the memory it asks for, recorded where there is none."""
-        known, filled = self._graphs.setdefault((mode, guided), []), self.state.memory.filled
+    def _graph(self, mode: str, guided: bool, terms: tuple[bool, ...]) -> Recorded:
+        """The graph of a mode that meets the memory it asks for, recorded where there is none.
+
+        Args:
+            guided: whether the row has a weight.
+            terms: and which of several terms.
+        """
+        known = self._graphs.setdefault((mode, guided, terms), [])
+        filled = self.state.memory.filled
         for graph in known:
             if all((name in filled) == there for name, there in graph.asked.items()):
                 return graph
-        known.append(self._recorded(mode, guided))
+        known.append(self._recorded(mode, guided, terms))
         return known[-1]
 
-    def _recorded(self, mode: str, guided: bool) -> Recorded:
+    def _recorded(self, mode: str, guided: bool, terms: tuple[bool, ...]) -> Recorded:
         run, state, before = self._run, self.state, self.state.memory.filled
         counter, tape = Counter(), Tape()
 
@@ -209,6 +225,7 @@ class Capture:
                 self.missed,
                 self.conds[1],
                 run.landing,
+                self.terms(terms),
                 capture=self,
             )
             w = self.number("w") if guided else 0.0

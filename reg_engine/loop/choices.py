@@ -23,6 +23,7 @@ class Choices:
         denoiser: on the schedule that is sampled in.
         guidance, plan, table: what every row does.
         weights: w of every row.
+        term_weights: of every row, w of each of several terms; () = there is one.
         device, dtype: of the state.
         backend: of the guidance step.
         batch_size, memory_budget: what `auto` sizes an estimator's memory by.
@@ -40,6 +41,7 @@ class Choices:
     batch_size: int | None = None
     memory_budget: float | None = None
     check: bool = True
+    term_weights: tuple[tuple[float, ...], ...] = ()
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:

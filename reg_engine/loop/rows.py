@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from ..guidance.adjustments import clips_of
 from ..guidance.directions import Delta
 from ..guidance.estimate import fuses
+from ..guidance.terms import WeightedDirections
 from ..networks.conditioning import Cond, take
 from ..networks.point import Point
 from ..ops.coefficients import coefficient_table
-from ..plan import Plan
 from ..profiling import ranges
 from ..rectifiers import Rectifier, name_of
 from ..rectifiers.auto import settled
 from ..rectifiers.precision import autocast_dtype
-from ..solvers import Table
 from .choices import Choices
 from .stats import Stats
 
@@ -75,10 +74,11 @@ class Rows:
             made(landings, weights, predictions=own),
         )
 
-    def on(self: _T, plan: Plan, table: Table, weights: tuple[float, ...]) -> _T:
-        """The same choices on other rows; the estimator is settled once for all."""
+    def on(self: _T, **rows: Any) -> _T:
+        """The same choices on other rows (plan, table, weights, term_weights); the estimator is
+        settled once for all."""
         other = copy(self)
-        other.choices = replace(self.choices, plan=plan, table=table, weights=weights)
+        other.choices = replace(self.choices, **rows)
         other._follow()
         return other
 
@@ -98,15 +98,29 @@ class Rows:
         looks = guidance.adjust or each or not isinstance(guidance.direction, Delta)
         alone = "cfg" if looks else "ref"
 
-        def mode_of(planned: str, w: float) -> str:
+        def mode_of(index: int, planned: str, w: float) -> str:
             if w == 0 or planned == "cond":
                 return "cond"
             if w == -1 and not each:
                 return alone
-            return "cfg" if guidance.rectify is None else planned
+            return planned if planned != "reg" or rectified(index) else "cfg"
+
+        def rectified(index: int) -> bool:
+            """Whether a term that is rectified has a weight at the row."""
+            direction = guidance.direction
+            if guidance.rectify is None or not isinstance(direction, WeightedDirections):
+                return guidance.rectify is not None
+            pairs = zip(direction.rectified, self.choices.term_weights[index], strict=True)
+            return any(yes and w != 0 for yes, w in pairs)
 
         planned = self.choices.plan.modes_for(self.table)
-        return tuple(mode_of(mode, w) for mode, w in zip(planned, self.weights, strict=True))
+        rows = enumerate(zip(planned, self.weights, strict=True))
+        return tuple(mode_of(index, mode, w) for index, (mode, w) in rows)
+
+    def terms_at(self, index: int) -> tuple[float | None, ...]:
+        """w of several terms at a row, None for those that are not guided there."""
+        weights = self.choices.term_weights
+        return tuple(w or None for w in weights[index]) if weights else ()
 
     @property
     def fused(self) -> bool:
@@ -151,6 +165,7 @@ class Rows:
             {},
             backend=self.backend,
             beside=beside,
+            weights=self.terms_at(index),
         )
 
     @property

@@ -103,6 +103,7 @@ class Run(Rows):
                 missed,
                 beside,
                 self.landing,
+                self.terms_at(index),
             )
             drawn = next(draws) if row.c else None
             if told:

@@ -3,14 +3,15 @@ there."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..errors import InputError
 from ..noise import Draws
 from ..ops.formulas import per_sample
 from ..profiling import ranges
@@ -18,9 +19,19 @@ from ..solvers import Row
 from .conditioning import Cond, concat
 from .denoisers import Denoiser, Number, Place
 
-__all__ = ["Counter", "Direction", "Point", "Reference"]
+__all__ = ["Counter", "Direction", "Point", "Reference", "as_state"]
 
 WORTH = 2**14  # elements from which on a pass on the CPU costs more than a call
+
+
+def as_state(argument: str, value: object, like: Tensor) -> Tensor:
+    """What a user's function returned, if it is a tensor like `like`, else InputError."""
+    if isinstance(value, Tensor) and value.shape == like.shape:
+        return value
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    raise InputError(
+        argument, f"returned {got} for states {tuple(like.shape)}", "Return tensors of that shape"
+    )
 
 
 class Reference(Protocol):
@@ -75,6 +86,7 @@ class Point:
         probes: random probes, one generator a sample (`diagonal`).
         table, step: the coefficients on the device, and where the row is in them (ops.guided_step).
         landing: of the same rows, coefficients that land on the network's estimate itself.
+        weights: w of each of several terms (guidance/terms.py); None = not guided at this row.
         backend: of the ops, see ops/door.py.
         missed: set on the device where a branch that a rectifier asks for (`any`) should have been
             taken and the host did not look; None = it looks.
@@ -95,6 +107,7 @@ class Point:
     missed: Tensor | None = None
     beside: Cond = None
     landing: Tensor | None = None
+    weights: tuple[Number | None, ...] = ()
 
     @property
     def alpha(self) -> Number:
@@ -156,7 +169,8 @@ class Point:
         """The reference's denoised at x_t; `cond` is the conditional one (a classifier needs
         it)."""
         with ranges.ref():
-            return self.reference.denoised(self, cond)
+            found = self.reference.denoised(self, cond)
+        return found if self.weights else as_state("reference", found, cond)
 
     def predictions(self, null: Cond) -> tuple[Tensor, Tensor]:
         """What the network itself returns at x_t under `null` and under cond, in one batch."""
@@ -172,15 +186,29 @@ class Point:
     def stack(self, *states: Tensor) -> tuple[Tensor, ...]:
         """[ref(x_t); cond(x) for x in states], in one batch where the reference is the same
         network."""
+        nulls = self._nulls()
+        with ranges.cond_ref() if nulls else ranges.cond():
+            rows = concat([*nulls, *[self.cond] * len(states)])
+            batch = torch.cat([*[self.x] * len(nulls), *states])
+            outs = self.evaluate(self.denoiser, batch, rows).chunk(len(nulls) + len(states))
+        own, conds = outs[: len(nulls)], outs[len(nulls) :]
+        return (self._gathered(own, conds[0]), *conds)
+
+    def _nulls(self) -> list[Cond]:
+        """Conditionings of the references that are the guided network itself."""
+        several = getattr(self.reference, "nulls", None)
+        if several is not None:
+            found: list[Cond] = several(self)
+            return found
         null = self.null()
-        with ranges.cond_ref() if null is not None else ranges.cond():
-            if null is not None:
-                rows = concat([null, *[self.cond] * len(states)])
-                out = self.evaluate(self.denoiser, torch.cat([self.x, *states]), rows)
-                return out.chunk(len(states) + 1)
-            rows = concat([self.cond] * len(states))
-            conds = self.evaluate(self.denoiser, torch.cat(states), rows).chunk(len(states))
-        return (self.ref(conds[0]), *conds)
+        return [] if null is None else [null]
+
+    def _gathered(self, own: Sequence[Tensor], cond: Tensor) -> Any:
+        """The reference's denoised, with those of `_nulls` at hand."""
+        several = getattr(self.reference, "gathered", None)
+        if several is not None:
+            return several(self, own, cond)
+        return own[0] if own else self.ref(cond)
 
     def stack_probe(self, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(ref(x_t), cond(x_t), cond(x_t + h d)) with h = `length` (B,), as `stack`.
@@ -188,21 +216,21 @@ class Point:
         The network's input is written in one pass where the device table is at hand.
         """
         moved = self.x + per_sample(length, self.x) * direction
-        null, denoiser = self.null(), self.denoiser
-        if null is None or self.table is None or self.step is None:
-            ref, cond, cond_moved = self.stack(self.x, moved)
-            return ref, cond, cond_moved
-        dtype, place = denoiser.dtype, self.place(denoiser)
+        nulls, denoiser, table, step = self._nulls(), self.denoiser, self.table, self.step
+        if not nulls or table is None or step is None:
+            ref, cond, ahead = self.stack(self.x, moved)
+            return ref, cond, ahead
+        dtype, place, copies = denoiser.dtype, self.place(denoiser), len(nulls) + 1
         scaled = ops.probe(
-            self.x, direction, length, self.table, self.step, 2, dtype, backend=self.backend
+            self.x, direction, length, table, step, copies, dtype, backend=self.backend
         )
         self.counter.forward += scaled.shape[0]
         with ranges.cond_ref():
-            outputs = denoiser.output(scaled, place, concat([null, self.cond, self.cond])).chunk(3)
-            states = (self.x, self.x, moved)
-            pairs = zip(states, outputs, strict=True)
-            ref, cond, ahead = (self._estimate(denoiser, x, out, place) for x, out in pairs)
-            return ref, cond, ahead
+            rows = concat([*nulls, self.cond, self.cond])
+            outs = denoiser.output(scaled, place, rows).chunk(copies + 1)
+            pairs = zip([self.x] * copies + [moved], outs, strict=True)
+            *own, cond, ahead = (self._estimate(denoiser, x, out, place) for x, out in pairs)
+        return self._gathered(own, cond), cond, ahead
 
     def to_prediction(self, denoised: Tensor) -> Tensor:
         """`denoised` in the network's own prediction at x_t."""
