@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from . import calibrate, engine, fidelity, oracles, postprocess, schedules
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import calibrate, engine, schedules
 from .engine import Engine, sample
 from .errors import (
     BackendError,
@@ -40,6 +43,11 @@ from .profiling import ranges
 from .rectifiers import RECTIFIERS
 from .solvers import SOLVERS
 from .version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from . import fidelity, oracles, postprocess
+
+_LATE = ("fidelity", "oracles", "postprocess")  # imported when they are asked for
 
 __all__ = [
     "Guide",
@@ -83,3 +91,13 @@ __all__ = [
     "schedules",
     "set_attention",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

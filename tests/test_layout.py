@@ -228,3 +228,17 @@ def test_a_generated_docstring_does_not_count() -> None:
 
     assert (Point.__doc__ or "").startswith("Point(x: ")
     assert house.undocumented({"Point": Point}) == ["Point"]
+
+
+def test_import_takes_in_what_sampling_needs() -> None:
+    """The rest comes when it is asked for: `import reg_engine` stays within 0.15 s of torch's."""
+    code = (
+        "import sys, torch, reg_engine; late = {'oracles', 'postprocess', 'fidelity'}; "
+        "heavy = {'diffusers', 'matplotlib', 'scipy', 'sklearn', 'triton', 'torch._dynamo'}; "
+        "loaded = {name for name in late | {'cli', 'experiments', 'training', 'metrics'} "
+        "if f'reg_engine.{name}' in sys.modules} | heavy & set(sys.modules); "
+        "assert not loaded, loaded; assert late <= set(dir(reg_engine)); "
+        "assert reg_engine.oracles.two_class_2d and reg_engine.fidelity and reg_engine.postprocess; "
+        "assert not hasattr(reg_engine, 'nothing')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
