@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError
 from ..networks.point import Direction, Reference
-from ..rectifiers import Rectifier, resolve
+from ..rectifiers import Rectifier, as_rectify
 from ..values import as_tuple, shown, store
 from .adjustments import Adjustment
 from .directions import Delta
@@ -67,7 +67,7 @@ class Term:
                 f"is {self.direction!r}",
                 "Give Delta(), APG(), CFGZeroStar() or TCFG()",
             )
-        resolve(self.rectify)  # an unknown name dies here, not in the loop
+        as_rectify(self.rectify)  # an unknown name dies here, not in the loop
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..profiling import ranges
 from ..storage.files import replacing
 
 if TYPE_CHECKING:
-    from ..profiling.report import Row, Span
+    from ..profiling.report import Line, Span
 
 __all__ = ["OKABE_ITO", "check_matplotlib", "save_evaluation", "save_profile"]
 
@@ -81,7 +81,7 @@ def save_evaluation(points: list[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def save_profile(spans: Sequence[Span], rows: Sequence[Row], path: Path) -> None:
+def save_profile(spans: Sequence[Span], rows: Sequence[Line], path: Path) -> None:
     """Two panels: the ranges of a few steps over time, and what each range takes in all.
 
     Args:

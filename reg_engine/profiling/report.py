@@ -27,7 +27,7 @@ from ..errors import InputError
 from ..storage.files import replacing
 from . import ranges
 
-__all__ = ["Profile", "Row", "Span", "commands", "run", "rows_of", "spans_of", "tool"]
+__all__ = ["Profile", "Line", "Span", "commands", "run", "rows_of", "spans_of", "tool"]
 
 ROOT = ranges.profile.name
 
@@ -53,7 +53,7 @@ class Span:
 
 
 @dataclass
-class Row:
+class Line:
     """All spans of one path: how many, their ms in all, and where those go.
 
     Attributes:
@@ -90,7 +90,7 @@ class Profile:
     tool: str | None
     trace: Path | None = None
     spans: list[Span] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Line] = field(default_factory=list)
     result: Any = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -250,11 +250,11 @@ def _charge(spans: list[Span], starts: list[float], launched: float, total: floa
         index = span.parent
 
 
-def rows_of(spans: Sequence[Span], cuda: bool) -> list[Row]:
+def rows_of(spans: Sequence[Span], cuda: bool) -> list[Line]:
     """Sums by path, each path after its parent and in order of first appearance."""
-    rows: dict[tuple[str, ...], Row] = {}
+    rows: dict[tuple[str, ...], Line] = {}
     for span in spans:
-        row = rows.setdefault(span.path, Row(span.path, device=0.0 if cuda else None))
+        row = rows.setdefault(span.path, Line(span.path, device=0.0 if cuda else None))
         length = span.end - span.start
         row.calls += 1
         row.total += length

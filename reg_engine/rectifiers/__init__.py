@@ -21,7 +21,7 @@ __all__ = [
     "Rectifier",
     "make",
     "name_of",
-    "resolve",
+    "as_rectify",
 ]
 
 RECTIFIERS: dict[str, type] = {
@@ -35,7 +35,7 @@ RECTIFIERS: dict[str, type] = {
 }
 
 
-def resolve(rectify: str | Rectifier | None) -> str | Rectifier | None:
+def as_rectify(rectify: str | Rectifier | None) -> str | Rectifier | None:
     """`rectify` if it can be used, else InputError."""
     if rectify is None:
         return None

@@ -119,7 +119,7 @@ def _problem(rectifier: Rectifier, point: Point, batch_size: int) -> str:
         except RuntimeError as failure:
             if out_of_memory(failure):
                 raise
-            return (str(failure).splitlines() or [repr(failure)])[0].rstrip(".")
+            return _reason(failure)
         # Comparisons with NaN are false: the run itself names what is not finite.
         if not (spread < VAGUE * size and error > slack * size + SPREADS * spread):
             return ""
@@ -129,6 +129,12 @@ def _problem(rectifier: Rectifier, point: Point, batch_size: int) -> str:
         f"its derivative is {least:.0%} off a finite difference: a part is lost or replaced (under "
         "no_grad, detached, compiled, or an op without a rule)"
     )
+
+
+def _reason(failure: RuntimeError) -> str:
+    """What a failure says, without the remedy and the name that `verified` gives."""
+    text = (str(failure).splitlines() or [repr(failure)])[0].partition(" Use rectify=")[0]
+    return text.rpartition(" cannot serve this network: ")[2].rstrip(".")
 
 
 def _noise(point: Point, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from ..errors import InputError
 from ..schedules import Schedule
-from .onestep import Place, places_at, posterior_deviation, step
+from .onestep import Marginal, marginals_at, posterior_deviation, step
 from .tables import Row
 
 __all__ = ["dpmpp_2m", "dpmpp_2m_sde", "pndm"]
@@ -52,12 +52,12 @@ def _extrapolated(
     lower_order_final: bool,
     euler_at_final: bool,
 ) -> list[Row]:
-    places = places_at(schedule, times)
-    last = len(places) - 2
-    low_end = euler_at_final or (lower_order_final and len(places) - 1 < FEW_STEPS)
+    marginals = marginals_at(schedule, times)
+    last = len(marginals) - 2
+    low_end = euler_at_final or (lower_order_final and len(marginals) - 1 < FEW_STEPS)
     rows: list[Row] = []
     previous = math.inf  # h of the step before; none yet
-    for index, (t, s) in enumerate(pairwise(places)):
+    for index, (t, s) in enumerate(pairwise(marginals)):
         h = math.log(t.level / s.level) if s.sigma else math.inf
         row = step(t, s, eta * posterior_deviation(t, s))
         if math.isfinite(h) and math.isfinite(previous) and not (low_end and index == last):
@@ -80,26 +80,26 @@ def pndm(schedule: Schedule, times: Sequence[float], skip_prk: bool) -> list[Row
         InputError: fewer than four steps without skip_prk, a first time with alpha = 0, or a first
             step over so many noise levels that rounding would swamp it.
     """
-    places = places_at(schedule, times)
-    if places[0].alpha == 0:
+    marginals = marginals_at(schedule, times)
+    if marginals[0].alpha == 0:
         raise InputError(
             "solver",
-            f"'pndm' cannot start at t = {places[0].t:g}, where alpha = 0",
+            f"'pndm' cannot start at t = {marginals[0].t:g}, where alpha = 0",
             "Use 'flow_heun' or 'dpmpp_2m', or give times that start later",
         )
-    if not skip_prk and len(places) - 1 <= RUNGE_KUTTA_STEPS:
+    if not skip_prk and len(marginals) - 1 <= RUNGE_KUTTA_STEPS:
         raise InputError(
             "steps",
-            f"{len(places) - 1} are too few for the Runge-Kutta start of 'pndm'",
+            f"{len(marginals) - 1} are too few for the Runge-Kutta start of 'pndm'",
             f"Take at least {RUNGE_KUTTA_STEPS + 1} steps, or skip_prk=True",
         )
     rows: list[Row] = []
     kept: list[int] = []  # the rows whose epsilon the Adams-Bashforth formulas use
     first = 1 if skip_prk else RUNGE_KUTTA_STEPS
-    for t, s in pairwise(places[: first + 1]):
+    for t, s in pairwise(marginals[: first + 1]):
         kept.append(len(rows))
         rows += _trapezoid(t, s) if skip_prk else _runge_kutta(schedule, t, s)
-    for t, s in pairwise(places[first:]):
+    for t, s in pairwise(marginals[first:]):
         kept.append(len(rows))
         _, psi = _transfer(t, s)
         weights = [0.0] * (len(rows) - kept[-4:][0] + 1)
@@ -109,20 +109,20 @@ def pndm(schedule: Schedule, times: Sequence[float], skip_prk: bool) -> list[Row
     return rows
 
 
-def _transfer(t: Place, s: Place) -> tuple[float, float]:
+def _transfer(t: Marginal, s: Marginal) -> tuple[float, float]:
     """(phi, psi) with x_s = phi x_t + psi epsilon: DDIM, PNDM's Eq. 9 in closed form."""
     phi = s.alpha / t.alpha
     return phi, s.sigma - phi * t.sigma
 
 
-def _epsilon_row(t: Place, s: Place, b: tuple[float, ...], a: float | None = None) -> Row:
+def _epsilon_row(t: Marginal, s: Marginal, b: tuple[float, ...], a: float | None = None) -> Row:
     """A row that keeps epsilon; `a` is phi of the transfer unless given."""
     a = s.alpha / t.alpha if a is None else a
     p, q = 1 / t.sigma, -t.alpha / t.sigma
     return Row(t.t, t.alpha, t.sigma, s.t, s.alpha, s.sigma, p, q, a, b)
 
 
-def _check_growth(first: float, second: float, t: Place, s: Place) -> None:
+def _check_growth(first: float, second: float, t: Marginal, s: Marginal) -> None:
     """A stage of weight `second` on the slope at a state reached with weight `first`.
 
     Both weights, in units of sigma_s, are how much an error of epsilon grows in that stage.
@@ -137,7 +137,7 @@ def _check_growth(first: float, second: float, t: Place, s: Place) -> None:
         )
 
 
-def _trapezoid(t: Place, s: Place) -> list[Row]:
+def _trapezoid(t: Marginal, s: Marginal) -> list[Row]:
     """Euler to s, then the mean of both slopes; the second is not needed where sigma_s = 0."""
     _, psi = _transfer(t, s)
     rows = [_epsilon_row(t, s, (psi,))]
@@ -147,9 +147,9 @@ def _trapezoid(t: Place, s: Place) -> list[Row]:
     return [*rows, _epsilon_row(s, s, (psi / 2, -psi / 2))]
 
 
-def _runge_kutta(schedule: Schedule, t: Place, s: Place) -> list[Row]:
+def _runge_kutta(schedule: Schedule, t: Marginal, s: Marginal) -> list[Row]:
     """Stages k1..k4 at t, m, m, s (m midway in time); a row undoes what the one before assumed."""
-    m = places_at(schedule, [(t.t + s.t) / 2])[0]
+    m = marginals_at(schedule, [(t.t + s.t) / 2])[0]
     _, half = _transfer(t, m)
     _, full = _transfer(t, s)
     on, _ = _transfer(m, s)

@@ -22,19 +22,19 @@ from ..schedules import Schedule
 from .tables import Row
 
 __all__ = [
-    "Place",
+    "Marginal",
     "ancestral",
     "ddpm",
     "flow_heun",
     "heun",
-    "places_at",
+    "marginals_at",
     "posterior_deviation",
     "step",
 ]
 
 
 @dataclass(frozen=True)
-class Place:
+class Marginal:
     """A time and its marginal."""
 
     t: float
@@ -47,19 +47,19 @@ class Place:
         return self.sigma / self.alpha if self.alpha else math.inf
 
 
-def places_at(schedule: Schedule, times: Sequence[float]) -> list[Place]:
-    """The places of `times` on `schedule`."""
-    return [Place(float(t), *schedule(float(t))) for t in times]
+def marginals_at(schedule: Schedule, times: Sequence[float]) -> list[Marginal]:
+    """The marginals of `times` on `schedule`."""
+    return [Marginal(float(t), *schedule(float(t))) for t in times]
 
 
-def step(t: Place, s: Place, c: float = 0.0) -> Row:
+def step(t: Marginal, s: Marginal, c: float = 0.0) -> Row:
     """One first-order step from t to s that replaces noise of deviation c (DDIM, Eq. 12)."""
     a = math.sqrt(max(s.sigma**2 - c**2, 0.0)) / t.sigma
     b = s.alpha - t.alpha * a
     return Row(t.t, t.alpha, t.sigma, s.t, s.alpha, s.sigma, p=0.0, q=1.0, a=a, b=(b,), c=c)
 
 
-def posterior_deviation(t: Place, s: Place) -> float:
+def posterior_deviation(t: Marginal, s: Marginal) -> float:
     """Deviation of q(x_s | x_t, x_0) (DDPM, Eq. 7; sigma_up of ancestral Euler)."""
     ratio = t.alpha * s.sigma / (s.alpha * t.sigma)
     return s.sigma * math.sqrt(1 - ratio**2)
@@ -67,7 +67,7 @@ def posterior_deviation(t: Place, s: Place) -> float:
 
 def ancestral(schedule: Schedule, times: Sequence[float], eta: float) -> list[Row]:
     """First order with `eta` times the posterior's noise: 0 is DDIM and Euler, 1 is ancestral."""
-    pairs = pairwise(places_at(schedule, times))
+    pairs = pairwise(marginals_at(schedule, times))
     return [step(t, s, eta * posterior_deviation(t, s)) for t, s in pairs]
 
 
@@ -104,7 +104,7 @@ def heun(
     """
     rows: list[Row] = []
     gamma = min(s_churn / (len(times) - 1), math.sqrt(2) - 1)
-    for t, s in pairwise(places_at(schedule, times)):
+    for t, s in pairwise(marginals_at(schedule, times)):
         if gamma and s_tmin <= t.level <= s_tmax and t.alpha:
             hat = _raised(schedule, t, gamma)
             if rows:
@@ -120,25 +120,25 @@ def heun(
 def flow_heun(schedule: Schedule, times: Sequence[float]) -> list[Row]:
     """Heun (explicit trapezoid) in flow time: dx/dt = (x - denoised)/t; one row to t = 0."""
     rows: list[Row] = []
-    for t, s in pairwise(places_at(schedule, times)):
+    for t, s in pairwise(marginals_at(schedule, times)):
         rows.append(step(t, s))
         if s.sigma:
             rows.append(_correction(s, (t.t - s.t) / (2 * s.t)))
     return rows
 
 
-def _correction(s: Place, weight: float) -> Row:
+def _correction(s: Marginal, weight: float) -> Row:
     """x += weight (denoised at s - denoised before)."""
     return replace(step(s, s), a=1.0, b=(weight, -weight))
 
 
-def _raised(schedule: Schedule, t: Place, gamma: float) -> Place:
-    """The place of noise level (1 + gamma) n, or the schedule's noisiest."""
+def _raised(schedule: Schedule, t: Marginal, gamma: float) -> Marginal:
+    """The marginal of noise level (1 + gamma) n, or the schedule's noisiest."""
     highest = schedule.noise_level(schedule.last_valid_time)
-    return places_at(schedule, [schedule.time_of(min((1 + gamma) * t.level, highest))])[0]
+    return marginals_at(schedule, [schedule.time_of(min((1 + gamma) * t.level, highest))])[0]
 
 
-def _churned(row: Row, hat: Place, s_noise: float) -> Row:
+def _churned(row: Row, hat: Marginal, s_noise: float) -> Row:
     """`row` followed by fresh noise that brings its state to `hat`."""
     growth = hat.alpha / row.alpha_s
     added = math.sqrt(max(hat.sigma**2 - (growth * row.sigma_s) ** 2, 0.0))

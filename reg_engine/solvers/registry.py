@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, choice
 from ..schedules import Flow, Schedule
-from ..values import as_bool, as_float, as_int
+from ..values import as_bool, as_float, as_int, shown
 from . import multistep, onestep, unipc
 from .tables import Row, Table
 
@@ -65,6 +65,11 @@ class Solver:
     marginal_options: Mapping[str, Any] = field(default_factory=dict)
     flow_only: bool = False
 
+    def __post_init__(self) -> None:
+        for name, option in self.options.items():
+            if not isinstance(option, Option):
+                raise InputError("options", f"{name} is {shown(option)}", "Give Option(default)")
+
     def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """All options, defaults filled in; InputError for an unknown name or a bad value."""
         for name in options:
@@ -75,6 +80,15 @@ class Solver:
                 )
         values = {name: option.default for name, option in self.options.items()} | dict(options)
         return {name: self.options[name].check(name, value) for name, value in values.items()}
+
+    def rows(self, schedule: Schedule, times: Any, values: Mapping[str, Any]) -> tuple[Row, ...]:
+        """What `build` gives, one Row or more, else InputError."""
+        built: Any = self.build(schedule, times, **values)
+        rows = tuple(built) if isinstance(built, (list, tuple)) else ()
+        if not rows or not all(isinstance(row, Row) for row in rows):
+            problem = f"{self.name!r} gave {shown(built)} for rows"
+            raise InputError("solver", problem, "Return a list with a Row an evaluation")
+        return rows
 
 
 def _plain(schedule: Schedule, times: Sequence[float]) -> list[Row]:
@@ -180,7 +194,7 @@ def table(
         grid = schedule.check_times(times, steps)
     if len(grid) > MOST_STEPS + 1:
         raise InputError("times", f"are {len(grid)}", f"Give at most {MOST_STEPS + 1}")
-    rows = tuple(solver.build(schedule, grid, **values))
+    rows = solver.rows(schedule, grid, values)
     exact = all(values[name] == value for name, value in solver.marginal_options.items())
     scale = _init_scale(schedule, float(grid[0]), rows[0], values.get("s_noise", 1.0))
     if clip is not None:

@@ -20,7 +20,7 @@ from itertools import pairwise, zip_longest
 import numpy as np
 
 from ..schedules import Schedule
-from .onestep import Place, places_at, step
+from .onestep import Marginal, marginals_at, step
 from .tables import Row
 
 __all__ = ["unipc"]
@@ -37,17 +37,17 @@ def unipc(
     formula reaches over an infinite step: from alpha = 0 or to sigma = 0 the step is of first
     order, and nothing is corrected after it.
     """
-    places = places_at(schedule, times)
-    first = 0 if places[0].alpha else 1  # of the places whose estimates a formula may use
-    last = len(places) - 2
+    marginals = marginals_at(schedule, times)
+    first = 0 if marginals[0].alpha else 1  # of the marginals whose estimates a formula may use
+    last = len(marginals) - 2
     rows: list[Row] = []
     correction: list[float] = []  # of x, by d_0, d_1, ...
-    for index, (t, s) in enumerate(pairwise(places)):
+    for index, (t, s) in enumerate(pairwise(marginals)):
         used = min(order, index - first + 1, last + 1 - index if lower_order_final else order)
         if not (t.alpha and s.sigma and s.level < t.level):
             used = 0
         row = step(t, s)
-        earlier = places[max(index - used + 1, 0) : index][::-1]
+        earlier = marginals[max(index - used + 1, 0) : index][::-1]
         predictor = _sum(row.b[0], _weights(t, s, earlier, variant))
         carried = [row.a * e for e in correction if row.a]
         b = [e + p for e, p in zip_longest(carried, predictor, fillvalue=0.0)]
@@ -59,8 +59,8 @@ def unipc(
     return rows
 
 
-def _weights(t: Place, s: Place, others: Sequence[Place], variant: str) -> list[float]:
-    """The weight of d_k - d_0 for each of `others`: earlier places, and s itself in a corrector."""
+def _weights(t: Marginal, s: Marginal, others: Sequence[Marginal], variant: str) -> list[float]:
+    """The weight of d_k - d_0 for each of `others`: earlier ones, and s itself in a corrector."""
     if not others:
         return []
     h = math.log(t.level / s.level)
