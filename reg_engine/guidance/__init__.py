@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ..networks.point import Point
-from .adjustments import Clip, Rescale, ZeroInit
+from ..networks.point import Direction, Point, Reference
+from .adjustments import Adjustment, Clip, Rescale, ZeroInit
 from .directions import APG, TCFG, CFGZeroStar, Delta
 from .guidance import Guidance, Term
 from .references import BadModel, Classifier, Unconditional
-from .weights import CFGPlusPlus, Constant, Cosine, Interval, Linear
+from .weights import CFGPlusPlus, Constant, Cosine, Interval, Linear, SampleWeight, Weight
 
 __all__ = [
     "APG",
-    "TCFG",
+    "Adjustment",
     "BadModel",
     "CFGPlusPlus",
     "CFGZeroStar",
@@ -20,12 +20,17 @@ __all__ = [
     "Constant",
     "Cosine",
     "Delta",
+    "Direction",
     "Guidance",
     "Interval",
     "Linear",
     "Point",
+    "Reference",
     "Rescale",
+    "SampleWeight",
+    "TCFG",
     "Term",
     "Unconditional",
+    "Weight",
     "ZeroInit",
 ]
