@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +17,10 @@ from ...networks.denoisers import Denoiser
 from ...training import Task, TrainConfig, Trainer
 from ...training.classification import ClassifierSettings, ClassifierTask, accuracy
 from ...training.diffusion import DiffusionSettings, DiffusionTask
-from .grid import CLASSIFIER_METHODS
+from ..draws import CLASSIFIER_METHODS
+from ..report import Report
 
-__all__ = [
-    "TRAINED",
-    "GuideNet",
-    "GuideTask",
-    "LinearClassifier",
-    "Models",
-    "load_models",
-]
+__all__ = ["TRAINED", "GuideNet", "GuideTask", "LinearClassifier", "Models", "load_models"]
 
 BAD = DiffusionSettings(channels=(16, 32), blocks=(1, 1, 1, 1), heads=1, embedding=64)
 # A class is decided at noise levels from about 1 to 5: that is where a guide must be good.
@@ -61,17 +54,14 @@ class Models:
     accuracy: dict[str, float]
 
     def serves(self, method: str) -> bool:
-        """Whether what a method of mnist_grid needs is there."""
+        """Whether what a method needs is there."""
         if method == "autoguidance":
             return self.bad is not None
         return method not in CLASSIFIER_METHODS or method in self.guides
 
 
-class LinearClassifier(nn.Module):
-    """One linear layer on (flattened noisy image of unit variance, ln(sigma)/4): (B, num_classes).
-
-    The classifier of the classifier-centric study's MNIST runs (a linear layer on image and step).
-    Its slope cannot follow the noise level, so it is wrong at all levels but some.
+class _Guide(nn.Module):
+    """Logits (B, num_classes) of noisy images x (B, 1, H, W) at sigma (B,).
 
     Args:
         pixels: number of pixels of an image.
@@ -82,13 +72,50 @@ class LinearClassifier(nn.Module):
     def __init__(self, pixels: int, num_classes: int, sigma_data: float) -> None:
         super().__init__()
         self.sigma_data = sigma_data
+
+    def inputs(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The flattened image at unit variance (B, pixels), and ln(sigma)/4 (B, 1)."""
+        sigma = sigma.to(x.dtype)[:, None]
+        scale = (sigma.square() + self.sigma_data**2).rsqrt()
+        return scale * x.flatten(1), sigma.clamp(min=SIGMA_FLOOR).log() / 4
+
+
+class LinearClassifier(_Guide):
+    """One linear layer on (image, ln(sigma)/4).
+
+    The classifier of the classifier-centric study's MNIST runs (a linear layer on image and step).
+    Its slope cannot follow the noise level, so it is wrong at all levels but some.
+    """
+
+    def __init__(self, pixels: int, num_classes: int, sigma_data: float) -> None:
+        super().__init__(pixels, num_classes, sigma_data)
         self.layer = nn.Linear(pixels + 1, num_classes)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        sigma = sigma.to(x.dtype)
-        scale = (sigma.square() + self.sigma_data**2).rsqrt()
-        time = sigma.clamp(min=SIGMA_FLOOR).log() / 4
-        return self.layer(torch.cat([scale[:, None] * x.flatten(1), time[:, None]], dim=1))
+        return self.layer(torch.cat(self.inputs(x, sigma), 1))
+
+
+class GuideNet(_Guide):
+    """Two hidden layers on (image, sines of ln(sigma)/4).
+
+    At high noise a digit is told by the whole picture: there it reads more of them right than the
+    packaged convolutional classifier, with fewer operations.
+    """
+
+    def __init__(self, pixels: int, num_classes: int, sigma_data: float) -> None:
+        super().__init__(pixels, num_classes, sigma_data)
+        self.layers = nn.Sequential(
+            nn.Linear(pixels + 2 * len(PERIODS), WIDTH),
+            nn.SiLU(),
+            nn.Linear(WIDTH, WIDTH),
+            nn.SiLU(),
+            nn.Linear(WIDTH, num_classes),
+        )
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        image, time = self.inputs(x, sigma)
+        phase = time * (2 * math.pi / torch.tensor(PERIODS, dtype=x.dtype, device=x.device))
+        return self.layers(torch.cat([image, phase.cos(), phase.sin()], 1))
 
 
 class GuideTask(ClassifierTask):
@@ -106,66 +133,29 @@ class GuideTask(ClassifierTask):
         return self.make(pixels, self.settings.num_classes, self.sigma_data)
 
 
-class GuideNet(nn.Module):
-    """Two hidden layers on (flattened noisy image of unit variance, sines of ln(sigma)/4).
-
-    At high noise a digit is told by the whole picture: there it reads more of them right than the
-    packaged convolutional classifier, with fewer operations. Arguments as LinearClassifier.
-    """
-
-    def __init__(self, pixels: int, num_classes: int, sigma_data: float) -> None:
-        super().__init__()
-        self.sigma_data = sigma_data
-        self.layers = nn.Sequential(
-            nn.Linear(pixels + 2 * len(PERIODS), WIDTH),
-            nn.SiLU(),
-            nn.Linear(WIDTH, WIDTH),
-            nn.SiLU(),
-            nn.Linear(WIDTH, num_classes),
-        )
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        sigma = sigma.to(x.dtype)
-        scale = (sigma.square() + self.sigma_data**2).rsqrt()
-        time = sigma.clamp(min=SIGMA_FLOOR).log()[:, None] / 4
-        phase = time * (2 * math.pi / torch.tensor(PERIODS, dtype=x.dtype, device=x.device))
-        return self.layers(torch.cat([scale[:, None] * x.flatten(1), phase.cos(), phase.sin()], 1))
-
-
-def load_models(
-    data: MNIST | None,
-    folder: Path,
-    steps: dict[str, int],
-    seed: int,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> Models:
+def load_models(report: Report, data: MNIST | None, steps: dict[str, int]) -> Models:
     """The packaged networks, and the bad model and the guides trained on `data`.
 
     Args:
+        report: what is finished in its work is read, what was stopped there goes on.
         data: training images; None: only the packaged networks.
-        folder: of the runs; what is finished there is read, what was stopped goes on.
         steps: optimizer steps of "bad", "cg" and "cg-linear".
-        seed: of the training.
-        device: where to train and sample.
-        say: hears what goes on.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped the training; the same command goes on with it.
     """
+    device = report.device
     denoiser, judge = load_model("mnist"), load_classifier("mnist").to(device)
     # A CPU's convolutions are a fifth faster so.
     denoiser.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
     if data is None:
         return Models(denoiser, judge, None, {}, {}, {})
     images, labels = data.train_images, data.train_labels
-
-    def trained(name: str, task: Task) -> nn.Module:
-        config = TrainConfig(steps[name], seed=seed, warmup=min(100, steps[name] // 10))
-        return _trained(task, config, folder / name, device, say)
-
     task = DiffusionTask(images, labels, BAD, device)
     # The packaged model's own sigma_data, so that both see inputs of the same size.
     task.sigma_data = denoiser.sigma_data
     bad = Denoiser(
-        trained("bad", task),
+        _trained(report, "bad", task, steps),
         "edm",
         denoiser.schedule,
         denoiser.sample_shape,
@@ -173,28 +163,27 @@ def load_models(
         sigma_data=denoiser.sigma_data,
         num_classes=denoiser.num_classes,
     )
-    guides: dict[str, Any] = {
-        "cg": trained("cg", GuideTask(GuideNet, images, labels, GUIDE, device)),
-        "cg-linear": trained(
-            "cg-linear", GuideTask(LinearClassifier, images, labels, LINEAR, device)
-        ),
+    tasks = {
+        "cg": GuideTask(GuideNet, images, labels, GUIDE, device),
+        "cg-linear": GuideTask(LinearClassifier, images, labels, LINEAR, device),
     }
+    guides = {name: _trained(report, name, each, steps) for name, each in tasks.items()}
     right = {
         name: accuracy(net, data.test_images, data.test_labels) for name, net in guides.items()
     }
     return Models(denoiser, judge, bad, guides, dict(steps), right)
 
 
-def _trained(
-    task: Task, config: TrainConfig, folder: Path, device: torch.device, say: Callable[[str], None]
-) -> nn.Module:
+def _trained(report: Report, name: str, task: Task, steps: dict[str, int]) -> nn.Module:
     """The averaged network of a run, which goes on where it was stopped."""
-    trainer = Trainer(task, config, folder, device=device, show=False)
+    config = TrainConfig(steps[name], seed=report.seed, warmup=min(100, steps[name] // 10))
+    folder = report.work / "models" / name
+    trainer = Trainer(task, config, folder, device=report.device, show=False)
     if trainer.step < config.steps:
-        say(f"training {folder.name}: {config.steps} steps of {config.batch_size} images")
+        report.say(f"training {name}: {config.steps} steps of {config.batch_size} images")
     if not trainer.run():
-        raise KeyboardInterrupt  # its state is saved: the same command goes on
-    net: Any = task.build().to(device)
+        raise KeyboardInterrupt  # its state is saved
+    net = task.build().to(report.device)
     net.load_state_dict({**net.state_dict(), **trainer.average.state})
-    averaged: nn.Module = net.to(memory_format=torch.channels_last).eval()
-    return averaged
+    averaged: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return averaged.eval()
