@@ -25,8 +25,6 @@ from .models import FULL, Models, Sizes, features_from, load_models, sizes_of
 from .page import curves, scores_table, setting, tables
 from .sampling import EDM_SCALES, FLOW_SCALES, Scored, bases, evaluate, posts_of, train_posts
 
-__all__ = ["run"]
-
 REPLICATES = 20  # of the bootstrap behind a distance's error
 MOST = 1000  # images that precision, recall and memorisation look at
 LAST = {"flow": FLOW_SCALES[-1], "edm": EDM_SCALES[-1]}

@@ -22,9 +22,6 @@ from ...training.colour_classifier import ColourClassifierSettings
 from ..image_runs import Features
 from ..report import Report
 
-__all__ = ["FULL", "TINY", "Models", "Sizes", "dtype_of", "features_from", "load_models"]
-__all__ += ["sizes_of", "to_device"]
-
 # hours, samples: see sizes_of; features: of the Frechet distance; neighbours: a DINOv2 folder for
 # postprocessing's search; the others are weights to use instead of training.
 STAGES = ("flow", "edm", "judge", "guide")

@@ -14,7 +14,6 @@ from .sampling import EDM_SCALES, FLOW_SCALES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EMPTY", "TABLE2", "TABLE3", "curves", "scores_table", "setting", "tables"]
 
 EMPTY = "not measured"
 Paper = dict[tuple[str, str, str], tuple[float, ...]]  # (postprocessing, space, k) -> columns

@@ -32,9 +32,6 @@ from ..image_runs import Bench
 from ..report import Report
 from .models import Models, Sizes, dtype_of, to_device
 
-__all__ = ["EDM_SCALES", "FLOW_SCALES", "Base", "Scored", "bases", "evaluate", "posts_of"]
-__all__ += ["train_posts"]
-
 FLOW_SCALES = (1.25, 1.5, 1.75, 2.25, 2.5, 2.75)  # columns of the paper's Tab. 2
 EDM_SCALES = (1.75, 2.25, 2.5, 2.75, 3.25, 3.5, 3.75, 4.0)  # of its Tab. 3
 CLASSIFIER_WEIGHTS = (1.0, 2.0, 4.0)  # the paper has no classifier guidance on CIFAR-10

@@ -11,8 +11,6 @@ from ...fidelity import bootstrap, memorisation, nearest_distances, precision_re
 from ...oracles import energy_distance
 from .models import Data, Models, log_posterior
 
-__all__ = ["UNIT", "class_target", "floors", "mean_of", "paired_ratio", "scores", "thinned"]
-
 UNIT = 0.01  # distances are given in hundredths; the data have a deviation of 0.57
 NEIGHBOURS = 3  # of precision and recall
 COMPARED = 2000  # real points for energy distances and memorisation

@@ -13,9 +13,6 @@ from .fronts import front_of, matched, on_front, plain
 from .post import SPACES, After
 from .sampling import CHEAP
 
-__all__ = ["Comparison", "claims", "comparisons", "differences_of", "equal_scale", "key_of"]
-__all__ += ["post_changes", "summary", "sure_claims", "tally"]
-
 DAMPED = 1.5  # from this scale on guidance costs FID
 
 

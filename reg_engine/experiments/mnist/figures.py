@@ -22,7 +22,6 @@ from .post import SPACES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_estimators", "draw_fronts", "draw_post", "draw_scales"]
 
 LOOKS = {
     "vanilla": ("vermillion", "o"),

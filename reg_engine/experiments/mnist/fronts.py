@@ -12,9 +12,6 @@ from ..draws import CLASSIFIER_METHODS, METHODS
 from ..image_runs import Difference, Measured, difference
 from .sampling import CHEAP
 
-__all__ = ["Front", "estimator_numbers", "front_numbers", "front_of", "levels", "matched"]
-__all__ += ["on_front"]
-
 # Of confidence; test images have about 8.3, which classifier guidance hardly reaches.
 LEVELS = (8.3, 8.6, 8.9, 9.2, 9.4)
 CLASSIFIER_LEVELS = (6.0, 6.5, 7.0, 7.5)

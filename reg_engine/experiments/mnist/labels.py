@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["place_labels"]
-
 FONT = 7.0  # points; a digit is about 0.62 of it wide
 DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
 DISTANCES = (6.0, 10.0, 15.0, 21.0)  # points from a mark to the near edge of its label

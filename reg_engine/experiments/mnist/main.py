@@ -25,8 +25,6 @@ from .page import write
 from .post import After, PostSettings, memory_rows, train_flows
 from .sampling import SOLVER, TIMES, Sampled, full_grid, pool_grid, quick_grid, sample_points
 
-__all__ = ["run"]
-
 POST_SCALES = {"vanilla": (1, 1.5, 3, 4, 8), "cg-linear": (2, 4, 8, 16)}  # where both are sampled
 # Scales of the picture and of memorisation: the first one that was sampled.
 SHOWN = {"vanilla": (3, 4), "cg-linear": (8, 2)}

@@ -20,8 +20,6 @@ from ...training.diffusion import DiffusionSettings, DiffusionTask
 from ..draws import CLASSIFIER_METHODS
 from ..report import Report
 
-__all__ = ["TRAINED", "GuideNet", "GuideTask", "LinearClassifier", "Models", "load_models"]
-
 BAD = DiffusionSettings(channels=(16, 32), blocks=(1, 1, 1, 1), heads=1, embedding=64)
 # A class is decided at noise levels from about 1 to 5: that is where a guide must be good.
 GUIDE = ClassifierSettings(clean_share=0.0, log_sigma_mean=0.7, log_sigma_std=1.2, max_shift=1)

@@ -28,8 +28,6 @@ from .text import (
     WITHOUT_DATA,
 )
 
-__all__ = ["level_rows", "write"]
-
 
 def write(report: Report, sets: Mapping[str, Tensor]) -> None:
     """The page of report.numbers.

@@ -21,9 +21,6 @@ from ..image_runs import Measured
 from ..report import Report
 from .sampling import Sampled
 
-__all__ = ["NEIGHBOURS", "SOLVER", "SOLVER_STEPS", "SPACES", "After", "PostSettings"]
-__all__ += ["memory_rows", "train_flows"]
-
 SPACES = {"pixels": "pixels", "features": "the judge's features"}  # where neighbours are searched
 NEIGHBOURS = 20  # of Tab. 2 in arXiv 2503.10638
 SOLVER, SOLVER_STEPS = "flow_heun", 8

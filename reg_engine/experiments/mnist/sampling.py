@@ -17,9 +17,6 @@ from ...storage.shards import Shards
 from ..draws import CLASSIFIER_METHODS, SEEDS_A_RUN, Point, Sampling, engine_of, pairs
 from .models import Models
 
-__all__ = ["CHEAP", "SOLVER", "TIMES", "Sampled", "full_grid", "pool_grid", "quick_grid"]
-__all__ += ["sample_points"]
-
 CHEAP = "fd_batched"  # the estimator of the fronts: 3F an evaluation, no backward pass
 ESTIMATORS = ("paper", "vjp", "jvp", "fd", "diagonal", "diagonal_batched")  # beside CHEAP
 HEUN = ("heun", 18)  # what docs/models.md evaluates with: shows what the cheaper solver changes
