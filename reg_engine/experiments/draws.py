@@ -17,19 +17,6 @@ from ..networks.denoisers import Denoiser
 from ..networks.point import Reference
 from .classifier_guidance import unlabelled
 
-__all__ = [
-    "CLASSIFIER_METHODS",
-    "INTERVAL",
-    "METHODS",
-    "POOL_SEEDS",
-    "SEEDS_A_RUN",
-    "Point",
-    "Sampling",
-    "engine_of",
-    "guidance_of",
-    "pairs",
-]
-
 # What each method is called on a page. cg: the guide is a network; cg-linear: the linear classifier
 # of arXiv 2503.10638. Both guide the unconditional model (its Eq. 9).
 METHODS = {
@@ -51,22 +38,16 @@ SEEDS_A_RUN = 1_000_000  # room for the seeds of one report.seed
 class Point:
     """One setting that is sampled.
 
-    Args:
-        method: a key of METHODS.
-        scale: guidance scale >= 1, 1 = none; for classifier guidance the classifier's weight w of
-            Eq. 9 >= 0, where 1 is Bayes' rule and 0 the unconditional model.
-        estimator: "none" (no REG) or a name in RECTIFIERS.
-        plan: "full" or "calibrated".
-        pool: whether it makes training samples for postprocessing (other seeds).
-        solver: (name, steps), where they are not those of all points.
+    `scale` is the guidance scale >= 1, 1 = none; for classifier guidance the classifier's weight w
+    of Eq. 9 >= 0, where 1 is Bayes' rule and 0 the unconditional model.
     """
 
-    method: str
+    method: str  # a key of METHODS
     scale: float
-    estimator: str = "none"
-    plan: str = "full"
-    pool: bool = False
-    solver: tuple[str, int] | None = None
+    estimator: str = "none"  # no REG; or a name in RECTIFIERS
+    plan: str = "full"  # or "calibrated"
+    pool: bool = False  # whether it makes training samples for postprocessing (other seeds)
+    solver: tuple[str, int] | None = None  # name and steps, where they are not those of all points
 
     @property
     def name(self) -> str:
@@ -94,13 +75,7 @@ def pairs(method: str, scales: Iterable[float], estimator: str) -> list[Point]:
 
 
 def guidance_of(point: Point, bad: object = None, guide: object = None) -> Guidance:
-    """The point's Guidance.
-
-    Args:
-        point: see Point.
-        bad: the worse Denoiser (autoguidance).
-        guide: the noise-aware classifier (classifier guidance).
-    """
+    """The point's Guidance; `bad` is autoguidance's Denoiser, `guide` a noise-aware classifier."""
     # The engine's scale is 1 + w, and w of a classifier is its own weight.
     scale = point.scale + (point.method in CLASSIFIER_METHODS)
     weights: dict[str, Weight] = {
@@ -119,18 +94,11 @@ def guidance_of(point: Point, bad: object = None, guide: object = None) -> Guida
 
 @dataclass(frozen=True)
 class Sampling:
-    """How every point is sampled.
+    """How every point is sampled."""
 
-    Args:
-        count: samples a point, equally many of each of ten labels.
-        seed: of the report.
-        batch_size: samples a batch, one file each.
-        device: where to sample.
-    """
-
-    count: int
-    seed: int = 0
-    batch_size: int = 50
+    count: int  # samples a point, equally many of each of ten labels
+    seed: int = 0  # of the report
+    batch_size: int = 50  # samples a batch, one file each
     device: str = "cpu"
 
     @property
@@ -155,9 +123,7 @@ def engine_of(
 ) -> Engine:
     """The Engine that samples a point; `choices` (solver, steps, ...) are its own arguments.
 
-    Args:
-        denoiser: class-conditional; classifier guidance takes its unconditional view.
-        bad, guide: as guidance_of.
+    `denoiser` is class-conditional; classifier guidance takes its unconditional view.
     """
     return Engine(
         unlabelled(denoiser) if point.method in CLASSIFIER_METHODS else denoiser,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,21 +25,6 @@ from .figures import figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Bench",
-    "Difference",
-    "Features",
-    "Judged",
-    "Measured",
-    "difference",
-    "draw_samples",
-    "judge",
-    "marks",
-    "resamples",
-    "vectors_of",
-    "wrapped",
-]
-
 Features = Callable[[Tensor], Tensor]
 Images = Tensor | NDArray[np.uint8]
 BATCH = 500
@@ -58,21 +43,13 @@ def vectors_of(features: Features, images: Images) -> Tensor:
     return torch.cat(found)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What the judge makes of samples.
+class Judged(NamedTuple):
+    """What the judge makes of N samples."""
 
-    Args:
-        features: (N, F) float64.
-        odds: (N,) float64, ln(p / (1 - p)) of the wanted label's probability p: its log-odds.
-        chance: (N,) float64, p.
-        right: (N,) bool, whether the wanted label is the most probable one.
-    """
-
-    features: Tensor
-    odds: Tensor
-    chance: Tensor
-    right: Tensor
+    features: Tensor  # (N, F) float64
+    odds: Tensor  # (N,) float64, ln(p / (1 - p)) of the wanted label's probability p: its log-odds
+    chance: Tensor  # (N,) float64, p
+    right: Tensor  # (N,) bool, whether the wanted label is the most probable one
 
 
 def judge(classifier: NoisyClassifier, images: Images, labels: Tensor) -> Judged:
@@ -100,19 +77,12 @@ def resamples(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Measured:
-    """A point's numbers, and their bootstrap.
-
-    Args:
-        point: what was measured.
-        row: JSON-able numbers; confidence is the mean log-odds of the wanted label.
-        fids: (1 + R,) FID, and that of every resample; empty without real images.
-        confidences: (1 + R,) likewise.
-    """
+    """A point's numbers, and their bootstrap."""
 
     point: Point
-    row: dict[str, Any]
-    fids: Tensor
-    confidences: Tensor
+    row: dict[str, Any]  # for JSON; confidence is the mean log-odds of the wanted label
+    fids: Tensor  # (1 + R,) FID, and that of every resample; empty without real images
+    confidences: Tensor  # (1 + R,) likewise
 
 
 class Bench:

@@ -30,33 +30,20 @@ OPTIONS = ("hours", "samples", "features", "neighbours", *STAGES)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """How much of everything; `minutes` is of training, by stage, "post" for each flow."""
 
-    Args:
-        minutes: of training, by stage (flow, edm, judge, guide, and each postprocessing flow);
-            None: `steps` each instead.
-        steps: see minutes.
-        batch_size: of training; lr: of the flow and the EDM model.
-        samples: a point, and of each scale in a postprocessing pool.
-        sampling_batch: samples a batch.
-        solver_steps: of the flow, the EDM model and the postprocessing flow, all Heun's method.
-        k: nearest real samples that postprocessing draws from.
-        train, test: images used; None = all.
-        colour, judge: settings of the networks; the guide is as the judge, but sees noise.
-    """
-
-    minutes: Mapping[str, float] | None
+    minutes: Mapping[str, float] | None  # None: `steps` each instead
     steps: int
-    batch_size: int
-    lr: float
-    samples: int
+    batch_size: int  # of training
+    lr: float  # of the flow and the EDM model
+    samples: int  # a point, and of each scale in a postprocessing pool
     sampling_batch: int
-    solver_steps: tuple[int, int, int]
-    k: int
-    train: int | None
+    solver_steps: tuple[int, int, int]  # of Heun's method: flow, EDM model, postprocessing
+    k: int  # nearest real samples that postprocessing draws from
+    train: int | None  # images used; None = all
     test: int | None
     colour: ColourSettings
-    judge: ColourClassifierSettings
+    judge: ColourClassifierSettings  # the guide is as the judge, but sees noise
 
 
 # About an hour on a GPU of the H100's class by arithmetic, not by measurement: 45 minutes of
@@ -132,7 +119,6 @@ def features_from(path: str | os.PathLike[str], device: torch.device) -> tuple[F
     Args:
         path: a .safetensors classifier of `reg-engine train cifar10-classifier`, or the folder of a
             DINOv2 model that transformers saved (its CLS token).
-        device: where it runs.
 
     Raises:
         InputError: neither of these; transformers is missing.
@@ -151,23 +137,15 @@ def features_from(path: str | os.PathLike[str], device: torch.device) -> tuple[F
 
 @dataclass(frozen=True)
 class Models:
-    """What the points are sampled and scored with.
-
-    Args:
-        flow, edm: the base models.
-        judge: gives features, agreement and confidence; never a guide.
-        guide: of classifier guidance, another network.
-        stages: what was trained: name, optimizer steps, seconds, parameters, scores.
-        files: weights, by name; digests: of the base models', as float32.
-    """
+    """What the points are sampled and scored with."""
 
     flow: Denoiser
     edm: Denoiser
-    judge: NoisyClassifier
-    guide: NoisyClassifier
-    stages: list[dict[str, Any]]
-    files: dict[str, str]
-    digests: dict[str, str]
+    judge: NoisyClassifier  # gives features, agreement and confidence; never a guide
+    guide: NoisyClassifier  # of classifier guidance, another network
+    stages: list[dict[str, Any]]  # name, optimizer steps, seconds, parameters, scores
+    files: dict[str, str]  # weights, by name
+    digests: dict[str, str]  # of the weights, as float32
 
 
 def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:

@@ -34,34 +34,22 @@ INPUT_SCALE = 200.0  # of a flow's ToyNet: the smallest branches are a twentieth
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """How much of everything; pool, count and exact are samples of a class."""
 
-    Args:
-        per_leaf: draws from each of the smallest Gaussians (`fractal_points`).
-        base, classifier, flow: steps of training. batch, flow_batch: points a step.
-        scales: that flows are trained for; the large ones among them are `large`.
-        others: at which the rest is measured too; 1 is the conditional model.
-        pool: samples of a class that a flow is trained on.
-        count: samples of a class that are measured.
-        exact: samples of a class with exact parts.
-        steps: of the sampler.
-        more: how many times the samples and steps of one more one-for-all flow (CG); 0: none.
-    """
-
-    per_leaf: int
-    base: int
+    per_leaf: int  # draws from each of the smallest Gaussians (`fractal_points`)
+    base: int  # steps of training
     classifier: int
     flow: int
-    batch: int
+    batch: int  # points a step
     flow_batch: int
-    scales: tuple[float, ...]
-    large: tuple[float, ...]
-    others: tuple[float, ...]
-    pool: int
-    count: int
-    exact: int
-    steps: int
-    more: int
+    scales: tuple[float, ...]  # that flows are trained for
+    large: tuple[float, ...]  # among them
+    others: tuple[float, ...]  # at which the rest is measured too; 1 is the conditional model
+    pool: int  # that a flow is trained on
+    count: int  # that are measured
+    exact: int  # with exact parts
+    steps: int  # of the sampler
+    more: int  # times the samples and steps of one more one-for-all flow (CG); 0: none
 
 
 FULL = Sizes(
@@ -99,18 +87,12 @@ QUICK = replace(
 
 @dataclass(frozen=True)
 class Data:
-    """Three independent sets of real points, in random order: (classes, N, 2) each, float64.
-
-    Args:
-        train: what networks and flows are trained on.
-        real: what samples are measured against; nothing was trained on it.
-        fresh: what the floor of each measure is taken from.
-    """
+    """Three independent sets of real points, in random order: (classes, N, 2) each, float64."""
 
     mixture: GaussianMixture
-    train: Tensor
-    real: Tensor
-    fresh: Tensor
+    train: Tensor  # what networks and flows are trained on
+    real: Tensor  # what samples are measured against; nothing was trained on it
+    fresh: Tensor  # what the floor of each measure is taken from
 
     @cached_property
     def real_log_posterior(self) -> Tensor:
@@ -166,17 +148,11 @@ class SeenFromEDM(nn.Module):
 
 @dataclass(frozen=True)
 class Models:
-    """What is sampled from.
+    """What is sampled from."""
 
-    Args:
-        conditional: of labels 0, 1 and the null label 2.
-        classifier: net(x, sigma) -> logits, for classifier guidance.
-        batch_size: samples at a time; exact parts are fastest in small batches.
-    """
-
-    conditional: Denoiser
-    classifier: ClassifierNet
-    batch_size: int = 2048
+    conditional: Denoiser  # of labels 0, 1 and the null label 2
+    classifier: ClassifierNet  # net(x, sigma) -> logits, for classifier guidance
+    batch_size: int = 2048  # exact parts are fastest in small batches
 
     def logits(self, x: Tensor) -> Tensor:
         """The classifier's logits (B, classes) of clean points (B, 2)."""

@@ -18,7 +18,7 @@ from ...data.mnist import MNIST, load_mnist
 from ..draws import Point, Sampling
 from ..image_runs import Bench, Measured, judge
 from ..report import Report
-from .claims import claims, comparisons, sure_claims
+from .claims import claims, difference_numbers, sure_claims
 from .fronts import estimator_numbers, front_numbers, plain
 from .models import TRAINED, Models, load_models
 from .page import write
@@ -32,26 +32,16 @@ SHOWN = {"vanilla": (3, 4), "cg-linear": (8, 2)}
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes of a run.
-
-    Args:
-        sampling: of every point; times: noise levels of the solver.
-        points: what is sampled.
-        pool: what postprocessing is trained on.
-        trained: optimizer steps of the networks trained here.
-        post: of postprocessing.
-        replicates: bootstrap resamples.
-        real: training and test images that are used, at most.
-    """
+    """Sizes of a run."""
 
     sampling: Sampling
-    times: tuple[float, ...]
+    times: tuple[float, ...]  # noise levels of the solver
     points: list[Point]
-    pool: list[Point]
-    trained: dict[str, int]
+    pool: list[Point]  # what postprocessing is trained on
+    trained: dict[str, int]  # optimizer steps of the networks trained here
     post: PostSettings
-    replicates: int
-    real: tuple[int, int]
+    replicates: int  # bootstrap resamples
+    real: tuple[int, int]  # training and test images that are used, at most
 
 
 def run(report: Report) -> None:
@@ -78,7 +68,7 @@ def run(report: Report) -> None:
         "sampling_seconds": sum(each.cost["seconds"] for each in sampled + pool),
         "points": [m.row for m in measured],
     }
-    sure_claims(report, measured, len(settings.times) - 1)
+    sure_claims(report, report.numbers["points"], len(settings.times) - 1)
     sets: dict[str, Tensor] = {}
     if data is not None:
         held = torch.from_numpy(data.test_labels)
@@ -86,7 +76,7 @@ def run(report: Report) -> None:
         report.numbers |= {
             "confidence_of_test_images": float(confidence),
             "fronts": front_numbers(measured),
-            "differences": {key: each.numbers for key, each in comparisons(measured).items()},
+            "differences": difference_numbers(measured),
             "estimators": estimator_numbers(measured),
         }
         after, sets = _postprocessing(

@@ -33,23 +33,14 @@ TRAINED = {"bad": 1000, "cg": 4000, "cg-linear": 2000}  # optimizer steps of 128
 
 @dataclass(frozen=True)
 class Models:
-    """What the points are sampled with.
-
-    Args:
-        denoiser: the packaged model.
-        judge: the packaged classifier: features, agreement, confidence; never a guide.
-        bad: a smaller model trained for a shorter time; None without training images.
-        guides: of classifier guidance, by method; empty without training images.
-        steps: training steps of what was trained here.
-        accuracy: share of clean test images that each guide reads right.
-    """
+    """What the points are sampled with: the packaged networks, and those trained on images."""
 
     denoiser: Denoiser
-    judge: NoisyClassifier
-    bad: Denoiser | None
-    guides: dict[str, nn.Module]
-    steps: dict[str, int]
-    accuracy: dict[str, float]
+    judge: NoisyClassifier  # features, agreement, confidence; never a guide
+    bad: Denoiser | None  # a smaller model trained for a shorter time
+    guides: dict[str, nn.Module]  # of classifier guidance, by method
+    steps: dict[str, int]  # training steps of what was trained here
+    accuracy: dict[str, float]  # share of clean test images that each guide reads right
 
     def serves(self, method: str) -> bool:
         """Whether what a method needs is there."""

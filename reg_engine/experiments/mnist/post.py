@@ -28,20 +28,14 @@ SOLVER, SOLVER_STEPS = "flow_heun", 8
 
 @dataclass(frozen=True)
 class PostSettings:
-    """Settings of the flow.
-
-    Args:
-        steps, batch_size: of training.
-        channels, blocks, embedding: of the U-Net, see UNet.
-        memory: images in each memorisation measurement.
-    """
+    """Settings of the flow: its training, its U-Net (see UNet), and its measurement."""
 
     steps: int
     batch_size: int = 128
     channels: tuple[int, int] = (32, 64)
     blocks: tuple[int, int, int, int] = (1, 1, 1, 1)
     embedding: int = 128
-    memory: int = 1000
+    memory: int = 1000  # images in each memorisation measurement
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,7 @@ def train_flows(
     judge: NoisyClassifier,
     settings: PostSettings,
 ) -> dict[str, Postprocess]:
-    """One flow for all scales for each space of neighbours; resumable.
-
-    Args:
-        pooled: the pool's points.
-        data: its training images are the real ones.
-        judge: gives the features.
-    """
+    """One flow for all scales for each space of neighbours; resumable."""
     generator = torch.Generator().manual_seed(report.seed)
     sets = [each.samples.clamp(-1, 1) for each in pooled]
     total = sum(len(each) for each in sets)
@@ -99,13 +87,7 @@ def train_flows(
 def memory_rows(
     sets: Mapping[str, Tensor], data: MNIST, count: int, generator: torch.Generator
 ) -> list[dict[str, Any]]:
-    """Distances to the training set against those of test images, in pixels (fidelity.py).
-
-    Args:
-        sets: name -> samples (N, 1, 28, 28).
-        data: its test images are what was held out.
-        count: samples of each set, and test images.
-    """
+    """Pixel distances to the training set of `count` samples of each set, and of test images."""
     train, held = to_unit_range(data.train_images), to_unit_range(data.test_images)
     held = held[torch.randperm(len(held), generator=generator)[:count]]
     return [
