@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reg_engine import BadModel, Classifier, Unconditional, load_model
 from reg_engine.experiments.draws import METHODS, Point, guidance_of
 from reg_engine.experiments.image_runs import Bench, Measured, difference, judge, resamples
-from reg_engine.experiments.mnist.claims import comparisons, equal_scale, summary, tally
+from reg_engine.experiments.mnist.claims import difference_numbers, equal_scale, summary, tally
 from reg_engine.experiments.mnist.fronts import Front, front_numbers, front_of, matched
 from reg_engine.experiments.mnist.page import level_rows
 from reg_engine.experiments.mnist.sampling import CHEAP, TIMES, full_grid, pool_grid, quick_grid
@@ -183,7 +183,7 @@ def numbers_of(measured: list[Measured]) -> dict[str, Any]:
     return {
         "points": [m.row for m in measured],
         "fronts": front_numbers(measured),
-        "differences": {key: each.numbers for key, each in comparisons(measured).items()},
+        "differences": difference_numbers(measured),
         "estimators": [],
         "claims": {"one": {"holds": True}, "other": {"holds": False}},
     }

@@ -16,8 +16,8 @@ from reg_engine.experiments import Report
 from reg_engine.experiments.classifier_guidance import unlabelled
 from reg_engine.experiments.draws import SEEDS_A_RUN, Point, Sampling, guidance_of
 from reg_engine.experiments.mnist.models import (
-    GuideNet,
-    LinearClassifier,
+    HIDDEN,
+    Guide,
     Models,
     load_models,
 )
@@ -26,11 +26,11 @@ from reg_engine.models import load_classifier
 
 
 def test_the_linear_classifier_is_linear_in_the_scaled_image() -> None:
-    net = LinearClassifier(4, 3, sigma_data=0.5)
+    net = Guide(4, 3, sigma_data=0.5)
     x, sigma = torch.randn(2, 1, 2, 2), torch.tensor([0.0, 1.2])
     columns = torch.stack([torch.tensor(0.002).log() / 4, torch.tensor(1.2).log() / 4])
     scaled = x.flatten(1) / torch.tensor([[0.5], [1.3]])  # sqrt(1.2^2 + 0.5^2) = 1.3
-    wanted = torch.cat([scaled, columns[:, None]], 1) @ net.layer.weight.T + net.layer.bias
+    wanted = torch.cat([scaled, columns[:, None]], 1) @ net.layers[0].weight.T + net.layers[0].bias
     torch.testing.assert_close(net(x, sigma), wanted)
 
 
@@ -56,7 +56,7 @@ def test_jvp_takes_the_network_in_channels_last(tmp_path: Path) -> None:
 
 
 def test_a_guide_hears_the_noise_level_and_sees_unit_variance() -> None:
-    net = GuideNet(4, 3, sigma_data=0.5)
+    net = Guide(4, 3, 0.5, HIDDEN)
     seen: list[Tensor] = []
     net.layers.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     noise = torch.randn(20_000, 1, 2, 2)

@@ -212,8 +212,8 @@ def post_changes(numbers: Mapping[str, Any], method: str) -> str:
     ]
     scale = max(each["before"]["scale"] for each in found)
     changes = [
-        f"{each['after']['fid'] / each['before']['fid'] - 1:+.0%} ({each['space']})"
+        f"{each['after']['fid'] / each['before']['fid'] - 1:+.0%} (neighbours in {each['space']})"
         for each in found
         if each["before"]["scale"] == scale
     ]
-    return f"{METHODS[method]} at {scale:g} by {', '.join(changes)}"
+    return f"{Point(method, scale).title}, by {', '.join(changes)}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FONT = 7.0  # points; a digit is about 0.62 of it wide
-DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+WAYS = np.array([(1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0)])
 DISTANCES = (6.0, 10.0, 15.0, 21.0)  # points from a mark to the near edge of its label
 
 
@@ -26,38 +26,28 @@ def place_labels(
         labels: (x, y, text, weight of the font) of each.
         lines: (n, 2) data points of every line, mark and error bar that is not to be covered.
     """
-    unit = panel.figure.dpi / 72  # pixels a point
-    ink = [_dense(panel.transData.transform(line)) for line in lines if len(line)]
-    covered = np.concatenate(ink) / unit if ink else np.empty((0, 2))
-    left, low, right, high = panel.bbox.extents / unit
+    points = 72 / panel.figure.dpi  # a pixel
+    ink = np.concatenate([_dense(panel.transData.transform(each)) for each in lines]) * points
+    frame = panel.bbox.extents.reshape(2, 2) * points
     for x, y, text, weight in labels:
-        place = panel.transData.transform((x, y)) / unit
+        place = panel.transData.transform((x, y)) * points
         half = np.array([0.31 * len(text) * FONT, 0.5 * FONT])
-        best, offset = np.inf, np.zeros(2)
+        offsets, costs = [], []
         for distance in DISTANCES:
-            for direction in DIRECTIONS:
-                way = np.array(direction) / np.hypot(*direction)
-                middle = place + way * distance + np.array(direction) * half
-                inside = (np.abs(covered - middle) < half + 1.5).all(1).sum()
-                out = not (left < middle[0] - half[0] and middle[0] + half[0] < right)
-                out = out or not (low < middle[1] - half[1] and middle[1] + half[1] < high)
-                cost = inside + 0.3 * distance + 1000 * out
-                if cost < best:
-                    best, offset = cost, middle - place
-        panel.annotate(
-            text,
-            (x, y),
-            textcoords="offset points",
-            xytext=offset,
-            ha="center",
-            va="center",
-            fontsize=FONT,
-            color=colour,
-            fontweight=weight,
-        )
-        # A label is an obstacle to the next ones: its box counts as ink.
+            for way in WAYS:
+                offset = way / np.hypot(*way) * distance + way * half
+                middle = place + offset
+                covered = (np.abs(ink - middle) < half + 1.5).all(1).sum()
+                out = (middle - half < frame[0]).any() or (middle + half > frame[1]).any()
+                offsets.append(offset)
+                costs.append(covered + 0.3 * distance + 1000 * out)
+        offset = offsets[int(np.argmin(costs))]
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": FONT}
+        look |= {"textcoords": "offset points", "color": colour, "fontweight": weight}
+        panel.annotate(text, (x, y), xytext=offset, **look)
+        # To the next labels its box is ink.
         box = np.stack(np.meshgrid(*(np.linspace(-h, h, 6) for h in half)), -1).reshape(-1, 2)
-        covered = np.concatenate([covered, place + offset + box])
+        ink = np.concatenate([ink, place + offset + box])
 
 
 def _dense(line: NDArray[Any]) -> NDArray[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from ..report import Report
 BAD = DiffusionSettings(channels=(16, 32), blocks=(1, 1, 1, 1), heads=1, embedding=64)
 # A class is decided at noise levels from about 1 to 5: that is where a guide must be good.
 GUIDE = ClassifierSettings(clean_share=0.0, log_sigma_mean=0.7, log_sigma_std=1.2, max_shift=1)
-WIDTH = 256  # of the guide's hidden layers
+HIDDEN = (256, 256)  # layers of the guide
 PERIODS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # of the sines of ln(sigma)/4, about in [-1.6, 1.1]
 # The paper draws steps uniformly; of a linear VP schedule those are noise levels about lognormal,
 # with median 3.4 and quartiles 1 and 18 (classifier-centric study, arXiv 2503.10638, Sec. 4).
@@ -49,77 +49,53 @@ class Models:
         return method not in CLASSIFIER_METHODS or method in self.guides
 
 
-class _Guide(nn.Module):
-    """Logits (B, num_classes) of noisy images x (B, 1, H, W) at sigma (B,).
+class Guide(nn.Module):
+    """Logits (B, num_classes) of noisy images x (B, 1, H, W), flattened, at sigma (B,).
+
+    With hidden layers it sees sines of ln(sigma)/4. (At high noise a digit is told by the whole
+    picture: there it reads more of them right than the packaged convolutional classifier, with
+    fewer operations.) Without, it is one linear layer on (image, ln(sigma)/4), as in the
+    classifier-centric study's MNIST runs: its slope cannot follow the noise level, so it is wrong
+    at all levels but some.
 
     Args:
         pixels: number of pixels of an image.
         num_classes: labels.
         sigma_data: deviation of clean pixels.
+        hidden: widths of hidden layers.
     """
 
-    def __init__(self, pixels: int, num_classes: int, sigma_data: float) -> None:
+    def __init__(
+        self, pixels: int, num_classes: int, sigma_data: float, hidden: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
-        self.sigma_data = sigma_data
+        self.sigma_data, self.periods = sigma_data, PERIODS if hidden else ()
+        widths = (pixels + (2 * len(PERIODS) if hidden else 1), *hidden, num_classes)
+        layers: list[nn.Module] = []
+        for inside, outside in pairwise(widths):
+            layers += [nn.Linear(inside, outside), nn.SiLU()]
+        self.layers = nn.Sequential(*layers[:-1])
 
-    def inputs(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """The flattened image at unit variance (B, pixels), and ln(sigma)/4 (B, 1)."""
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         sigma = sigma.to(x.dtype)[:, None]
-        scale = (sigma.square() + self.sigma_data**2).rsqrt()
-        return scale * x.flatten(1), sigma.clamp(min=SIGMA_FLOOR).log() / 4
-
-
-class LinearClassifier(_Guide):
-    """One linear layer on (image, ln(sigma)/4).
-
-    The classifier of the classifier-centric study's MNIST runs (a linear layer on image and step).
-    Its slope cannot follow the noise level, so it is wrong at all levels but some.
-    """
-
-    def __init__(self, pixels: int, num_classes: int, sigma_data: float) -> None:
-        super().__init__(pixels, num_classes, sigma_data)
-        self.layer = nn.Linear(pixels + 1, num_classes)
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.layer(torch.cat(self.inputs(x, sigma), 1))
-
-
-class GuideNet(_Guide):
-    """Two hidden layers on (image, sines of ln(sigma)/4).
-
-    At high noise a digit is told by the whole picture: there it reads more of them right than the
-    packaged convolutional classifier, with fewer operations.
-    """
-
-    def __init__(self, pixels: int, num_classes: int, sigma_data: float) -> None:
-        super().__init__(pixels, num_classes, sigma_data)
-        self.layers = nn.Sequential(
-            nn.Linear(pixels + 2 * len(PERIODS), WIDTH),
-            nn.SiLU(),
-            nn.Linear(WIDTH, WIDTH),
-            nn.SiLU(),
-            nn.Linear(WIDTH, num_classes),
-        )
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        image, time = self.inputs(x, sigma)
-        phase = time * (2 * math.pi / torch.tensor(PERIODS, dtype=x.dtype, device=x.device))
-        return self.layers(torch.cat([image, phase.cos(), phase.sin()], 1))
+        image = (sigma.square() + self.sigma_data**2).rsqrt() * x.flatten(1)  # of unit variance
+        time = sigma.clamp(min=SIGMA_FLOOR).log() / 4
+        if self.periods:
+            phase = time * (2 * math.pi / torch.tensor(self.periods, dtype=x.dtype).to(x.device))
+            time = torch.cat([phase.cos(), phase.sin()], 1)
+        return self.layers(torch.cat([image, time], 1))
 
 
 class GuideTask(ClassifierTask):
-    """Cross entropy of a guide: `make` is called with pixels, num_classes and sigma_data.
+    """Cross entropy of a Guide with `hidden` layers; the other arguments as ClassifierTask."""
 
-    The other arguments as ClassifierTask.
-    """
-
-    def __init__(self, make: Callable[..., nn.Module], *given: Any) -> None:
+    def __init__(self, hidden: tuple[int, ...], *given: Any) -> None:
         super().__init__(*given)
-        self.make = make
+        self.hidden = hidden
 
     def build(self) -> nn.Module:
         pixels = self.images.shape[1] * self.images.shape[2]
-        return self.make(pixels, self.settings.num_classes, self.sigma_data)
+        return Guide(pixels, self.settings.num_classes, self.sigma_data, self.hidden)
 
 
 def load_models(report: Report, data: MNIST | None, steps: dict[str, int]) -> Models:
@@ -153,8 +129,8 @@ def load_models(report: Report, data: MNIST | None, steps: dict[str, int]) -> Mo
         num_classes=denoiser.num_classes,
     )
     tasks = {
-        "cg": GuideTask(GuideNet, images, labels, GUIDE, device),
-        "cg-linear": GuideTask(LinearClassifier, images, labels, LINEAR, device),
+        "cg": GuideTask(HIDDEN, images, labels, GUIDE, device),
+        "cg-linear": GuideTask((), images, labels, LINEAR, device),
     }
     guides = {name: _trained(report, name, each, steps) for name, each in tasks.items()}
     right = {

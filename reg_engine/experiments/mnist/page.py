@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -234,7 +234,14 @@ def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
     report.section("Postprocessing", wrapped(text))
     caption = "Before and after the flow. Open: samples made without REG; filled: with REG."
     report.figure("postprocessing", draw_post(numbers["points"]), caption)
-    rows = [_moved(each) for each in _strongest(numbers["points"])]
+    last: dict[str, float] = {}
+    for row in (each["before"] for each in numbers["points"]):
+        last[row["method"]] = max(row["scale"], last.get(row["method"], 0))
+    rows = [
+        _moved(each)
+        for each in numbers["points"]
+        if each["before"]["scale"] == last[each["before"]["method"]]
+    ]
     columns = ["samples", "neighbours in", "FID", "agreement", "precision", "recall"]
     report.table(columns, rows, "Largest scales; numbers.json has all points.")
     caption = "The same twenty seeds in every row: the flow moves a sample and draws no other one."
@@ -246,17 +253,6 @@ def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
         is nearer than a test image, 0.5 for real data, towards 1 for copies."""
     columns = ["samples", "nearer than test images", "nearer than their median", "median distance"]
     report.table(columns, [[row[key] for key in keys] for row in memory], wrapped(text))
-
-
-def _strongest(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of each method, with REG and without, the largest scale."""
-    kinds: dict[tuple[str, str], float] = {}
-    for row in (each["before"] for each in points):
-        kind = row["method"], row["estimator"]
-        kinds[kind] = max(kinds.get(kind, 0), row["scale"])
-    kept = [(*kind, scale) for kind, scale in kinds.items()]
-    keys = ("method", "estimator", "scale")
-    return [each for each in points if tuple(each["before"][key] for key in keys) in kept]
 
 
 def _moved(each: Mapping[str, Any]) -> list[object]:
