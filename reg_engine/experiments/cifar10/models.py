@@ -158,10 +158,10 @@ def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
     stages: list[dict[str, Any]] = []
     files = {name: report.options[name] for name in STAGES if name in report.options}
     loaded = {name: _loaded(name, file) for name, file in files.items()}  # bad ones die here
-    guide = replace(sizes.judge, clean_share=0.1)
+    of_noise = replace(sizes.judge, clean_share=0.1)
     tasks = {
         "judge": ("cifar10-classifier", sizes.judge, report.seed, 1e-3),
-        "guide": ("cifar10-classifier", guide, report.seed + 1, 1e-3),
+        "guide": ("cifar10-classifier", of_noise, report.seed + 1, 1e-3),
         "flow": ("cifar10", replace(sizes.colour, prediction="flow"), report.seed, sizes.lr),
         "edm": ("cifar10-edm", replace(sizes.colour, prediction="edm"), report.seed, sizes.lr),
     }

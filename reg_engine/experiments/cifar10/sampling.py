@@ -216,5 +216,5 @@ def evaluate(
         for each in done.values():
             assert each is not None  # stored above
             scored.append(Scored(each[1], each[0]))
-        report.say(f"{base.name} {number}/{len(base.points)} {point.name}")
+        report.say(f"{base.name} {number}/{len(base.points)} {point.title}")
     return scored

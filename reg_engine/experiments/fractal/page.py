@@ -105,7 +105,7 @@ def summary(numbers: Numbers) -> str:
         lines += [
             f"**{name}, scales {at}.** Postprocessing makes the distance to real points "
             f"{_times(dedicated[method])} smaller (dedicated) and {_times(one[method])} "
-            f"(one-for-all: at {min(shares):+.0%} to {max(shares):+.0%} of dedicated's). REG "
+            f"(one-for-all, {min(shares):+.0%} to {max(shares):+.0%} against dedicated). REG "
             f"comes {_times(reg[method])} nearer to what guidance aims at (energy distance).",
             f"**What it leaves.** At scale {last} recall is {recall['before']:.2f} before and "
             f"{recall['one']:.2f} after the flow; {recall['reg']:.2f} with REG.",

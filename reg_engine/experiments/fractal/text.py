@@ -35,8 +35,8 @@ exact p(y|x). *Memory*: how often a sample is nearer to the training set than a 
 is to it; 0.5 is like real data, 1 would be copies, below 0.5 is off the data."""
 CLOUDS = """As the paper's Figs. 4 and 5: real points, then pairs of samples before and after their
 dedicated flow, over scales; both classes; dashed: the classifier's boundary for clean data (lower
-row: that of the data). Same axes everywhere. Look at where samples leave the branches, how the flow
-takes them back, and that whole regions stay empty at large scales."""
+row: that of the data). Same axes everywhere. Samples leave the branches, the flow takes them back,
+and whole regions stay empty at large scales."""
 CURVES_CAPTION = """Averages of both classes over the scale. Upper row: distance to the data;
 postprocessing repairs it. Middle and lower row: energy distance and recall; postprocessing moves
 samples back to the branches near them, but not to the branches that guidance has emptied. Dotted:

@@ -114,7 +114,7 @@ def _postprocessing(
         for space, flow in flows.items():
             moved, after = bench.moved(flow, point, each.samples, each.cost)
             fids = f"{before.row['fid']:.3f} -> {after.row['fid']:.3f}"
-            report.say(f"{point.name}: FID {fids} {space}")
+            report.say(f"{point.title}: FID {fids} ({space})")
             found.append(After(before, after, space))
             sets |= {f"{name}, moved, {space}": moved} if pictured else {}
     report.say("distances to the training set")

@@ -10,23 +10,12 @@ from torch import Tensor
 from ..draws import CLASSIFIER_METHODS, INTERVAL, METHODS, Point
 from ..image_runs import Difference, draw_samples, wrapped
 from ..report import Report, shown
+from . import text
 from .claims import differences_of, key_of, post_changes, summary
 from .figures import draw_estimators, draw_fronts, draw_post, draw_scales
 from .fronts import Row, levels, on_front, plain
 from .post import NEIGHBOURS, SOLVER, SOLVER_STEPS, SPACES
 from .sampling import CALIBRATION, CHEAP, TOLERANCE
-from .text import (
-    CONFIDENCE,
-    ESTIMATORS,
-    MEASURES,
-    PAPERS,
-    POST,
-    QUESTION,
-    QUICK,
-    SCALES,
-    SETTING,
-    WITHOUT_DATA,
-)
 
 
 def write(report: Report, sets: Mapping[str, Tensor]) -> None:
@@ -37,12 +26,12 @@ def write(report: Report, sets: Mapping[str, Tensor]) -> None:
     """
     numbers = report.numbers
     real = numbers["real_images"]
-    question = QUESTION.format(count=numbers["samples_a_point"])
-    found = summary(numbers) if real and not report.quick else QUICK
+    question = text.QUESTION.format(count=numbers["samples_a_point"])
+    found = summary(numbers) if real and not report.quick else text.QUICK
     report.section("In short", wrapped(f"{question}\n\n{found}"))
     _setting(report)
     if not real:
-        report.section("No real images", wrapped(WITHOUT_DATA))
+        report.section("No real images", wrapped(text.WITHOUT_DATA))
         keys = ("estimator", "plan", "agreement", "confidence", "nfe")
         rows = [[_title(row), *(row[key] for key in keys)] for row in numbers["points"]]
         report.table(["point", *keys[:-1], "evaluations"], rows)
@@ -53,7 +42,7 @@ def write(report: Report, sets: Mapping[str, Tensor]) -> None:
         _estimators(report)
     _postprocessing(report, sets)
     verdict = post_changes(numbers, "vanilla")
-    report.section("Against the papers", wrapped(PAPERS.format(k=NEIGHBOURS, verdict=verdict)))
+    report.section("Against the papers", wrapped(text.PAPERS.format(k=NEIGHBOURS, verdict=verdict)))
 
 
 def _title(row: Row) -> str:
@@ -62,7 +51,7 @@ def _title(row: Row) -> str:
 
 def _setting(report: Report) -> None:
     numbers = report.numbers
-    text = SETTING.format(
+    said = text.SETTING.format(
         count=numbers["samples_a_point"],
         size="" if report.quick else " (10,000 on a GPU, over a denser grid)",
         solver=numbers["solver"],
@@ -72,7 +61,7 @@ def _setting(report: Report) -> None:
         minutes=numbers["sampling_seconds"] / 60,
     )
     real = "the images of MNIST's test set" if numbers["real_images"] else "real images (none here)"
-    report.section("Setting", wrapped(text) + "\n\n" + wrapped(MEASURES.format(real=real)))
+    report.section("Setting", wrapped(said) + "\n\n" + wrapped(text.MEASURES.format(real=real)))
     rows = [
         ["CFG", "constant scale; 1 is the conditional model alone"],
         ["linear CFG", "from the scale at sigma 80 to 1 at the last step, linear in sigma (REG)"],
@@ -106,7 +95,7 @@ def _fronts(report: Report) -> None:
     """The main figure and its tables."""
     numbers = report.numbers
     report.section("FID at equal confidence")
-    report.figure("fronts", draw_fronts(numbers), wrapped(CONFIDENCE))
+    report.figure("fronts", draw_fronts(numbers), wrapped(text.CONFIDENCE))
     rows = []
     for method, found in numbers["fronts"].items():
         best = [
@@ -125,9 +114,9 @@ def _fronts(report: Report) -> None:
     for methods in (guided, CLASSIFIER_METHODS):
         columns = [f"{level:g}" for level in levels(methods[0])]
         report.table(["FID at a confidence of", *columns], level_rows(numbers, methods))
-    text = """Lowest FID on each front at that confidence or more, ln(FID) a straight line between
+    said = """Lowest FID on each front at that confidence or more, ln(FID) a straight line between
         scales; in brackets REG minus not, with its 95 % error bar. A dash: not reached."""
-    report.text(wrapped(text))
+    report.text(wrapped(said))
 
 
 def level_rows(numbers: Mapping[str, Any], methods: Iterable[str]) -> list[list[object]]:
@@ -152,7 +141,7 @@ def _scales(report: Report) -> None:
     """The scales figure, CFG's points at equal scale, and the ends of every method's scales."""
     points = report.numbers["points"]
     report.section("Over the scale")
-    report.figure("scales", draw_scales(report.numbers), wrapped(SCALES))
+    report.figure("scales", draw_scales(report.numbers), wrapped(text.SCALES))
     equal = differences_of(report.numbers).get("equal_scale", {})
     fids = {
         (row["scale"], row["estimator"]): _fid(row)
@@ -200,10 +189,10 @@ def _cells(row: Row) -> list[object]:
 def _estimators(report: Report) -> None:
     """Every estimator and the calibrated plan at one scale of CFG."""
     found = report.numbers["estimators"]
-    text = f"""The calibrated plan is `Plan.calibrate`'s with tolerance {TOLERANCE}, found on
+    said = f"""The calibrated plan is `Plan.calibrate`'s with tolerance {TOLERANCE}, found on
         {CALIBRATION} samples with seeds of their own."""
-    report.section(f"Every estimator, scale {found[0]['scale']:g}", wrapped(text))
-    report.figure("estimators", draw_estimators(found), wrapped(ESTIMATORS))
+    report.section(f"Every estimator, scale {found[0]['scale']:g}", wrapped(said))
+    report.figure("estimators", draw_estimators(found), wrapped(text.ESTIMATORS))
     rows = []
     for row in found:
         plan = row["plan"] + (f", {row['solver'][0]} {row['solver'][1]}" if row["solver"] else "")
@@ -214,16 +203,16 @@ def _estimators(report: Report) -> None:
         ]
         rows.append([row["estimator"], plan, _fid(row), f"{row['confidence']:.2f}", *cells])
     columns = ["estimator", "plan", "FID", "confidence", "CFG's FID at that confidence"]
-    text = """An estimator that damps more has a lower FID at equal scale, and less confidence: the
+    said = """An estimator that damps more has a lower FID at equal scale, and less confidence: the
         last two columns compare it with CFG at a smaller scale."""
-    report.table([*columns, "difference"], rows, wrapped(text))
+    report.table([*columns, "difference"], rows, wrapped(said))
 
 
 def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
     """Before and after the flow: fidelity, memorisation, pictures."""
     numbers = report.numbers["postprocessing"]
     settings = numbers["settings"]
-    text = POST.format(
+    said = text.POST.format(
         k=NEIGHBOURS,
         count=report.numbers["samples_a_point"],
         pool="; ".join(Point(*each).title for each in numbers["pool"]),
@@ -231,7 +220,7 @@ def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
         solver_steps=SOLVER_STEPS,
         **{**settings, "channels": tuple(settings["channels"])},
     )
-    report.section("Postprocessing", wrapped(text))
+    report.section("Postprocessing", wrapped(said))
     caption = "Before and after the flow. Open: samples made without REG; filled: with REG."
     report.figure("postprocessing", draw_post(numbers["points"]), caption)
     last: dict[str, float] = {}
@@ -248,11 +237,11 @@ def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
     if sets:
         report.figure("samples", draw_samples(sets), caption)
     memory, keys = numbers["memorisation"], ("set", "nearer", "below_typical", "samples_median")
-    text = f"""Memorisation: distances in pixels to the nearest training image, against those of
+    said = f"""Memorisation: distances in pixels to the nearest training image, against those of
         test images (median {shown(memory[0]["heldout_median"])}). First column: how often a sample
         is nearer than a test image, 0.5 for real data, towards 1 for copies."""
     columns = ["samples", "nearer than test images", "nearer than their median", "median distance"]
-    report.table(columns, [[row[key] for key in keys] for row in memory], wrapped(text))
+    report.table(columns, [[row[key] for key in keys] for row in memory], wrapped(said))
 
 
 def _moved(each: Mapping[str, Any]) -> list[object]:

@@ -119,7 +119,8 @@ def sample_points(
             engine, sampling.labels, sampling.seeds(point), shards, point.name
         )
         cost = stats.as_dict()
-        say(f"{number}/{len(points)} {point.name}: nfe {cost['nfe']:.1f}, {cost['seconds']:.0f} s")
+        done = f"{number}/{len(points)} {point.long_title}"
+        say(f"{done}: nfe {cost['nfe']:.1f}, {cost['seconds']:.0f} s")
         found.append(Sampled(point, samples, cost))
     return found
 
