@@ -174,7 +174,7 @@ def _finish(axes: np.ndarray, labels: Sequence[str]) -> None:
 
 def draw_scales(numbers: Mapping[str, Any]) -> Figure:
     """FID, precision and recall over the scale: CFG's kinds above, classifier guidance below."""
-    made, axes = figure(13, 7.4, 2, 3, sharex="row")
+    made, axes = figure(13, 7.4, 2, 3, sharex="row", sharey="col")
     kinds = (("vanilla", "interval", "autoguidance"), CLASSIFIER_METHODS)
     for line, methods in zip(axes, kinds, strict=True):
         for method in methods:
@@ -183,10 +183,6 @@ def draw_scales(numbers: Mapping[str, Any]) -> Figure:
                 name = METHODS[method] + (" + REG" if rectified else "")
                 _over_scale(line, rows, marks(*LOOKS[method], rectified), name)
     _finish(axes, ("guidance scale", "weight w of the classifier"))
-    for panels in axes.T[1:]:
-        ends = [panel.get_ylim() for panel in panels]
-        for panel in panels:
-            panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
     for line, last in zip(axes, (9, 40), strict=True):
         line[0].set_xlim(0.9, last)
     return made

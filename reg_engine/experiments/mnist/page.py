@@ -62,33 +62,12 @@ def _setting(report: Report) -> None:
     )
     real = "the images of MNIST's test set" if numbers["real_images"] else "real images (none here)"
     report.section("Setting", wrapped(said) + "\n\n" + wrapped(text.MEASURES.format(real=real)))
-    rows = [
-        ["CFG", "constant scale; 1 is the conditional model alone"],
-        ["linear CFG", "from the scale at sigma 80 to 1 at the last step, linear in sigma (REG)"],
-        ["cosine CFG", "(scale - 1)(1 - cos(pi p))/2 with p = 1 - sigma/80 (REG's EDM code)"],
-        ["interval CFG", f"only for sigma in [{INTERVAL[0]}, {INTERVAL[1]}] (REG's EDM2 command)"],
-    ]
-    if numbers["real_images"]:
-        steps, right = numbers["trained"], numbers["guides_read_right"]
-        rows += [
-            [
-                "autoguidance",
-                f"away from a model of 6 % of the parameters after {steps['bad']:,} steps "
-                "(the packaged one had 18,750)",
-            ],
-            [
-                "CG, network",
-                "classifier guidance of the unconditional model (Eq. 9 of arXiv 2503.10638) by a "
-                f"small noise-aware network, {steps['cg']:,} steps; reads {right['cg']:.1%} of "
-                "test images right",
-            ],
-            [
-                "CG, linear",
-                "the same by one linear layer on (image, noise level), as in that study, "
-                f"{steps['cg-linear']:,} steps; {right['cg-linear']:.1%}",
-            ],
-        ]
-    report.table(["method", "what it is"], rows)
+    steps = {name.replace("-", "_"): f"{count:,}" for name, count in numbers["trained"].items()}
+    right = {name.replace("-", "_"): r for name, r in numbers["guides_read_right"].items()}
+    rows = text.METHODS if numbers["real_images"] else text.METHODS[:4]  # the others are trained
+    words = {"interval": INTERVAL, "steps": steps, "right": right}
+    cells = [[name, " ".join(each.split()).format(**words)] for name, each in rows]
+    report.table(["method", "what it is"], cells)
 
 
 def _fronts(report: Report) -> None:

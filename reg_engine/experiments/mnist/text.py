@@ -25,6 +25,27 @@ MEASURES = """* **FID** (Heusel et al. 2017) in the 128 features of the packaged
 * **Error bars** are 95 %: 1.96 deviations of a bootstrap over samples, within labels, the real
   images fixed. Samples of one seed start from one noise, so differences are paired.
 * **Evaluations** are network evaluations a sample; a guide's or a worse model's count as one."""
+METHODS = (
+    ("CFG", "constant scale; 1 is the conditional model alone"),
+    ("linear CFG", "from the scale at sigma 80 to 1 at the last step, linear in sigma (REG)"),
+    ("cosine CFG", "(scale - 1)(1 - cos(pi p))/2 with p = 1 - sigma/80 (REG's EDM code)"),
+    ("interval CFG", "only for sigma in [{interval[0]}, {interval[1]}] (REG's EDM2 command)"),
+    (
+        "autoguidance",
+        """away from a model of 6 % of the parameters after {steps[bad]} steps (the packaged one had
+        18,750)""",
+    ),
+    (
+        "CG, network",
+        """classifier guidance of the unconditional model (Eq. 9 of arXiv 2503.10638) by a small
+        noise-aware network, {steps[cg]} steps; reads {right[cg]:.1%} of test images right""",
+    ),
+    (
+        "CG, linear",
+        """the same by one linear layer on (image, noise level), as in that study,
+        {steps[cg_linear]} steps; {right[cg_linear]:.1%}""",
+    ),
+)
 CONFIDENCE = """Lower is better, further right is surer; numbers are scales, bold with REG (the
 weight w for CG, whose axis is stretched around the dotted line). Compare the filled line (REG) with
 the open one at the same place on the axis below, not at the same number. Grey: CFG without REG.
