@@ -64,14 +64,6 @@ class Point:
         return f"{METHODS[self.method]}{reg}, {sign} {self.scale:g}"
 
     @property
-    def long_title(self) -> str:
-        """With what tells points of one title apart, for the progress."""
-        more = [self.estimator] if self.rectified else []
-        more += ["calibrated plan"] if self.plan != "full" else []
-        more += [self.solver[0]] if self.solver else []
-        return self.title + (f" ({', '.join(more)})" if more else "")
-
-    @property
     def rectified(self) -> bool:
         """Whether REG is on."""
         return self.estimator != "none"

@@ -208,7 +208,13 @@ def _write(
     more = "" if tiny else " Below ours: compare shapes, not heights. Filled marks: with REG."
     report.figure("curves", curves(rows), wrapped(CURVES + more))
     if not tiny:  # else they are pictures of noise
-        pictures = {_name(each): each.first for each in scored if _pictured(each)}
+        pictured = {*LAST.items(), ("flow", 2.0)}
+        pictures = {}
+        for each in scored:
+            base, post = each.row["base"], each.row["post"]
+            if (base, each.point.scale) in pictured:
+                name = f"{base}, {each.point.title}" + (f", {post}" if post else "")
+                pictures[name] = each.first
         said = "Samples of the same seeds below each other, classes airplane to truck."
         report.figure("samples", draw_samples(pictures, 10), said)
     ours = "not measured yet, so there is nothing to hold against it" if tiny else "see the claims"
@@ -217,14 +223,3 @@ def _write(
     lines = [[stage.get(key, "-") for key in keys] for stage in models.stages]
     report.section("What ran")
     report.table(["network", "optimizer steps", "given file", "parameters"], lines)
-
-
-def _pictured(each: Scored) -> bool:
-    return (each.row["base"], each.row["scale"]) in {*LAST.items(), ("flow", 2.0)}
-
-
-def _name(each: Scored) -> str:
-    point, post = each.point, each.row["post"]
-    guidance = "CG" if point.method == "cg" else "CFG"
-    name = f"{each.row['base']}, {guidance} {point.scale:g}{' + REG' * point.rectified}"
-    return name + (f", {post}" if post else "")

@@ -13,7 +13,7 @@ from ...postprocess import Postprocess
 from ..classifier_guidance import ExactClassifier
 from ..report import Report
 from .figures import clouds, rectified
-from .measures import class_target, floors, paired_ratio, scores
+from .measures import class_target, floors, own_class, paired_ratio, scores
 from .models import (
     FLOW_STEPS,
     FULL,
@@ -24,7 +24,6 @@ from .models import (
     Models,
     Sizes,
     apply,
-    log_posterior,
     make_data,
     one_pool,
     train_flow,
@@ -68,7 +67,7 @@ def run(report: Report) -> None:
             for method in METHODS
         },
         "target_own_class": {
-            f"{scale:g}": [_own_class(data, x, y) for y, x in enumerate(classes)]
+            f"{scale:g}": [own_class(data.mixture, x, y) for y, x in enumerate(classes)]
             for scale, classes in targets["cg"].items()
         },
         "one_by_dedicated": {
@@ -137,10 +136,6 @@ def _clouds(
             stages["reg_post"] = apply(flows["reg"], stages["reg"])
         found[scale] = stages
     return found
-
-
-def _own_class(data: Data, x: Tensor, label: int) -> float:
-    return float(log_posterior(data.mixture, x).argmax(1).eq(label).double().mean())
 
 
 def _costs(sizes: Sizes, models: Models) -> dict[str, dict[str, Any]]:

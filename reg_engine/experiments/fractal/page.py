@@ -141,7 +141,14 @@ def write(report: Report, figures: Mapping[str, Any]) -> None:
     report.section("What the distance does not see")
     for method in METHODS:
         _measures(report, method)
-    report.section("REG instead", wrapped(_reg_text(numbers)))
+    scale = f"{setting['shown']:g}"
+    cg = numbers["methods"]["cg"][scale]
+    shares = {
+        "target": sum(numbers["target_own_class"][scale]) / 2,
+        "plain": mean_of(cg["before"], "own_class"),
+        "reg": mean_of(cg["reg"], "own_class"),
+    }
+    report.section("REG instead", wrapped(text.REG_TEXT.format(**setting, **shares)))
     report.figure("rectified", figures["rectified"], wrapped(text.REG_CAPTION.format(**setting)))
     _costs(report)
     _parts(report)
@@ -215,17 +222,6 @@ def _more(report: Report) -> None:
     report.text(wrapped(said))
 
 
-def _reg_text(numbers: Numbers) -> str:
-    scale = f"{numbers['setting']['shown']:g}"
-    stages = numbers["methods"]["cg"][scale]
-    return text.REG_TEXT.format(
-        **numbers["setting"],
-        target=sum(numbers["target_own_class"][scale]) / 2,
-        plain=mean_of(stages["before"], "own_class"),
-        reg=mean_of(stages["reg"], "own_class"),
-    )
-
-
 def _costs(report: Report) -> None:
     setting = report.numbers["setting"]
     stages = report.numbers["methods"]["cfg"][f"{setting['shown']:g}"]
@@ -243,8 +239,16 @@ def _costs(report: Report) -> None:
 
 def _parts(report: Report) -> None:
     parts = report.numbers["parts"]
-    names = dict.fromkeys(name for row in parts.values() for name in row)
-    rows = [[name, *(_part(row.get(name)) for row in parts.values())] for name in names]
+    measures = {"distance": ".2f", "energy": ".2f", "own_class": ".0%"}
+    rows = []
+    for name in dict.fromkeys(name for row in parts.values() for name in row):
+        cells = [
+            ", ".join(f"{mean_of(row[name], key):{form}}" for key, form in measures.items())
+            if name in row
+            else ""
+            for row in parts.values()
+        ]
+        rows.append([name, *cells])
     question = """The mixture's denoiser and p(y|x_t) are exact, so each part can be replaced by
         what it should be. CFG with the exact denoiser is CG with the exact classifier: the same
         trajectories, by Bayes' rule."""
@@ -252,13 +256,6 @@ def _parts(report: Report) -> None:
     caption = f"""Distance x 100, energy distance to the class, share in the own class;
         {report.numbers["setting"]["exact"]} samples a class. {text.PARTS}"""
     report.table(["parts", *(f"scale {scale}" for scale in parts)], rows, wrapped(caption))
-
-
-def _part(classes: Sequence[Mapping[str, float]] | None) -> str:
-    if classes is None:
-        return ""
-    distance, energy, own = (mean_of(classes, key) for key in ("distance", "energy", "own_class"))
-    return f"{distance:.2f}, {energy:.2f}, {own:.0%}"
 
 
 def _paper(report: Report) -> None:

@@ -205,11 +205,14 @@ def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
     last: dict[str, float] = {}
     for row in (each["before"] for each in numbers["points"]):
         last[row["method"]] = max(row["scale"], last.get(row["method"], 0))
-    rows = [
-        _moved(each)
-        for each in numbers["points"]
-        if each["before"]["scale"] == last[each["before"]["method"]]
-    ]
+    rows = []
+    for each in numbers["points"]:
+        row, moved = each["before"], each["after"]
+        if row["scale"] == last[row["method"]]:
+            cells = [f"{row[key]:.3f} → {moved[key]:.3f}" for key in ("precision", "recall")]
+            agreement = f"{row['agreement']:.1%} → {moved['agreement']:.1%}"
+            fid = f"{row['fid']:.3f} → {_fid(moved)}"
+            rows.append([_title(row), SPACES[each["space"]], fid, agreement, *cells])
     columns = ["samples", "neighbours in", "FID", "agreement", "precision", "recall"]
     report.table(columns, rows, "Largest scales; numbers.json has all points.")
     caption = "The same twenty seeds in every row: the flow moves a sample and draws no other one."
@@ -221,14 +224,3 @@ def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
         is nearer than a test image, 0.5 for real data, towards 1 for copies."""
     columns = ["samples", "nearer than test images", "nearer than their median", "median distance"]
     report.table(columns, [[row[key] for key in keys] for row in memory], wrapped(said))
-
-
-def _moved(each: Mapping[str, Any]) -> list[object]:
-    before, after = each["before"], each["after"]
-    return [
-        _title(before),
-        SPACES[each["space"]],
-        f"{before['fid']:.3f} → {_fid(after)}",
-        f"{before['agreement']:.1%} → {after['agreement']:.1%}",
-        *(f"{before[key]:.3f} → {after[key]:.3f}" for key in ("precision", "recall")),
-    ]

@@ -119,7 +119,7 @@ def sample_points(
             engine, sampling.labels, sampling.seeds(point), shards, point.name
         )
         cost = stats.as_dict()
-        done = f"{number}/{len(points)} {point.long_title}"
+        done = f"{number}/{len(points)} {point.title} ({point.estimator}, {point.plan} plan)"
         say(f"{done}: nfe {cost['nfe']:.1f}, {cost['seconds']:.0f} s")
         found.append(Sampled(point, samples, cost))
     return found
