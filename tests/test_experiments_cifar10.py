@@ -17,9 +17,7 @@ from reg_engine.experiments.cifar10 import main as cifar10
 from reg_engine.experiments.cifar10.data import load_data
 from reg_engine.experiments.cifar10.models import FULL, TINY, sizes_of
 from reg_engine.experiments.cifar10.page import EMPTY, TABLE3, curves, tables
-from reg_engine.experiments.cifar10.sampling import EDM_SCALES, FLOW_SCALES, Row
-from reg_engine.experiments.cifar10.scores import make_ruler
-from reg_engine.experiments.mnist.grid import Point
+from reg_engine.experiments.cifar10.sampling import EDM_SCALES, FLOW_SCALES, Scored
 
 pytest.importorskip("diffusers")
 pytest.importorskip("faiss")
@@ -117,14 +115,14 @@ def test_sizes_follow_the_device_and_the_options(tmp_path: Path) -> None:
 # The page of a full run
 
 
-def made(base: str, scale: float, rectify: bool, post: str | None, fid: float) -> Row:
-    keys = ("agreement", "confidence", "precision", "recall", "nearer", "nfe", "post_nfe")
-    scores = {"fid": fid, "fid_error": 0.1, **dict.fromkeys(keys, 0.5)}
-    point = Point("vanilla", scale, "vjp" if rectify else "none")
-    return Row(base, point, post, scores, torch.zeros(10, 3, 32, 32))
+def made(base: str, scale: float, rectify: bool, post: str | None, fid: float) -> Scored:
+    keys = ("agreement", "confidence", "precision", "recall", "nearer", "nfe")
+    row = {"base": base, "method": "vanilla", "scale": scale, "post": post, "fid": fid}
+    row |= {"estimator": "vjp" if rectify else "none", "fid_error": 0.1, **dict.fromkeys(keys, 0.5)}
+    return Scored(row, torch.zeros(10, 3, 32, 32))
 
 
-def full_rows() -> list[Row]:
+def full_rows() -> list[Scored]:
     """FID grows with the scale; postprocessing takes 2 off, REG 1 on the flow and none on EDM."""
     rows = []
     for base, scales in (("flow", (1.0, *FLOW_SCALES)), ("edm", (1.0, *EDM_SCALES))):
@@ -138,7 +136,7 @@ def full_rows() -> list[Row]:
 
 def test_measured_numbers_land_in_their_cells(tmp_path: Path) -> None:
     own = report(tmp_path)
-    tables(own, full_rows(), ["pixel-20"])
+    tables(own, [each.row for each in full_rows()], ["pixel-20"])
     own.finish()
     page = (tmp_path / "cifar10" / "README.md").read_text(encoding="utf-8")
     lines = {}
@@ -158,9 +156,8 @@ def test_measured_numbers_land_in_their_cells(tmp_path: Path) -> None:
 
 
 def test_a_full_run_is_held_against_the_paper(tmp_path: Path) -> None:
-    own, models, data = trained_in(tmp_path)
-    ruler = make_ruler(models.judge, data.train_images, data.test_images)
-    cifar10._measured(own, models, ruler, full_rows(), 0.9)
+    own, models, _ = trained_in(tmp_path)
+    cifar10._measured(own, models, "the judge's features", full_rows(), 0.9)
     claims = {key: claim["holds"] for key, claim in own.numbers["claims"].items()}
     assert claims == {
         "flow_postprocessing": True,
@@ -174,9 +171,21 @@ def test_a_full_run_is_held_against_the_paper(tmp_path: Path) -> None:
     assert kept == [f"{name}.safetensors" for name in ("edm", "flow", "guide", "judge")]
 
 
+def test_a_full_page_begins_with_what_was_found(tmp_path: Path) -> None:
+    own, models, data = trained_in(tmp_path)
+    own.numbers |= {"measured": True, "data": "CIFAR-10"}
+    cifar10._measured(own, models, "the judge's features", full_rows(), 0.9)
+    cifar10._write(own, FULL, models, full_rows(), data.lossy)
+    own.finish()
+    page = (tmp_path / "cifar10" / "README.md").read_text(encoding="utf-8")
+    assert "* flow at CFG 2.75: FID 13.8; with REG 12.8; postprocessed 11.8 at best" in page
+    assert "3 of 4 claims hold" in page and EMPTY not in page.partition("Table 3")[2]
+    assert (tmp_path / "cifar10" / "samples.png").exists()
+
+
 def test_curves_draw_what_was_measured_below_the_paper() -> None:
     assert len(curves(None).axes) == 2
-    drawn = curves(full_rows()).axes
+    drawn = curves([each.row for each in full_rows()]).axes
     ours = drawn[2]
     heights = [np.asarray(line.get_ydata()) for line in ours.get_lines()]
     plain = [h for h in heights if len(h) == 7 and h[0] == 5.0 and h[-1] == 5 * 2.75]

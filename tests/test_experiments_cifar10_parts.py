@@ -10,24 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-from cifar_runs import Trained, report, trained_in
+from cifar_runs import Trained, bench_of, report, trained_in
 from torch import Tensor
 
 from reg_engine.errors import InputError
 from reg_engine.experiments.cifar10 import sampling as cifar10_sampling
-from reg_engine.experiments.cifar10.models import FULL, TINY, load_models
+from reg_engine.experiments.cifar10.models import FULL, TINY, features_from, load_models
 from reg_engine.experiments.cifar10.page import TABLE2, TABLE3
 from reg_engine.experiments.cifar10.sampling import (
     EDM_SCALES,
     FLOW_SCALES,
-    Sampling,
     bases,
     evaluate,
     posts_of,
     train_posts,
 )
-from reg_engine.experiments.cifar10.scores import features_from, make_ruler
-from reg_engine.experiments.mnist.grid import Point
+from reg_engine.experiments.draws import Point, Sampling
 from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.classifier import NoisyClassifier
 from reg_engine.postprocess import Postprocess
@@ -137,28 +135,30 @@ def test_bfloat16_networks_sample_as_float32_ones_do(trained: Trained) -> None:
 
 def test_scored_points_are_kept(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     own, models, data = trained
-    ruler = make_ruler(models.judge, data.train_images, data.test_images)
     base = bases(models, TINY)[1]
     base = replace(base, points=base.points[1:3])
     sampling = Sampling(16, 0, 8)
+    bench = bench_of(models, data, sampling.labels, most=1000)
     flows = train_posts(base, own, TINY, models, data, sampling)
-    assert list(flows) == ["pixel-20"] == [post.name for post in posts_of("edm", own, TINY)]
-    rows = evaluate(base, own, models, ruler, flows, sampling)
-    assert [(r.point.estimator, r.post) for r in rows] == [
+    assert list(flows) == ["pixel-20"] == posts_of("edm", own, TINY)
+    rows = evaluate(base, own, models, bench, flows, sampling)
+    assert [(r.point.estimator, r.row["post"]) for r in rows] == [
         ("none", None),
         ("none", "pixel-20"),
         ("vjp", None),
         ("vjp", "pixel-20"),
     ]
-    assert all(float(r.first.abs().max()) <= 1 or r.post for r in rows)
-    assert rows[1].scores["post_nfe"] > 0 == rows[0].scores["post_nfe"]
+    assert all(float(r.first.abs().max()) <= 1 or r.row["post"] for r in rows)
+    # The flow's own evaluations, Heun's last step by Euler, come on top.
+    more = 2 * TINY.solver_steps[2] - 1
+    assert rows[1].row["nfe"] == rows[0].row["nfe"] + more > more
     assert not list((own.work / "points").glob("*/*.npz"))  # samples go once they are scored
     monkeypatch.setattr(cifar10_sampling, "run_resumable", None)
-    again = evaluate(base, own, models, ruler, flows, sampling)
-    assert [r.scores for r in again] == [json.loads(json.dumps(r.scores)) for r in rows]
+    again = evaluate(base, own, models, bench, flows, sampling)
+    assert [r.row for r in again] == [json.loads(json.dumps(r.row)) for r in rows]
     other = Sampling(16, 1, 8)
     with pytest.raises(InputError, match="other settings"):
-        evaluate(base, own, models, ruler, flows, other)
+        evaluate(base, own, models, bench, flows, other)
 
 
 def test_minutes_become_steps_once(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,12 +182,13 @@ def test_scores_of_the_test_images_themselves(trained: Trained) -> None:
     _, models, data = trained
     task = ColourClassifierTask(data.test_images, data.test_labels)
     assert task.sigma_data > 0
-    ruler = make_ruler(models.judge, data.train_images, data.test_images, count=50)
+    bench = bench_of(models, data, task.labels, most=50)
     images = task.images.float() / 127.5 - 1
-    found = ruler.scores(images, task.labels, torch.Generator().manual_seed(0))
-    assert abs(found["fid"]) < 1e-6 and found["fid"] == found["fid_judge"] < found["fid_error"]
+    found = bench(Point("vanilla", 1.0), images, {"nfe": 0, "backward": 0}).row
+    assert abs(found["fid"]) < 1e-6 and found["fid"] < found["fid_error"]
     right = accuracy(models.judge, data.test_images, data.test_labels)
-    assert found["agreement"] == pytest.approx(right) and found["low"] < right < found["high"]
+    assert found["agreement"] == pytest.approx(right)
+    assert found["agreement_interval"][0] < right < found["agreement_interval"][1]
     assert found["precision"] > 0.8 and found["recall"] > 0.8
     assert 0.3 < found["nearer"] < 0.7  # as near to the training images as unseen images are
 
@@ -199,12 +200,12 @@ def test_a_users_features_make_the_distance(trained: Trained) -> None:
     def colours(images: Tensor) -> Tensor:
         return images.mean((2, 3))
 
-    ruler = make_ruler(models.judge, data.train_images, data.test_images, (colours, "colours"))
-    images = torch.from_numpy(data.test_images).permute(0, 3, 1, 2).float() / 127.5 - 1
     labels = torch.from_numpy(data.test_labels)
-    found = ruler.scores(images + 0.25, labels, torch.Generator().manual_seed(0))
+    bench = bench_of(models, data, labels, features=(colours, "colours"))
+    images = torch.from_numpy(data.test_images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    found = bench(Point("vanilla", 1.0), images + 0.25, {"nfe": 0, "backward": 0}).row
     assert found["fid"] == pytest.approx(3 * 0.25**2, rel=1e-4)
-    assert found["fid"] != found["fid_judge"] and ruler.name == "colours"
+    assert found["fid"] != found["fid_judge"] and bench.name == "colours"
 
 
 def test_feature_networks_from_files(trained: Trained, tmp_path: Path) -> None:

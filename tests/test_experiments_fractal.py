@@ -12,7 +12,6 @@ import torch
 from reg_engine import oracles, schedules
 from reg_engine.experiments import run_experiment
 from reg_engine.experiments.classifier_guidance import ExactClassifier
-from reg_engine.experiments.fractal.claims import ratios
 from reg_engine.experiments.fractal.measures import (
     class_target,
     mean_of,
@@ -20,8 +19,15 @@ from reg_engine.experiments.fractal.measures import (
     scores,
     thinned,
 )
-from reg_engine.experiments.fractal.models import CHAIN, SCHEDULE, Data, Models, SeenFromEDM
-from reg_engine.experiments.fractal.post import one_pool
+from reg_engine.experiments.fractal.models import (
+    CHAIN,
+    SCHEDULE,
+    Data,
+    Models,
+    SeenFromEDM,
+    one_pool,
+)
+from reg_engine.experiments.fractal.page import ratios
 from reg_engine.oracles import energy_distance
 
 MIXTURE = oracles.two_class_2d()

@@ -11,25 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from reg_engine import BadModel, Classifier, Unconditional, load_model
-from reg_engine.experiments.mnist.claims import (
-    equal_scale,
-    matched,
-    matched_rows,
-    summary,
-    tally,
-)
-from reg_engine.experiments.mnist.fronts import Front, difference, front_of
-from reg_engine.experiments.mnist.grid import (
-    CHEAP,
-    METHODS,
-    Point,
-    full_grid,
-    guidance_of,
-    pool_grid,
-    quick_grid,
-)
-from reg_engine.experiments.mnist.measures import Bench, Measured, judge, resamples
-from reg_engine.experiments.mnist.sampling import TIMES
+from reg_engine.experiments.draws import METHODS, Point, guidance_of
+from reg_engine.experiments.image_runs import Bench, Measured, difference, judge, resamples
+from reg_engine.experiments.mnist.claims import difference_numbers, equal_scale, summary, tally
+from reg_engine.experiments.mnist.fronts import Front, front_numbers, front_of, matched
+from reg_engine.experiments.mnist.page import level_rows
+from reg_engine.experiments.mnist.sampling import CHEAP, TIMES, full_grid, pool_grid, quick_grid
 from reg_engine.guidance.weights import weights_of
 from reg_engine.models import load_classifier
 from reg_engine.solvers import table
@@ -46,8 +33,9 @@ def test_points_have_names_of_their_own(grid: list[Point]) -> None:
 def test_the_full_grid_has_both_fronts_of_every_method(dense: bool) -> None:
     grid = full_grid(dense)
     for method in METHODS:
-        plain = {p.scale for p in grid if p.method == method and p.plain and not p.rectified}
-        reg = {p.scale for p in grid if p.method == method and p.plain and p.rectified}
+        front = [p for p in grid if (p.method, p.plan, p.solver) == (method, "full", None)]
+        plain = {p.scale for p in front if p.estimator == "none"}
+        reg = {p.scale for p in front if p.estimator == CHEAP}
         # The same scales, but for some that only show where a front bends.
         shared = plain & reg
         assert len(shared) >= 3 and len((plain | reg) - shared) <= 5
@@ -140,14 +128,14 @@ def test_the_bench_gives_intervals_that_hold_the_truth() -> None:
 def measured(scale: float, confidence: float, fid: float, **other: Any) -> Measured:
     noise = torch.tensor([0.0, -0.01, 0.01])
     point = Point(other.pop("method", "vanilla"), scale, **other)
-    row = {"fid": fid, "confidence": confidence}
+    row = {"method": point.method, "scale": scale, "estimator": point.estimator}
+    row |= {"plan": point.plan, "solver": None, "fid": fid, "confidence": confidence}
     return Measured(point, row, fid + noise.double(), confidence + 0 * noise.double())
 
 
 def test_a_front_is_read_between_its_scales() -> None:
     front = Front([measured(1, 8, 0.4), measured(2, 9, 0.2), measured(3, 10, 0.8)])
     assert front.lowest().tolist() == pytest.approx([0.2, 0.19, 0.21])
-    assert front.best().point.scale == 2
     for level, wanted in ((7.0, 0.2), (8.5, 0.2), (9.0, 0.2), (9.5, 0.4), (10.0, 0.8)):
         found = front.fid_at(level)
         assert found is not None and float(found[0]) == pytest.approx(wanted)
@@ -191,6 +179,16 @@ def far(method: str, estimator: str, points: dict[float, tuple[float, float]]) -
     ]
 
 
+def numbers_of(measured: list[Measured]) -> dict[str, Any]:
+    return {
+        "points": [m.row for m in measured],
+        "fronts": front_numbers(measured),
+        "differences": difference_numbers(measured),
+        "estimators": [],
+        "claims": {"one": {"holds": True}, "other": {"holds": False}},
+    }
+
+
 def test_a_method_that_only_damps_is_said_to_follow_the_same_front() -> None:
     """REG at scale s lies exactly where CFG lies at a smaller scale."""
     plain = {1.0: (8.0, 0.2), 1.5: (8.6, 0.3), 2.0: (9.0, 0.5), 4.0: (9.6, 1.1)}
@@ -205,8 +203,9 @@ def test_a_method_that_only_damps_is_said_to_follow_the_same_front() -> None:
     assert list(found) == [8.3, 8.6, 8.9]  # 9.2 and 9.4 are beyond REG's front
     assert [d.value for d in found.values()] == pytest.approx([0] * 3, abs=1e-12)
     assert tally(found) == "0 / 3 / 0"
-    text = summary(rows)
+    text = summary(numbers_of(rows))
     assert "at 3 of 3 scales" in text and "CFG 0 / 3 / 0" in text and "one front" in text
+    assert "at scale 4, 0.500 against 1.100" in text and "1 of 2 claims hold" in text
 
 
 def test_a_method_that_repairs_is_said_to_be_lower() -> None:
@@ -216,7 +215,7 @@ def test_a_method_that_repairs_is_said_to_be_lower() -> None:
     found = matched(rows, "vanilla")
     wanted = 0.3 * 2 ** (1 / 3) - 0.5 * 2.2 ** (1 / 3)  # a third of the way, ln(FID) straight
     assert found[9.2].value == pytest.approx(wanted) and tally(found) == "5 / 0 / 0"
-    assert "one front" not in summary(rows)
-    lines = matched_rows(rows, ["vanilla"])
+    assert "one front" not in summary(numbers_of(rows))
+    lines = level_rows(numbers_of(rows), ["vanilla"])
     assert [line[0] for line in lines] == ["CFG", "CFG + REG"]
     assert lines[1][4].startswith("0.378 (-0.272 ± ")

@@ -15,8 +15,8 @@ from reg_engine import load_model
 from reg_engine.engine import Engine
 from reg_engine.errors import InputError
 from reg_engine.experiments import run_experiment
-from reg_engine.experiments.mnist.grid import CHEAP, METHODS, Point
-from reg_engine.experiments.mnist.sampling import TIMES
+from reg_engine.experiments.draws import METHODS, Point
+from reg_engine.experiments.mnist.sampling import CHEAP, TIMES
 
 
 @pytest.fixture(scope="module")

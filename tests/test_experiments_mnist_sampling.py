@@ -12,31 +12,31 @@ from torch import Tensor
 from reg_engine import load_model
 from reg_engine.engine import Engine
 from reg_engine.errors import InputError
+from reg_engine.experiments import Report
 from reg_engine.experiments.classifier_guidance import unlabelled
-from reg_engine.experiments.draws import SEEDS_A_RUN
-from reg_engine.experiments.mnist.grid import CHEAP, Point, guidance_of
+from reg_engine.experiments.draws import SEEDS_A_RUN, Point, Sampling, guidance_of
 from reg_engine.experiments.mnist.models import (
-    GuideNet,
-    LinearClassifier,
+    HIDDEN,
+    Guide,
     Models,
     load_models,
 )
-from reg_engine.experiments.mnist.sampling import TIMES, Sampling, sample_points
+from reg_engine.experiments.mnist.sampling import CHEAP, sample_points
 from reg_engine.models import load_classifier
 
 
 def test_the_linear_classifier_is_linear_in_the_scaled_image() -> None:
-    net = LinearClassifier(4, 3, sigma_data=0.5)
+    net = Guide(4, 3, sigma_data=0.5)
     x, sigma = torch.randn(2, 1, 2, 2), torch.tensor([0.0, 1.2])
     columns = torch.stack([torch.tensor(0.002).log() / 4, torch.tensor(1.2).log() / 4])
     scaled = x.flatten(1) / torch.tensor([[0.5], [1.3]])  # sqrt(1.2^2 + 0.5^2) = 1.3
-    wanted = torch.cat([scaled, columns[:, None]], 1) @ net.layer.weight.T + net.layer.bias
+    wanted = torch.cat([scaled, columns[:, None]], 1) @ net.layers[0].weight.T + net.layers[0].bias
     torch.testing.assert_close(net(x, sigma), wanted)
 
 
-def test_jvp_takes_the_network_in_channels_last() -> None:
+def test_jvp_takes_the_network_in_channels_last(tmp_path: Path) -> None:
     """As the experiment holds it, for the speed of a CPU's convolutions."""
-    models = load_models(None, Path("unused"), {}, 0, torch.device("cpu"), print)
+    models = load_models(Report("mnist", "MNIST", tmp_path), None, {})
     choices: dict[str, Any] = {
         "rectify": "jvp",
         "solver": "dpmpp_2m",
@@ -56,7 +56,7 @@ def test_jvp_takes_the_network_in_channels_last() -> None:
 
 
 def test_a_guide_hears_the_noise_level_and_sees_unit_variance() -> None:
-    net = GuideNet(4, 3, sigma_data=0.5)
+    net = Guide(4, 3, 0.5, HIDDEN)
     seen: list[Tensor] = []
     net.layers.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     noise = torch.randn(20_000, 1, 2, 2)
@@ -91,9 +91,9 @@ def test_classifier_guidance_starts_from_the_unconditional_model() -> None:
 
 def test_sampling_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = Models(load_model("mnist"), load_classifier("mnist"), None, {}, {}, {})
-    sampling = Sampling(20, (80.0, 2.0, 0.5, 0.0), batch_size=10)
+    sampling, times = Sampling(20, batch_size=10), (80.0, 2.0, 0.5, 0.0)
     points = [Point("vanilla", 4), Point("vanilla", 4, CHEAP, "calibrated")]
-    whole = sample_points(points, models, sampling, tmp_path / "whole", lambda _: None)
+    whole = sample_points(points, models, sampling, times, tmp_path / "whole", lambda _: None)
 
     calls = 0
     real = Engine.sample
@@ -107,24 +107,24 @@ def test_sampling_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Engine, "sample", sample)
-        sample_points(points, models, sampling, tmp_path / "cut", lambda _: None)
+        sample_points(points, models, sampling, times, tmp_path / "cut", lambda _: None)
     said: list[str] = []
-    after = sample_points(points, models, sampling, tmp_path / "cut", said.append)
+    after = sample_points(points, models, sampling, times, tmp_path / "cut", said.append)
     for one, other in zip(whole, after, strict=True):
         assert torch.equal(one.samples, other.samples)
         assert one.cost["nfe"] == other.cost["nfe"]
     assert len(said) == 2
     # All is there now: nothing is sampled or calibrated again.
     monkeypatch.setattr(Engine, "sample", lambda *_, **__: pytest.fail("sampled again"))
-    again = sample_points(points, models, sampling, tmp_path / "cut", lambda _: None)
+    again = sample_points(points, models, sampling, times, tmp_path / "cut", lambda _: None)
     assert torch.equal(again[1].samples, whole[1].samples)
     with pytest.raises(InputError, match="other settings"):
-        other_seed = Sampling(20, (80.0, 2.0, 0.5, 0.0), batch_size=10, seed=1)
-        sample_points(points, models, other_seed, tmp_path / "cut", lambda _: None)
+        other_seed = Sampling(20, batch_size=10, seed=1)
+        sample_points(points, models, other_seed, times, tmp_path / "cut", lambda _: None)
 
 
 def test_the_pool_and_calibration_have_seeds_of_their_own() -> None:
-    sampling = Sampling(10_000, TIMES, seed=3)
+    sampling = Sampling(10_000, seed=3)
     own = set(sampling.seeds(Point("vanilla", 2)))
     pool = set(sampling.seeds(Point("vanilla", 2, pool=True)))
     assert len(own) == len(pool) == 10_000 and not own & pool

@@ -11,8 +11,6 @@ import torch
 from ...data.cifar10 import CIFAR10, find_cifar10, load_cifar10
 from ..report import Report
 
-__all__ = ["load_data"]
-
 
 def load_data(
     report: Report, train: int | None = None, test: int | None = None

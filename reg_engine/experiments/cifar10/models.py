@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +14,13 @@ from ...data.cifar10 import CIFAR10
 from ...errors import InputError, choice
 from ...models import NoisyClassifier, load_classifier, load_model
 from ...networks.denoisers import Denoiser
+from ...postprocess import classifier_features, dinov2_features
 from ...resume import digest
 from ...training import Result, train_task
 from ...training.colour import ColourSettings
 from ...training.colour_classifier import ColourClassifierSettings
+from ..image_runs import Features
 from ..report import Report
-
-__all__ = ["FULL", "TINY", "Models", "Sizes", "load_models", "sizes_of", "to_device"]
 
 # hours, samples: see sizes_of; features: of the Frechet distance; neighbours: a DINOv2 folder for
 # postprocessing's search; the others are weights to use instead of training.
@@ -29,34 +30,20 @@ OPTIONS = ("hours", "samples", "features", "neighbours", *STAGES)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """How much of everything; `minutes` is of training, by stage, "post" for each flow."""
 
-    Args:
-        minutes: of training, by stage (flow, edm, judge, guide, and each postprocessing flow);
-            None: `steps` each instead.
-        steps: see minutes.
-        batch_size: of training; lr: of the flow and the EDM model.
-        samples: a point, and of each scale in a postprocessing pool.
-        sampling_batch: samples a batch.
-        solver_steps: of the flow, the EDM model and the postprocessing flow, all Heun's method.
-        k: nearest real samples that postprocessing draws from.
-        train, test: images used; None = all.
-        colour, judge, guide: settings of the networks.
-    """
-
-    minutes: Mapping[str, float] | None
+    minutes: Mapping[str, float] | None  # None: `steps` each instead
     steps: int
-    batch_size: int
-    lr: float
-    samples: int
+    batch_size: int  # of training
+    lr: float  # of the flow and the EDM model
+    samples: int  # a point, and of each scale in a postprocessing pool
     sampling_batch: int
-    solver_steps: tuple[int, int, int]
-    k: int
-    train: int | None
+    solver_steps: tuple[int, int, int]  # of Heun's method: flow, EDM model, postprocessing
+    k: int  # nearest real samples that postprocessing draws from
+    train: int | None  # images used; None = all
     test: int | None
     colour: ColourSettings
-    judge: ColourClassifierSettings
-    guide: ColourClassifierSettings
+    judge: ColourClassifierSettings  # the guide is as the judge, but sees noise
 
 
 # About an hour on a GPU of the H100's class by arithmetic, not by measurement: 45 minutes of
@@ -75,10 +62,7 @@ FULL = Sizes(
     test=None,
     colour=ColourSettings(),
     judge=ColourClassifierSettings(),
-    guide=ColourClassifierSettings(clean_share=0.1),
 )
-
-_SMALL = ColourClassifierSettings(channels=(16, 32), features=32, embedding=32, blocks=1)
 # A few steps of everything, so that each line of the code runs: its numbers mean nothing.
 TINY = Sizes(
     minutes=None,
@@ -94,8 +78,7 @@ TINY = Sizes(
     colour=ColourSettings(
         channels=32, multipliers=(1, 1), blocks=1, attention=(16,), head_width=32
     ),
-    judge=_SMALL,
-    guide=replace(_SMALL, clean_share=0.1),
+    judge=ColourClassifierSettings(channels=(16, 32), features=32, embedding=32, blocks=1),
 )
 
 
@@ -130,28 +113,39 @@ def _number(report: Report, key: str, default: float) -> float:
     return value
 
 
-# Networks
+def features_from(path: str | os.PathLike[str], device: torch.device) -> tuple[Features, str]:
+    """A user's feature network and its name in words.
+
+    Args:
+        path: a .safetensors classifier of `reg-engine train cifar10-classifier`, or the folder of a
+            DINOv2 model that transformers saved (its CLS token).
+
+    Raises:
+        InputError: neither of these; transformers is missing.
+    """
+    if Path(path).is_dir():
+        name = f"DINOv2 CLS ({Path(path).name})"
+        return dinov2_features(path, "cls", device=device), name
+    if Path(path).suffix != ".safetensors":
+        raise InputError(
+            "--set features",
+            f"{os.fspath(path)!r} is no feature network",
+            "Give a DINOv2 folder, or a .safetensors of `reg-engine train cifar10-classifier`",
+        )
+    return classifier_features(load_classifier(path).to(device)), f"classifier {Path(path).name}"
 
 
 @dataclass(frozen=True)
 class Models:
-    """What the points are sampled and scored with.
-
-    Args:
-        flow, edm: the base models.
-        judge: gives features, agreement and confidence; never a guide.
-        guide: of classifier guidance, another network.
-        stages: what was trained: name, optimizer steps, seconds, parameters, scores.
-        files: weights, by name; digests: of the base models', as float32.
-    """
+    """What the points are sampled and scored with."""
 
     flow: Denoiser
     edm: Denoiser
-    judge: NoisyClassifier
-    guide: NoisyClassifier
-    stages: list[dict[str, Any]]
-    files: dict[str, str]
-    digests: dict[str, str]
+    judge: NoisyClassifier  # gives features, agreement and confidence; never a guide
+    guide: NoisyClassifier  # of classifier guidance, another network
+    stages: list[dict[str, Any]]  # name, optimizer steps, seconds, parameters, scores
+    files: dict[str, str]  # weights, by name
+    digests: dict[str, str]  # of the weights, as float32
 
 
 def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
@@ -164,9 +158,10 @@ def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
     stages: list[dict[str, Any]] = []
     files = {name: report.options[name] for name in STAGES if name in report.options}
     loaded = {name: _loaded(name, file) for name, file in files.items()}  # bad ones die here
+    of_noise = replace(sizes.judge, clean_share=0.1)
     tasks = {
         "judge": ("cifar10-classifier", sizes.judge, report.seed, 1e-3),
-        "guide": ("cifar10-classifier", sizes.guide, report.seed + 1, 1e-3),
+        "guide": ("cifar10-classifier", of_noise, report.seed + 1, 1e-3),
         "flow": ("cifar10", replace(sizes.colour, prediction="flow"), report.seed, sizes.lr),
         "edm": ("cifar10-edm", replace(sizes.colour, prediction="edm"), report.seed, sizes.lr),
     }
@@ -187,8 +182,8 @@ def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
             }
         )
         loaded[name] = _loaded(name, files[name])
-    flow, edm, judge, guide = (loaded[name] for name in STAGES)
     digests = {name: digest(loaded[name]) for name in STAGES} | {"data": digest(data)}
+    flow, edm, judge, guide = (loaded[name] for name in STAGES)
     for denoiser in (flow, edm):
         to_device(denoiser, report.device)
     classifiers = judge.to(report.device), guide.to(report.device)
@@ -208,7 +203,7 @@ def _trained(
         epochs=epochs,
         minutes=minutes,
         device=str(report.device),
-        dtype="bfloat16" if report.device.type == "cuda" else "float32",
+        dtype=dtype_of(report.device),
         batch_size=sizes.batch_size,
         warmup=sizes.steps or 500,
         show=sizes.minutes is not None,
@@ -221,20 +216,14 @@ def _trained(
 
 def _loaded(name: str, file: str) -> Any:
     """A Denoiser or a classifier of colour images, on the CPU."""
+    found: Any
     if name in ("judge", "guide"):
-        classifier = load_classifier(file)
-        _fits(
-            name, file, classifier.arguments["image_channels"] == 3, "a classifier of grey images"
-        )
-        return classifier
-    denoiser = load_model(file)
-    kind = f"a {denoiser.prediction!r} model of samples {denoiser.sample_shape}"
-    fits = denoiser.prediction == name and denoiser.sample_shape == (3, 32, 32)
-    _fits(name, file, fits, kind)
-    return denoiser
-
-
-def _fits(name: str, file: str, fits: bool, kind: str) -> None:
+        found = load_classifier(file)
+        fits, kind = found.arguments["image_channels"] == 3, "a classifier of grey images"
+    else:
+        found = load_model(file)
+        fits = found.prediction == name and found.sample_shape == (3, 32, 32)
+        kind = f"a {found.prediction!r} model of samples {found.sample_shape}"
     if not fits:
         task = {"flow": "cifar10", "edm": "cifar10-edm"}.get(name, "cifar10-classifier")
         raise InputError(
@@ -242,9 +231,15 @@ def _fits(name: str, file: str, fits: bool, kind: str) -> None:
             f"{os.path.basename(file)!r} is {kind}",
             f"Give one that `reg-engine train {task}` wrote",
         )
+    return found
+
+
+def dtype_of(device: torch.device) -> str:
+    """Of networks: bfloat16 on a GPU."""
+    return "bfloat16" if device.type == "cuda" else "float32"
 
 
 def to_device(denoiser: Denoiser, device: torch.device) -> None:
-    """Move it; to bfloat16 on a GPU, where the state of the sampler stays float32."""
+    """Move it there, to dtype_of(device); the state of the sampler stays float32."""
     for module in denoiser.modules:
-        module.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+        module.to(device, getattr(torch, dtype_of(device)))

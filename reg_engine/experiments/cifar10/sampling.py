@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,10 @@ from ...training import TrainConfig
 from ...training.colour import ColourTask
 from ...training.diffusion import to_unit_range
 from ...training.tasks import plan_steps
-from ..classifier_guidance import unlabelled
-from ..draws import Draws
-from ..mnist.grid import CLASSIFIER_METHODS, Point, guidance_of
+from ..draws import CLASSIFIER_METHODS, Point, Sampling, engine_of, pairs
+from ..image_runs import Bench
 from ..report import Report
-from .models import Models, Sizes, to_device
-from .scores import Ruler
-
-__all__ = ["Base", "Post", "Row", "Sampling", "bases", "evaluate", "posts_of", "train_posts"]
+from .models import Models, Sizes, dtype_of, to_device
 
 FLOW_SCALES = (1.25, 1.5, 1.75, 2.25, 2.5, 2.75)  # columns of the paper's Tab. 2
 EDM_SCALES = (1.75, 2.25, 2.5, 2.75, 3.25, 3.5, 3.75, 4.0)  # of its Tab. 3
@@ -46,32 +42,8 @@ SHOWN = 10  # samples of each point that are kept for the pictures
 
 
 @dataclass(frozen=True)
-class Sampling(Draws):
-    """How every point is sampled.
-
-    Args:
-        count: samples a point, equally many of each label.
-        seed: of the report.
-        batch_size: samples a batch, one file each.
-        device: where to sample.
-    """
-
-    count: int
-    seed: int = 0
-    batch_size: int = 125
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
 class Base:
-    """A base model and what is sampled from it.
-
-    Args:
-        name: "flow" or "edm".
-        denoiser: the model.
-        solver, steps: of sampling.
-        points: see Point.
-    """
+    """A base model ("flow" or "edm"), how it is sampled, and at which points."""
 
     name: str
     denoiser: Denoiser
@@ -86,32 +58,25 @@ def bases(models: Models, sizes: Sizes) -> list[Base]:
     flow, edm = ((1.5,), (2.25,)) if tiny else (FLOW_SCALES, EDM_SCALES)
     weights = (2.0,) if tiny else CLASSIFIER_WEIGHTS
     flow_steps, edm_steps, _ = sizes.solver_steps
-    guided = _pairs("vanilla", flow) + [Point("cg", 0.0)] + _pairs("cg", weights)
     plain = [Point("vanilla", 1.0)]
+    cg = [Point("cg", 0.0), *pairs("cg", weights, ESTIMATOR)]
+    points = (*plain, *pairs("vanilla", flow, ESTIMATOR), *cg)
     return [
-        Base("flow", models.flow, "flow_heun", flow_steps, (*plain, *guided)),
-        Base("edm", models.edm, "heun", edm_steps, (*plain, *_pairs("vanilla", edm))),
+        Base("flow", models.flow, "flow_heun", flow_steps, points),
+        Base("edm", models.edm, "heun", edm_steps, (*plain, *pairs("vanilla", edm, ESTIMATOR))),
     ]
 
 
-def _pairs(method: str, scales: Iterable[float]) -> list[Point]:
-    return [Point(method, scale, rectify) for scale in scales for rectify in ("none", ESTIMATOR)]
-
-
 def _engine(base: Base, point: Point, models: Models, sampling: Sampling) -> Engine:
-    denoiser, options = base.denoiser, {}
-    if point.method in CLASSIFIER_METHODS:
-        denoiser = unlabelled(denoiser)
-        options["times"] = np.linspace(NOISIEST, 0.0, base.steps + 1).tolist()
-    return Engine(
-        denoiser,
-        guidance=guidance_of(point, guide=models.guide),
+    times = np.linspace(NOISIEST, 0.0, base.steps + 1).tolist()
+    return engine_of(
+        base.denoiser,
+        point,
+        sampling,
+        guide=models.guide,
         solver=base.solver,
-        solver_options=options,
         steps=base.steps,
-        batch_size=sampling.batch_size,
-        device=sampling.device,
-        progress=False,
+        solver_options={"times": times} if point.method in CLASSIFIER_METHODS else {},
     )
 
 
@@ -120,35 +85,18 @@ def _sample(
 ) -> tuple[Tensor, Stats, Shards]:
     settings = {"weights": models.digests[base.name], "steps": base.steps, **vars(sampling)}
     shards = Shards(folder / f"{base.name}-{point.name}", settings)
-    engine = _engine(base, point, models, sampling)
-    seeds = sampling.seeds(point)
+    engine, seeds = _engine(base, point, models, sampling), sampling.seeds(point)
     return *run_resumable(engine, sampling.labels, seeds, shards, point.name), shards
 
 
-# Postprocessing
-
-
-@dataclass(frozen=True)
-class Post:
-    """A postprocessing flow: the space its neighbours are searched in, and how many there are."""
-
-    space: str  # "pixel", "cls" or "patches" (DINOv2)
-    k: int
-
-    @property
-    def name(self) -> str:
-        """For files and tables."""
-        return f"{self.space}-{self.k}"
-
-
-def posts_of(base: str, report: Report, sizes: Sizes) -> list[Post]:
-    """Rows 2 to 5 of the paper's Tab. 2; without DINOv2 weights row 2 alone."""
+def posts_of(base: str, report: Report, sizes: Sizes) -> list[str]:
+    """Names of postprocessing flows, SPACE-K: where neighbours are searched, and how many there
+    are. Rows 2 to 5 of the paper's Tab. 2; without DINOv2 weights row 2 alone."""
+    k = sizes.k
     if "neighbours" not in report.options:
-        return [Post("pixel", sizes.k)]
-    best = Post("patches", sizes.k)
-    if base == "edm":
-        return [best]
-    return [Post("pixel", sizes.k), Post("cls", sizes.k), best, Post("patches", 2 * sizes.k)]
+        return [f"pixel-{k}"]
+    best = f"patches-{k}"
+    return [best] if base == "edm" else [f"pixel-{k}", f"cls-{k}", best, f"patches-{2 * k}"]
 
 
 def train_posts(
@@ -159,42 +107,40 @@ def train_posts(
     Raises:
         KeyboardInterrupt: a signal stopped the training; the same command goes on with it.
     """
-    pool, labels = [], []
+    pool = []
     for scale in POOL_SCALES:
         point = Point("vanilla", scale, pool=True)
         report.say(f"sampling {base.name} at {scale:g} for postprocessing")
         pool.append(_sample(base, point, models, sampling, report.work / "pools")[0])
-        labels.append(sampling.labels)
-    real = to_unit_range(data.train_images)
-    steps, found = _post_steps(report, sizes, data), {}
     samples = torch.cat(pool).clamp(-1.0, 1.0)  # as pictures hold them
-    for post in posts_of(base.name, report, sizes):
-        report.say(f"training postprocessing {base.name} {post.name}: {steps} steps")
+    real, steps, found = to_unit_range(data.train_images), _post_steps(report, sizes, data), {}
+    for name in posts_of(base.name, report, sizes):
+        report.say(f"training postprocessing {base.name} {name}: {steps} steps")
+        space, _, k = name.partition("-")
         features = None
-        if post.space != "pixel":
-            features = dinov2_features(
-                report.options["neighbours"], post.space, device=report.device
-            )
-        found[post.name] = train_postprocess(
+        if space != "pixel":
+            features = dinov2_features(report.options["neighbours"], space, device=report.device)
+        flow = {"solver": "flow_heun", "steps": sizes.solver_steps[2]}
+        found[name] = train_postprocess(
             samples,
             real,
-            report.work / f"post-{base.name}-{post.name}",
+            report.work / f"post-{base.name}-{name}",
             steps=steps,
             batch_size=sizes.batch_size,
             lr=sizes.lr,
-            labels=torch.cat(labels),
+            labels=sampling.labels.repeat(len(pool)),
             num_classes=10,
-            k=post.k,
+            k=int(k),
             features=features,
             net=partial(_network, sizes),
             seed=report.seed,
             device=report.device,
             show=sizes.minutes is not None,
-            flow={"solver": "flow_heun", "steps": sizes.solver_steps[2]},
+            flow={**flow, "batch_size": sampling.batch_size},
             warmup=min(500, steps // 2),
-            dtype=_dtype(report),
+            dtype=dtype_of(report.device),
         )
-        to_device(found[post.name].denoiser, report.device)
+        to_device(found[name].denoiser, report.device)
     return found
 
 
@@ -202,10 +148,6 @@ def _network(sizes: Sizes) -> UNet2D:
     c = sizes.colour
     # No dropout: its masks are not among what a resumed run of FlowTask draws again.
     return UNet2D(3, 32, c.channels, c.multipliers, c.blocks, c.attention, c.head_width, 0.0, 11)
-
-
-def _dtype(report: Report) -> str:
-    return "bfloat16" if report.device.type == "cuda" else "float32"
 
 
 def _post_steps(report: Report, sizes: Sizes, data: CIFAR10) -> int:
@@ -216,66 +158,63 @@ def _post_steps(report: Report, sizes: Sizes, data: CIFAR10) -> int:
     note = report.work / f"post_steps-{key[:16]}.json"
     if not note.exists():
         task = ColourTask(data.train_images, data.train_labels, sizes.colour, report.device)
-        config = TrainConfig(steps=1, batch_size=sizes.batch_size, dtype=_dtype(report))
+        dtype = dtype_of(report.device)
+        config = TrainConfig(steps=1, batch_size=sizes.batch_size, dtype=dtype)
         steps = plan_steps(task, config, str(report.device), 1.0, sizes.minutes["post"])
         write_whole(note, json.dumps(steps).encode(), "--out")
     return int(read_json(note, "--out", "Delete it"))
 
 
-# Points
-
-
 @dataclass(frozen=True)
-class Row:
-    """A point, before (`post` None) or after a postprocessing flow: scores and first samples."""
+class Scored:
+    """A point's numbers and its first samples (SHOWN, 3, 32, 32).
 
-    base: str
-    point: Point
-    post: str | None
-    scores: dict[str, Any]
-    first: Tensor  # (SHOWN, 3, 32, 32)
+    row: as Measured's, and its base, the postprocessing flow ("post", None: none) and seconds.
+    """
+
+    row: Mapping[str, Any]
+    first: Tensor
+
+    @property
+    def point(self) -> Point:
+        """What was sampled."""
+        return Point(self.row["method"], self.row["scale"], self.row["estimator"])
 
 
 def evaluate(
     base: Base,
     report: Report,
     models: Models,
-    ruler: Ruler,
-    flows: dict[str, Postprocess],
+    bench: Bench,
+    flows: Mapping[str, Postprocess],
     sampling: Sampling,
-) -> list[Row]:
+) -> list[Scored]:
     """Every point of `base`, as it is and after each flow. What is scored is kept on disk."""
     key = {
         "models": models.digests,
         "steps": base.steps,
         "posts": {name: digest(f.denoiser, f.solver, f.steps) for name, f in flows.items()},
-        "ruler": digest(ruler.features, ruler.name, ruler.count),
+        "bench": digest(bench.features, bench.name, bench.most, bench.rows),
         **vars(sampling),
     }
-    kept, rows = Shards(report.work / f"scores-{base.name}", key), []
+    kept, scored = Shards(report.work / f"scores-{base.name}", key), []
     for number, point in enumerate(base.points, 1):
         names = {post: f"{point.name}-{post or 'plain'}" for post in (None, *flows)}
         done = {post: kept.load(name) for post, name in names.items()}
         if any(found is None for found in done.values()):
-            drawn = _sample(base, point, models, sampling, report.work / "points")
-            samples, stats, shards = drawn[0].clamp(-1.0, 1.0), *drawn[1:]
+            drawn, stats, shards = _sample(base, point, models, sampling, report.work / "points")
+            samples, cost = drawn.clamp(-1.0, 1.0), stats.as_dict()
             for post, name in names.items():
-                moved = samples if post is None else _moved(flows[post], samples, sampling)
-                scores = ruler.scores(moved, sampling.labels, report.generator(92))
-                scores |= {"nfe": stats.nfe, "seconds": stats.seconds}
-                scores["post_nfe"] = 0.0 if post is None else flows[post].stats.nfe
-                kept.store(name, moved[:SHOWN], scores)
+                if post is None:
+                    shown, found = samples, bench(point, samples, cost)
+                else:
+                    shown, found = bench.moved(flows[post], point, samples, cost)
+                more = {"base": base.name, "post": post, "seconds": stats.seconds}
+                kept.store(name, shown[:SHOWN], more | found.row)
                 done[post] = kept.load(name)
             shards.remove()
-        for post, found in done.items():
-            assert found is not None  # stored above
-            rows.append(Row(base.name, point, post, found[1], found[0]))
-        report.say(f"{base.name} {number}/{len(base.points)} {point.name}")
-    return rows
-
-
-def _moved(flow: Postprocess, samples: Tensor, sampling: Sampling) -> Tensor:
-    batches = zip(
-        samples.split(sampling.batch_size), sampling.labels.split(sampling.batch_size), strict=True
-    )
-    return torch.cat([flow(part, labels) for part, labels in batches])
+        for each in done.values():
+            assert each is not None  # stored above
+            scored.append(Scored(each[1], each[0]))
+        report.say(f"{base.name} {number}/{len(base.points)} {point.title}")
+    return scored

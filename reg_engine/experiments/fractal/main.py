@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -13,9 +12,10 @@ from torch import Tensor
 from ...postprocess import Postprocess
 from ..classifier_guidance import ExactClassifier
 from ..report import Report
-from .figures import clouds, curves, rectified
-from .measures import class_target, floors, paired_ratio, scores
+from .figures import clouds, rectified
+from .measures import class_target, floors, own_class, paired_ratio, scores
 from .models import (
+    FLOW_STEPS,
     FULL,
     METHODS,
     QUICK,
@@ -23,19 +23,16 @@ from .models import (
     Data,
     Models,
     Sizes,
-    log_posterior,
+    apply,
     make_data,
+    one_pool,
+    train_flow,
     train_models,
 )
-from .page import CURVES, write
-from .post import FLOW_STEPS, apply, one_pool, train_flow
-
-__all__ = ["run"]
+from .page import claims, write
 
 POOLS = 10**6  # first seed of the samples that flows are trained on: none of them is measured
 REG = "vjp"  # the estimator of REG
-
-Clouds = dict[str, dict[float, dict[str, Tensor]]]  # method -> scale -> stage -> (2, n, 2)
 
 
 def run(report: Report) -> None:
@@ -43,20 +40,34 @@ def run(report: Report) -> None:
     sizes = QUICK if report.quick else FULL
     data = make_data(report, sizes)
     models = train_models(report, sizes, data)
-    found: Clouds = {}
+    found = {}  # method -> scale -> stage -> (2, n, 2)
     for method in METHODS:
         flows = _flows(report, sizes, data, models, method)
         found[method] = _clouds(report, sizes, models, method, flows)
-    targets = _targets(report, data, models, found)
+    generator = report.generator(20)
+    targets = {  # method -> scale -> draws of what guidance aims at, for each class
+        method: {
+            scale: [class_target(data, models, method, scale, y, generator) for y in (0, 1)]
+            for scale in found[method]
+        }
+        for method in METHODS
+    }
+    report.say("measures")
     report.numbers |= {
         "setting": _setting(sizes, data, models),
         "floor": floors(data, sizes.count),
-        "methods": {m: _measured(report, data, found[m], targets[m]) for m in METHODS},
+        "methods": {
+            method: {
+                f"{scale:g}": {
+                    stage: [scores(cloud[y], data, y, targets[method][scale][y]) for y in (0, 1)]
+                    for stage, cloud in stages.items()
+                }
+                for scale, stages in found[method].items()
+            }
+            for method in METHODS
+        },
         "target_own_class": {
-            f"{scale:g}": [
-                float(log_posterior(data.mixture, x).argmax(1).eq(y).double().mean())
-                for y, x in enumerate(classes)
-            ]
+            f"{scale:g}": [own_class(data.mixture, x, y) for y, x in enumerate(classes)]
             for scale, classes in targets["cg"].items()
         },
         "one_by_dedicated": {
@@ -74,11 +85,12 @@ def run(report: Report) -> None:
     }
     shown = sizes.large[0]
     at_scale = {method: targets[method][shown] for method in METHODS}
+    boundaries = {method: models.boundary(method) for method in METHODS}
     figures = {
-        "clouds": clouds(data, models, found, sizes.scales),
-        "curves": curves(report.numbers, CURVES),
-        "rectified": rectified(models, found, at_scale, shown),
+        "clouds": clouds(data.fresh, boundaries, found, sizes.scales),
+        "rectified": rectified(boundaries, found, at_scale, shown),
     }
+    claims(report)
     write(report, figures)
 
 
@@ -87,18 +99,13 @@ def _flows(
 ) -> dict[str, Postprocess]:
     """A flow for each scale, one for all of CFG's (or CG's) samples, and one for all of REG's."""
     report.say(f"{method}: samples for the flows")
-    pools = {
-        scale: models.draw(method, scale, sizes.pool, first_seed=POOLS, steps=sizes.steps)
-        for scale in sizes.scales
-    }
+    draw = partial(models.draw, method, first_seed=POOLS, steps=sizes.steps)
+    sets = {f"{scale:g}": draw(scale, sizes.pool) for scale in sizes.scales}
+    pools = list(sets.values())
     share = -(-sizes.pool // len(sizes.scales))
-    rectified = [
-        models.draw(method, scale, share, first_seed=POOLS, rectify=REG, steps=sizes.steps)
-        for scale in sizes.scales
-    ]
-    sets = {f"{scale:g}": pools[scale] for scale in sizes.scales}
+    rectified = [draw(scale, share, rectify=REG) for scale in sizes.scales]
     generator = report.generator(10)
-    sets["one"] = one_pool(list(pools.values()), sizes.pool, generator)
+    sets["one"] = one_pool(pools, sizes.pool, generator)
     sets["reg"] = one_pool(rectified, sizes.pool, generator)
     flows = {
         name: train_flow(report, f"{method}-{name}", samples, data, sizes)
@@ -106,8 +113,7 @@ def _flows(
     }
     if method == "cg" and sizes.more:
         longer = replace(sizes, flow=sizes.more * sizes.flow)
-        everything = torch.cat(list(pools.values()), 1)
-        flows["more"] = train_flow(report, "cg-more", everything, data, longer)
+        flows["more"] = train_flow(report, "cg-more", torch.cat(pools, 1), data, longer)
     return flows
 
 
@@ -132,37 +138,6 @@ def _clouds(
     return found
 
 
-def _targets(
-    report: Report, data: Data, models: Models, found: Clouds
-) -> dict[str, dict[float, list[Tensor]]]:
-    """method -> scale -> draws of what guidance aims at, for each class."""
-    generator = report.generator(20)
-    return {
-        method: {
-            scale: [class_target(data, models, method, scale, y, generator) for y in (0, 1)]
-            for scale in found[method]
-        }
-        for method in METHODS
-    }
-
-
-def _measured(
-    report: Report,
-    data: Data,
-    found: dict[float, dict[str, Tensor]],
-    targets: dict[float, list[Tensor]],
-) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """scale -> stage -> scores of each class."""
-    report.say("measures")
-    return {
-        f"{scale:g}": {
-            stage: [scores(cloud[y], data, y, targets[scale][y]) for y in (0, 1)]
-            for stage, cloud in stages.items()
-        }
-        for scale, stages in found.items()
-    }
-
-
 def _costs(sizes: Sizes, models: Models) -> dict[str, dict[str, Any]]:
     """What one sample costs, as the engine counts it."""
     found: dict[str, dict[str, Any]] = {}
@@ -180,31 +155,27 @@ def _costs(sizes: Sizes, models: Models) -> dict[str, dict[str, Any]]:
 
 def _parts(report: Report, sizes: Sizes, data: Data, models: Models) -> dict[str, Any]:
     """Exact and trained denoisers with exact and trained classifiers: whose error is it?"""
-    exact = data.mixture.denoiser(schedule=SCHEDULE)
-    classifier = ExactClassifier(data.mixture, SCHEDULE)
+    trained = replace(models, batch_size=256)
+    exact = replace(trained, conditional=data.mixture.denoiser(schedule=SCHEDULE))
+    by_bayes = replace(trained, classifier=ExactClassifier(data.mixture, SCHEDULE))
+    combinations: list[tuple[str, str, Models, str | None]] = [
+        ("trained denoiser, CFG", "cfg", trained, None),
+        ("trained denoiser, exact classifier", "cg", by_bayes, None),
+        ("trained denoiser, linear classifier", "cg", trained, None),
+        ("exact denoiser, CFG", "cfg", exact, None),
+        ("exact denoiser, linear classifier", "cg", exact, None),
+        ("exact denoiser, REG", "cfg", exact, REG),
+    ]
     table: dict[str, Any] = {}
-    models = replace(models, batch_size=256)
     for scale in (1.0, *sizes.scales):
-        row = {}
-        for name, method, parts, rectify in _combinations(models, exact, classifier):
+        row = table[f"{scale:g}"] = {}
+        for name, method, parts, rectify in combinations:
             if rectify and scale == 1:
                 continue
             report.say(f"scale {scale:g}: {name}")
             cloud = parts.draw(method, scale, sizes.exact, rectify=rectify, steps=sizes.steps)
             row[name] = [scores(cloud[y], data, y, None) for y in (0, 1)]
-        table[f"{scale:g}"] = row
     return table
-
-
-def _combinations(
-    models: Models, exact: Any, classifier: ExactClassifier
-) -> Iterator[tuple[str, str, Models, str | None]]:
-    yield "trained denoiser, CFG", "cfg", models, None
-    yield "trained denoiser, exact classifier", "cg", replace(models, classifier=classifier), None
-    yield "trained denoiser, linear classifier", "cg", models, None
-    yield "exact denoiser, CFG", "cfg", replace(models, conditional=exact), None
-    yield "exact denoiser, linear classifier", "cg", replace(models, conditional=exact), None
-    yield "exact denoiser, REG", "cfg", replace(models, conditional=exact), REG
 
 
 def _setting(sizes: Sizes, data: Data, models: Models) -> dict[str, Any]:

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from ...fidelity import bootstrap, memorisation, nearest_distances, precision_recall
-from ...oracles import energy_distance
+from ...oracles import GaussianMixture, energy_distance
 from .models import Data, Models, log_posterior
-
-__all__ = ["UNIT", "class_target", "floors", "mean_of", "paired_ratio", "scores", "thinned"]
 
 UNIT = 0.01  # distances are given in hundredths; the data have a deviation of 0.57
 NEIGHBOURS = 3  # of precision and recall
@@ -67,9 +65,7 @@ def scores(samples: Tensor, data: Data, label: int, target: Tensor | None) -> di
         "precision": precision,
         "recall": recall,
         "energy": energy_distance(samples, real[:COMPARED]),
-        "own_class": float(
-            log_posterior(data.mixture, samples).argmax(1).eq(label).double().mean()
-        ),
+        "own_class": own_class(data.mixture, samples, label),
         "nearer": memory.nearer,
         "train_median": memory.samples_median / UNIT,
         "heldout_median": memory.heldout_median / UNIT,
@@ -77,6 +73,11 @@ def scores(samples: Tensor, data: Data, label: int, target: Tensor | None) -> di
     if target is not None:
         found["energy_target"] = energy_distance(samples, target)
     return found
+
+
+def own_class(mixture: GaussianMixture, x: Tensor, label: int) -> float:
+    """Share of points (n, 2) whose more probable class is `label`."""
+    return float(log_posterior(mixture, x).argmax(1).eq(label).double().mean())
 
 
 def paired_ratio(

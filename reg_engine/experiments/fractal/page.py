@@ -1,139 +1,202 @@
-"""The page of the fractal experiment: tables, claims, and the paper's side."""
+"""The page of the fractal experiment, from its numbers: summary, tables, claims, the paper."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..image_runs import wrapped
 from ..report import Report
-from .claims import claims, ratios
-from .figures import NAMES, STAGES
+from . import text
+from .figures import NAMES, STAGES, curves
 from .measures import mean_of
-from .models import METHODS
-from .post import FLOW_STEPS, NEAREST
-from .text import (
-    CLOUDS,
-    COSTS,
-    CURVES_CAPTION,
-    INTRO,
-    MORE,
-    NOT_TRAINING,
-    PARTS,
-    REG_CAPTION,
-    REG_TEXT,
-    SETTING,
-)
+from .models import FLOW_STEPS, METHODS, NEAREST
 
-__all__ = ["CURVES", "PAPER", "write"]
-
-CURVES = {
-    "distance": "mean distance to nearest\nreal point of the class (x 100)",
-    "energy": "energy distance\nto the class",
-    "recall": "recall",
-}
 # arXiv 2503.10638, Tab. 1 (CFG; three numbers a cell). Neither metric nor scales are known to us.
 PAPER = {
     "class 0": ((5.95, 3.11, 1.57), (5.31, 1.70, 1.01), (11.7, 2.05, 1.12)),
     "class 1": ((12.4, 3.25, 1.70), (6.09, 1.88, 1.00), (6.51, 1.41, 0.79)),
 }
 TRIPLE = ("before", "dedicated", "one")
+MEASURES = {  # column -> key and format of a measure
+    "distance x 100": ("distance", ".2f"),
+    "precision": ("precision", ".2f"),
+    "recall": ("recall", ".2f"),
+    "energy to class": ("energy", ".1e"),
+    "energy to target": ("energy_target", ".1e"),
+    "own class": ("own_class", ".1%"),
+    "memory": ("nearer", ".2f"),
+}
+
+Numbers = Mapping[str, Any]
+
+
+def ratios(
+    numbers: Numbers, over: str, under: str, key: str = "distance"
+) -> dict[str, dict[str, float]]:
+    """method -> scale -> a measure of stage `over` by that of `under`, averages of the classes."""
+    return {
+        method: {
+            scale: mean_of(stages[over], key) / mean_of(stages[under], key)
+            for scale, stages in table.items()
+            if over in stages and under in stages
+        }
+        for method, table in numbers["methods"].items()
+    }
+
+
+def at_large(numbers: Numbers, over: str, under: str, key: str = "distance") -> dict[str, Any]:
+    """method -> those ratios at the large scales."""
+    large = [f"{scale:g}" for scale in numbers["setting"]["large"]]
+    found = ratios(numbers, over, under, key)
+    return {method: [table[scale] for scale in large] for method, table in found.items()}
+
+
+def claims(report: Report) -> None:
+    """What the paper says of postprocessing, and what REG does instead."""
+    numbers = report.numbers
+    at = f"at scales {', '.join(f'{scale:g}' for scale in numbers['setting']['large'])}"
+    dedicated, one = (at_large(numbers, "before", stage) for stage in ("dedicated", "one"))
+    for method in METHODS:
+        report.claim(
+            f"halved_{method}",
+            f"{NAMES[method]}: {at} postprocessing makes the mean distance to the nearest real "
+            "point at least 2 times smaller",
+            min(dedicated[method] + one[method]) >= 2,
+            f"dedicated {_times(dedicated[method])}, one-for-all {_times(one[method])}",
+        )
+    for method in METHODS:
+        shares = numbers["one_by_dedicated"][method]
+        report.claim(
+            f"one_for_all_{method}",
+            f"{NAMES[method]}: one-for-all stays within 10 % of dedicated flows in that distance",
+            max(each["ratio"] for each in shares.values()) <= 1.1,
+            ", ".join(
+                f"scale {scale}: {each['ratio'] - 1:+.0%} "
+                f"({each['low'] - 1:+.0%} to {each['high'] - 1:+.0%})"
+                for scale, each in shares.items()
+            ),
+        )
+    for method, factors in at_large(numbers, "before", "reg", "energy_target").items():
+        report.claim(
+            f"target_{method}",
+            f"{NAMES[method]}: {at} REG is nearer to the distribution that guidance aims at than "
+            "plain guidance (energy distance)",
+            min(factors) > 1,
+            f"{_times(factors)} smaller",
+        )
+
+
+def _times(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values) + " times"
+
+
+def summary(numbers: Numbers) -> str:
+    """What was found, as a list in Markdown."""
+    setting, methods = numbers["setting"], numbers["methods"]
+    at = ", ".join(f"{scale:g}" for scale in setting["large"])
+    last = f"{setting['large'][-1]:g}"
+    lines = []
+    dedicated, one = (at_large(numbers, "before", stage) for stage in ("dedicated", "one"))
+    reg = at_large(numbers, "before", "reg", "energy_target")
+    for method, name in NAMES.items():
+        shares = [each["ratio"] - 1 for each in numbers["one_by_dedicated"][method].values()]
+        recall = {stage: mean_of(each, "recall") for stage, each in methods[method][last].items()}
+        lines += [
+            f"**{name}, scales {at}.** Postprocessing makes the distance to real points "
+            f"{_times(dedicated[method])} smaller (dedicated) and {_times(one[method])} "
+            f"(one-for-all, {min(shares):+.0%} to {max(shares):+.0%} against dedicated). REG "
+            f"comes {_times(reg[method])} nearer to what guidance aims at (energy distance).",
+            f"**What it leaves.** At scale {last} recall is {recall['before']:.2f} before and "
+            f"{recall['one']:.2f} after the flow; {recall['reg']:.2f} with REG.",
+        ]
+    exact = numbers["parts"][last]
+    parts = {name: mean_of(exact[f"{name} denoiser, CFG"], "distance") for name in _DENOISERS}
+    lines.append(
+        f"**Whose error.** At scale {last} CFG's samples lie {parts['exact']:.2f} hundredths from "
+        f"the data with the exact denoiser, {parts['trained']:.2f} with the trained one."
+    )
+    held = [claim["holds"] for claim in numbers["claims"].values()]
+    lines.append(f"{sum(held)} of {len(held)} claims hold (last table).")
+    return "\n".join(f"* {line}" for line in lines)
+
+
+_DENOISERS = ("exact", "trained")
 
 
 def write(report: Report, figures: Mapping[str, Any]) -> None:
-    """The page, from report.numbers; figures: "clouds", "curves" and "rectified"."""
+    """The page, from report.numbers; figures: "clouds" and "rectified"."""
     numbers = report.numbers
     setting = numbers["setting"]
-    report.text(" ".join(INTRO.split()))
-    text = SETTING.format(
-        **{**setting, "scales": ", ".join(f"{s:g}" for s in setting["scales"])},
-        nearest=NEAREST,
-        flow_steps=FLOW_STEPS,
-    )
-    report.section("Setting", "\n\n".join(" ".join(part.split()) for part in text.split("\n\n")))
+    report.section("In short", wrapped(f"{text.INTRO}\n\n{summary(numbers)}"))
+    scales = ", ".join(f"{scale:g}" for scale in setting["scales"])
+    shown = {**setting, "scales": scales, "nearest": NEAREST, "flow_steps": FLOW_STEPS}
+    report.section("Setting", wrapped(text.SETTING.format(**shown)))
     report.section("Before and after")
-    report.figure("clouds", figures["clouds"], CLOUDS)
-    report.figure("curves", figures["curves"], CURVES_CAPTION)
+    report.figure("clouds", figures["clouds"], wrapped(text.CLOUDS))
+    report.figure("curves", curves(numbers), wrapped(text.CURVES_CAPTION))
     for method in METHODS:
-        _tab1(report, method)
+        _distances(report, method)
     _more(report)
     report.section("What the distance does not see")
     for method in METHODS:
         _measures(report, method)
-    report.section("REG instead", _reg_text(numbers))
-    report.figure("rectified", figures["rectified"], REG_CAPTION.format(**setting))
+    scale = f"{setting['shown']:g}"
+    cg = numbers["methods"]["cg"][scale]
+    shares = {
+        "target": sum(numbers["target_own_class"][scale]) / 2,
+        "plain": mean_of(cg["before"], "own_class"),
+        "reg": mean_of(cg["reg"], "own_class"),
+    }
+    report.section("REG instead", wrapped(text.REG_TEXT.format(**setting, **shares)))
+    report.figure("rectified", figures["rectified"], wrapped(text.REG_CAPTION.format(**setting)))
     _costs(report)
     _parts(report)
     _paper(report)
-    claims(report)
 
 
-def _tab1(report: Report, method: str) -> None:
-    numbers = report.numbers
-    table, floor = numbers["methods"][method], numbers["floor"]
-    scales = [scale for scale in table if "dedicated" in table[scale]]
+def _distances(report: Report, method: str) -> None:
+    """As the paper's Tab. 1."""
+    table, floor = report.numbers["methods"][method], report.numbers["floor"]
+    table = {scale: stages for scale, stages in table.items() if "dedicated" in stages}
     rows = []
     for y in (0, 1):
         cells = [
-            " / ".join(f"{table[scale][stage][y]['distance']:.2f}" for stage in TRIPLE)
-            for scale in scales
+            " / ".join(f"{stages[stage][y]['distance']:.2f}" for stage in TRIPLE)
+            for stages in table.values()
         ]
         rows.append([f"class {y}", *cells, f"{floor[y]['distance']:.2f}"])
-    report.table(
-        [NAMES[method], *(f"scale {scale}" for scale in scales), "fresh real points"],
-        rows,
-        "Mean distance to the nearest real point of the class, x 100: before / dedicated / "
-        f"one-for-all. 95 % intervals are within {_widest(table):.0%} of each value.",
-    )
-
-
-def _widest(table: Mapping[str, Any]) -> float:
-    """The largest half width of an interval, as a share of its value."""
-    return max(
+    # The largest half width of an interval, as a share of its value.
+    widest = max(
         (each["high"] - each["low"]) / 2 / each["distance"]
-        for stages in table.values()
+        for stages in report.numbers["methods"][method].values()
         for stage in TRIPLE
         for each in stages.get(stage, [])
     )
+    caption = f"""Mean distance to the nearest real point of the class, x 100: before / dedicated /
+        one-for-all. 95 % intervals are within {widest:.0%} of each value."""
+    columns = [NAMES[method], *(f"scale {scale}" for scale in table), "fresh real points"]
+    report.table(columns, rows, wrapped(caption))
 
 
 def _measures(report: Report, method: str) -> None:
     numbers = report.numbers
-    keys = ("distance", "precision", "recall", "energy", "energy_target", "own_class", "nearer")
-    rows = []
-    for scale, stages in numbers["methods"][method].items():
-        for stage in (name for name in STAGES if name in stages):
-            values = [mean_of(stages[stage], key) for key in keys]
-            rows.append([scale, STAGES[stage][0], *_cells(values)])
-    floor = [mean_of(numbers["floor"], key) for key in keys]
-    rows.append(["", "fresh real points", *_cells([*floor[:4], float("nan"), *floor[5:]])])
-    report.table(
-        [
-            f"{NAMES[method]}: scale",
-            "samples",
-            "distance x 100",
-            "precision",
-            "recall",
-            "energy to class",
-            "energy to target",
-            "own class",
-            "memory",
-        ],
-        rows,
-        "Averages of both classes.",
-    )
+    rows = [
+        [scale, STAGES[stage][0], *_cells(stages[stage])]
+        for scale, stages in numbers["methods"][method].items()
+        for stage in STAGES
+        if stage in stages
+    ]
+    floor = [{**each, "energy_target": None} for each in numbers["floor"]]  # it has no target
+    rows.append(["", "fresh real points", *_cells(floor)])
+    columns = [f"{NAMES[method]}: scale", "samples", *MEASURES]
+    report.table(columns, rows, "Averages of both classes.")
 
 
-def _cells(values: Sequence[float]) -> list[str]:
-    distance, precision, recall, energy, target, own, nearer = values
-    shown = "" if target != target else f"{target:.1e}"
+def _cells(classes: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"{distance:.2f}",
-        f"{precision:.2f}",
-        f"{recall:.2f}",
-        f"{energy:.1e}",
-        shown,
-        f"{own:.1%}",
-        f"{nearer:.2f}",
+        "" if classes[0][key] is None else f"{mean_of(classes, key):{form}}"
+        for key, form in MEASURES.values()
     ]
 
 
@@ -149,20 +212,14 @@ def _more(report: Report) -> None:
         for stages in table.values()
         if "dedicated" in stages
     ]
-    shown = ", ".join(f"{value - 1:+.0%} (scale {scale})" for scale, value in found.items())
-    more, floor = numbers["setting"]["more"], mean_of(numbers["floor"], "distance")
-    why = NOT_TRAINING if max(found.values()) > 1.1 else "That is within 10 %."
-    report.text(MORE.format(more=more, found=shown, why=why, gap=max(gaps), floor=floor))
-
-
-def _reg_text(numbers: Mapping[str, Any]) -> str:
-    scale = f"{numbers['setting']['shown']:g}"
-    target = numbers["target_own_class"][scale]
-    plain, reg = (
-        mean_of(numbers["methods"]["cg"][scale][stage], "own_class") for stage in ("before", "reg")
+    said = text.MORE.format(
+        more=numbers["setting"]["more"],
+        found=", ".join(f"{value - 1:+.0%} (scale {scale})" for scale, value in found.items()),
+        why=text.NOT_TRAINING if max(found.values()) > 1.1 else "That is within 10 %.",
+        gap=max(gaps),
+        floor=mean_of(numbers["floor"], "distance"),
     )
-    shares = {"target": sum(target) / 2, "plain": plain, "reg": reg}
-    return REG_TEXT.format(**numbers["setting"], **shares)
+    report.text(wrapped(said))
 
 
 def _costs(report: Report) -> None:
@@ -176,38 +233,29 @@ def _costs(report: Report) -> None:
         [name, f"{cost['nfe']:.0f}", f"{cost['backward']:.0f}", cost["needs"]]
         for name, cost in report.numbers["costs"].items()
     ]
-    report.table(
-        ["CFG, one sample", "network evaluations", "backward passes", "needs besides"],
-        rows,
-        COSTS.format(**at_scale),
-    )
+    columns = ["CFG, one sample", "network evaluations", "backward passes", "needs besides"]
+    report.table(columns, rows, wrapped(text.COSTS.format(**at_scale)))
 
 
 def _parts(report: Report) -> None:
     parts = report.numbers["parts"]
-    scales = list(parts)
-    names = list(dict.fromkeys(name for row in parts.values() for name in row))
-    rows = [
-        [name, *(_part(parts[scale][name]) if name in parts[scale] else "" for scale in scales)]
-        for name in names
-    ]
-    report.section(
-        "Whose error is it?",
-        "The mixture's denoiser and p(y|x_t) are exact, so each part can be replaced by what it "
-        "should be. CFG with the exact denoiser is CG with the exact classifier: the same "
-        "trajectories, by Bayes' rule.",
-    )
-    report.table(
-        ["parts", *(f"scale {scale}" for scale in scales)],
-        rows,
-        "Distance x 100, energy distance to the class, share in the own class; "
-        f"{report.numbers['setting']['exact']} samples a class. {PARTS}",
-    )
-
-
-def _part(classes: Sequence[Mapping[str, float]]) -> str:
-    distance, energy, own = (mean_of(classes, key) for key in ("distance", "energy", "own_class"))
-    return f"{distance:.2f}, {energy:.2f}, {own:.0%}"
+    measures = {"distance": ".2f", "energy": ".2f", "own_class": ".0%"}
+    rows = []
+    for name in dict.fromkeys(name for row in parts.values() for name in row):
+        cells = [
+            ", ".join(f"{mean_of(row[name], key):{form}}" for key, form in measures.items())
+            if name in row
+            else ""
+            for row in parts.values()
+        ]
+        rows.append([name, *cells])
+    question = """The mixture's denoiser and p(y|x_t) are exact, so each part can be replaced by
+        what it should be. CFG with the exact denoiser is CG with the exact classifier: the same
+        trajectories, by Bayes' rule."""
+    report.section("Whose error is it?", wrapped(question))
+    caption = f"""Distance x 100, energy distance to the class, share in the own class;
+        {report.numbers["setting"]["exact"]} samples a class. {text.PARTS}"""
+    report.table(["parts", *(f"scale {scale}" for scale in parts)], rows, wrapped(caption))
 
 
 def _paper(report: Report) -> None:
@@ -216,23 +264,14 @@ def _paper(report: Report) -> None:
         for name, cells in PAPER.items()
     ]
     theirs = [cell[0] / value for cells in PAPER.values() for cell in cells for value in cell[1:]]
-    gains = [ratios(report.numbers, "before", stage)["cfg"] for stage in ("dedicated", "one")]
-    ours = [value for found in gains for scale, value in found.items() if scale in gains[0]]
-    report.section(
-        "Against the paper",
-        "The paper shows that samples at large scales lie off the branches, that postprocessing "
-        "takes them back, for CG and for CFG, and that one flow for all scales does as well. Its "
-        "Table 1 (CFG) does not name a metric in the text known to us, nor the scales, nor which "
-        "of a cell's numbers is which, so only its ratios can be compared: from the first number "
-        f"of a cell to the others it goes down {min(theirs):.1f} to {max(theirs):.1f} times; our "
-        f"distance, before to after, {min(ours):.1f} to {max(ours):.1f} times. The constants of "
-        "the data, the learning rates and k are unknown too.",
+    dedicated, one = (
+        ratios(report.numbers, "before", stage)["cfg"] for stage in ("dedicated", "one")
     )
+    ours = [*dedicated.values(), *(one[scale] for scale in dedicated)]
+    said = text.AGAINST.format(theirs=(min(theirs), max(theirs)), ours=(min(ours), max(ours)))
+    report.section("Against the paper", wrapped(said))
     shares = ratios(report.numbers, "one", "dedicated")["cfg"].values()
-    report.table(
-        ["", "scale A", "scale B", "scale C"],
-        rows,
-        "The paper's numbers, metric not named. If a cell reads before / dedicated / one-for-all, "
-        "which is a guess, one-for-all has 0.5 to 0.6 times the value of dedicated; here it has "
-        f"{min(shares):.2f} to {max(shares):.2f} times.",
-    )
+    caption = f"""The paper's numbers, metric not named. If a cell reads before / dedicated /
+        one-for-all, which is a guess, one-for-all has 0.5 to 0.6 times the value of dedicated; here
+        it has {min(shares):.2f} to {max(shares):.2f} times."""
+    report.table(["", "scale A", "scale B", "scale C"], rows, wrapped(caption))

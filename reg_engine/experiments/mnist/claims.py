@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from ..draws import METHODS, Point
+from ..image_runs import Difference, Measured, difference
 from ..report import Report
-from .fronts import Difference, Front, difference, front_of
-from .grid import CHEAP, CLASSIFIER_METHODS, METHODS, Point
-from .measures import Measured
+from .fronts import Row, front_of, matched, on_front, plain
 from .post import SPACES, After
+from .sampling import CHEAP
 
-__all__ = [
-    "claims",
-    "equal_scale",
-    "levels",
-    "summary",
-    "tally",
-    "matched",
-    "matched_rows",
-    "sure_claims",
-]
-
-# Of confidence; test images have about 8.3, which classifier guidance hardly reaches.
-LEVELS = (8.3, 8.6, 8.9, 9.2, 9.4)
 DAMPED = 1.5  # from this scale on guidance costs FID
-CLASSIFIER_LEVELS = (6.0, 6.5, 7.0, 7.5)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim that an FID is lower, at several scales or levels of confidence.
+
+    Args:
+        key, text: of the claim.
+        found: scale or level -> difference, the claim's own side first.
+        word: what the levels are of; none: there is one.
+    """
+
+    key: str
+    text: str
+    found: dict[float, Difference]
+    word: str = ""
+
+    def claim(self, report: Report) -> None:
+        """Claim it: whether it holds everywhere, and where it holds least."""
+        won = sum(apart.below for apart in self.found.values())
+        at, least = max(self.found.items(), key=lambda each: each[1].value + each[1].error)
+        where = f"{won} of {len(self.found)} beyond the error bar, least so at {self.word} {at:g}: "
+        report.claim(
+            self.key, self.text, won == len(self.found), (where if self.word else "") + least.text
+        )
+
+
+def comparisons(measured: Sequence[Measured]) -> Iterator[Comparison]:
+    """All that both sides reach, of samples before postprocessing."""
+    text = f"at equal scale >= {DAMPED}, REG has a lower FID than CFG"
+    yield Comparison("equal_scale", text, equal_scale(measured), "scale")
+    for method, name in METHODS.items():
+        text = f"at equal confidence, REG lowers the FID of {name}"
+        yield Comparison(key_of(method), text, matched(measured, method), "confidence")
+    text = "at equal confidence, CFG + REG has a lower FID than interval CFG without REG"
+    other = matched(measured, "vanilla", "interval")
+    yield Comparison("against_interval", text, other, "confidence")
+
+
+def key_of(method: str) -> str:
+    """Of a method's comparison with itself, without and with REG."""
+    return f"equal_confidence_{method.replace('-', '_')}"
 
 
 def equal_scale(measured: Sequence[Measured]) -> dict[float, Difference]:
@@ -34,196 +64,68 @@ def equal_scale(measured: Sequence[Measured]) -> dict[float, Difference]:
     return {
         p.scale: difference(m.fids, by_point[Point("vanilla", p.scale)].fids)
         for p, m in by_point.items()
-        if p.method == "vanilla" and p.plain and p.rectified and p.scale >= DAMPED
+        if p.method == "vanilla" and plain(m.row) and p.rectified and p.scale >= DAMPED
     }
 
 
-def summary(measured: Sequence[Measured]) -> str:
-    """What the fronts say, in a few lines of Markdown."""
-    scales = equal_scale(measured)
-    won = sum(each.below for each in scales.values())
-    lines = [
-        f"* **Equal scale.** REG's FID is below CFG's beyond the error bar at {won} of "
-        f"{len(scales)} scales from {DAMPED} on.",
-    ]
-    tallies = []
-    for method, name in METHODS.items():
-        found = matched(measured, method)
-        if found:
-            tallies.append(f"{name} {tally(found)}")
-    lines.append(
-        "* **Equal confidence.** Levels at which REG's FID is lower / not told apart / higher: "
-        f"{'; '.join(tallies) or 'none is reached by both fronts'}. (Of twenty true zeros the "
-        "error bars leave out one.)"
-    )
-    other = matched(measured, "vanilla", "interval")
-    lines.append(f"* **CFG + REG against interval CFG without REG**, likewise: {tally(other)}.")
-    plain = matched(measured, "vanilla")
-    few = sum(each.below for each in plain.values()) < len(plain) / 2
-    if plain and won == len(scales) and few:
-        lines.append(
-            "* So most of what REG does to CFG here at a given scale, a smaller scale does as "
-            "well: both follow one front."
-        )
-    lines.append(
-        "* REG's factor K goes to 0 at high noise: there it takes guidance back. It can repair "
-        "most where a method guides wrongly at high noise: a linear weight that is largest "
-        "there, a classifier that reads noise badly. The table of fronts says whether it does."
-    )
-    return "\n".join(lines)
+def difference_numbers(measured: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
+    """key -> scale or level -> [difference, error], for numbers.json."""
+    return {
+        each.key: {f"{at:g}": [apart.value, apart.error] for at, apart in each.found.items()}
+        for each in comparisons(measured)
+        if each.found
+    }
 
 
-def tally(found: dict[float, Difference]) -> str:
-    """Lower / not told apart / higher."""
-    lower = sum(each.below for each in found.values())
-    higher = sum(each.above for each in found.values())
-    return f"{lower} / {len(found) - lower - higher} / {higher}"
+def differences_of(numbers: Mapping[str, Any]) -> dict[str, dict[str, Difference]]:
+    """The same read back."""
+    return {
+        key: {level: Difference(*each) for level, each in found.items()}
+        for key, found in numbers["differences"].items()
+    }
 
 
-def levels(method: str) -> tuple[float, ...]:
-    """The levels of confidence at which a method's fronts are compared."""
-    return CLASSIFIER_LEVELS if method in CLASSIFIER_METHODS else LEVELS
-
-
-def matched(
-    measured: Sequence[Measured],
-    method: str,
-    other: str = "",
-    rectified: tuple[bool, bool] = (True, False),
-) -> dict[float, Difference]:
-    """FID of one front minus another's at every level of confidence that both reach.
-
-    Args:
-        method: of the first front; `other` of the second, the same if empty.
-        rectified: whether each is with REG.
-    """
-    one = front_of(measured, method, rectified[0])
-    two = front_of(measured, other or method, rectified[1])
-    found = {}
-    for level in levels(method) if one is not None and two is not None else ():
-        ours, theirs = one.fid_at(level), two.fid_at(level)  # type: ignore[union-attr]
-        if ours is not None and theirs is not None:
-            found[level] = difference(ours, theirs)
-    return found
-
-
-def matched_rows(measured: Sequence[Measured], methods: Sequence[str]) -> list[list[object]]:
-    """Two table rows a method, without and with REG; a column for each level of its kind.
-
-    Args:
-        measured: all points.
-        methods: keys of METHODS that share their levels.
-    """
-    rows: list[list[object]] = []
-    for method in methods:
-        name = METHODS[method]
-        apart = matched(measured, method)
-        for rectified in (False, True):
-            front = front_of(measured, method, rectified)
-            if front is None:
-                continue
-            cells = [
-                _cell(front, level, apart.get(level) if rectified else None)
-                for level in levels(method)
-            ]
-            rows.append([name + (" + REG" if rectified else ""), *cells])
-    return rows
-
-
-def _cell(front: Front, level: float, apart: Difference | None) -> str:
-    found = front.fid_at(level)
-    if found is None:
-        return "–"
-    return f"{float(found[0]):.3f}" + (f" ({apart.text})" if apart else "")
-
-
-def sure_claims(report: Report, measured: Sequence[Measured], steps: int) -> None:
+def sure_claims(report: Report, rows: Sequence[Row], steps: int) -> None:
     """What must hold in every run, whatever its size."""
-    by_point = {m.point: m.row for m in measured}
-    methods = {m.point.method for m in measured}
-    paired = [
-        method
-        for method in METHODS
-        if {True, False} <= {p.rectified for p in by_point if p.method == method and p.plain}
-    ]
+    kinds = {(row["method"], row["estimator"] != "none") for row in rows if plain(row)}
+    methods = {row["method"] for row in rows}
+    paired = [m for m in methods if {(m, True), (m, False)} <= kinds]
     report.claim(
         "pairs",
         "every method was sampled without and with REG",
-        set(paired) == methods,
+        len(paired) == len(methods),
         f"{len(paired)} of {len(methods)} methods here",
     )
+    guided = [r for r in rows if r["method"] == "vanilla" and plain(r) and r["scale"] > 1]
     wanted = {"none": 2 * steps, CHEAP: 3 * steps}
-    plain = {
-        p: row for p, row in by_point.items() if p.method == "vanilla" and p.plain and p.scale > 1
-    }
     report.claim(
         "evaluations",
         "CFG takes two evaluations a step, REG three, a calibrated plan no more",
-        all(row["nfe"] == wanted[p.estimator] for p, row in plain.items())
-        and all(row["nfe"] <= 3 * steps for p, row in by_point.items() if p.plan == "calibrated"),
-        ", ".join(sorted({f"{row['nfe']:.3g} ({p.estimator})" for p, row in plain.items()})),
+        all(row["nfe"] == wanted[row["estimator"]] for row in guided)
+        and all(row["nfe"] <= 3 * steps for row in rows if row["plan"] == "calibrated"),
+        ", ".join(sorted({f"{row['nfe']:.3g} ({row['estimator']})" for row in guided})),
     )
-    sure = [row["agreement"] for p, row in plain.items() if p.scale >= 3]
+    sure = min(row["agreement"] for row in guided if row["scale"] >= 3)
     report.claim(
         "agreement",
         "at scale 3 and above, 97 % or more of CFG's and REG's samples are read as their label",
-        min(sure) >= 0.97,
-        f"{min(sure):.1%} at least",
+        sure >= 0.97,
+        f"{sure:.1%} at least",
     )
 
 
 def claims(report: Report, measured: Sequence[Measured], after: Sequence[After]) -> None:
     """What a full run is asked, answered yes or no."""
+    asked = list(comparisons(measured))
+    without, reg = (front_of(measured, "vanilla", rectified) for rectified in (False, True))
+    if without is not None and reg is not None:
+        apart = difference(reg.lowest(), without.lowest())
+        text = "at its best scale REG has a lower FID than CFG at its best scale"
+        asked.append(Comparison("best_scale", text, {0: apart}))
+    for each in asked:
+        if each.found:
+            each.claim(report)
     by_point = {m.point: m for m in measured}
-    text = f"at equal scale >= {DAMPED}, REG has a lower FID than CFG"
-    _claim_differences(report, "equal_scale", text, equal_scale(measured), "scale")
-    for method, name in METHODS.items():
-        found = matched(measured, method)
-        _claim_differences(
-            report,
-            f"equal_confidence_{method.replace('-', '_')}",
-            f"at equal confidence, REG lowers the FID of {name}",
-            found,
-            "at",
-        )
-    _claim_differences(
-        report,
-        "against_interval",
-        "at equal confidence, CFG + REG has a lower FID than interval CFG without REG",
-        matched(measured, "vanilla", "interval"),
-        "at",
-    )
-    fronts = [front_of(measured, "vanilla", rectified) for rectified in (False, True)]
-    if fronts[0] is not None and fronts[1] is not None:
-        apart = difference(fronts[1].lowest(), fronts[0].lowest())
-        report.claim(
-            "best_scale",
-            "at its best scale REG has a lower FID than CFG at its best scale",
-            apart.below,
-            apart.text,
-        )
-    _claim_plans(report, by_point)
-    _claim_post(report, after)
-
-
-def _claim_differences(
-    report: Report, key: str, text: str, found: dict[float, Difference], word: str
-) -> None:
-    """Holds where every difference lies below 0 beyond its error bar."""
-    if not found:
-        return
-    won = sum(each.below for each in found.values())
-    listed = "; ".join(f"{word} {level:g}: {each.text}" for level, each in sorted(found.items()))
-    report.claim(
-        key, text, won == len(found), f"{won} of {len(found)} beyond the error bar: {listed}"
-    )
-    report.numbers.setdefault("differences", {})[key] = {
-        f"{level:g}": [each.value, each.error] for level, each in found.items()
-    }
-
-
-def _claim_plans(report: Report, by_point: dict[Point, Measured]) -> None:
-    """Calibrated plans: what they save, and whether FID notices."""
     for point, planned in by_point.items():
         if point.plan != "calibrated":
             continue
@@ -236,24 +138,82 @@ def _claim_plans(report: Report, by_point: dict[Point, Measured]) -> None:
             saved > 0 and not apart.above,
             f"{saved:g} fewer of {full.row['nfe']:g}, FID {apart.text}",
         )
-
-
-def _claim_post(report: Report, after: Sequence[After]) -> None:
-    """Postprocessing at the largest scale of CFG and of CG, for each space of neighbours."""
+    # Postprocessing at the largest scale without REG, for each space of neighbours.
     for method in ("vanilla", "cg-linear"):
-        plain = [
-            a for a in after if a.before.point.method == method and not a.before.point.rectified
-        ]
-        for space in SPACES:
-            own = [a for a in plain if a.space == space]
-            if not own:
-                continue
+        for space, words in SPACES.items():
+            own = [a for a in after if (a.before.point.method, a.space) == (method, space)]
+            own = [a for a in own if not a.before.point.rectified]
             last = max(own, key=lambda a: a.before.point.scale)
-            apart = difference(last.after.fids, last.before.fids)
-            report.claim(
-                f"postprocessing_{method.replace('-', '_')}_{space}",
-                f"postprocessing (neighbours in {SPACES[space]}) lowers the FID of "
-                f"{METHODS[method]} at {last.before.point.scale:g}",
-                apart.below,
-                apart.text,
-            )
+            at, apart = last.before.point.scale, difference(last.after.fids, last.before.fids)
+            key = f"postprocessing_{method.replace('-', '_')}_{space}"
+            text = f"postprocessing (neighbours in {words}) lowers the FID of {METHODS[method]} at "
+            Comparison(key, f"{text}{at:g}", {at: apart}).claim(report)
+
+
+def tally(found: Mapping[Any, Difference]) -> str:
+    """At how many levels the first is lower / not told apart / higher."""
+    lower = sum(each.below for each in found.values())
+    higher = sum(each.above for each in found.values())
+    return f"{lower} / {len(found) - lower - higher} / {higher}"
+
+
+def summary(numbers: Mapping[str, Any]) -> str:
+    """What was found, as a list in Markdown."""
+    differences, rows = differences_of(numbers), numbers["points"]
+    scales = differences["equal_scale"]
+    won = sum(each.below for each in scales.values())
+    last = max(scales, key=float)
+    fids = {
+        reg: row["fid"]
+        for reg in (False, True)
+        for row in on_front(rows, "vanilla", reg)
+        if row["scale"] == float(last)
+    }
+    own = {name: differences.get(key_of(method)) for method, name in METHODS.items()}
+    tallies = "; ".join(f"{name} {tally(found)}" for name, found in own.items() if found)
+    lines = [
+        f"**Equal scale.** REG's FID is below CFG's beyond the error bar at {won} of {len(scales)} "
+        f"scales from {DAMPED} on: at scale {last}, {fids[True]:.3f} against {fids[False]:.3f}.",
+        "**Equal confidence.** Levels at which REG's FID is lower / not told apart / higher: "
+        f"{tallies}. (Of twenty true zeros the error bars leave out one.)",
+        "**CFG + REG against interval CFG without REG**, likewise: "
+        f"{tally(differences.get('against_interval', {}))}.",
+    ]
+    cfg = own["CFG"] or {}
+    if won == len(scales) and sum(each.below for each in cfg.values()) < len(cfg) / 2:
+        lines.append(
+            "So most of what REG does to CFG here at a given scale, a smaller scale does as "
+            "well: both follow one front."
+        )
+    lines += [
+        f"A calibrated plan takes {row['nfe']:g} evaluations at scale {row['scale']:g}, "
+        f"FID {row['fid']:.3f}."
+        for row in numbers["estimators"]
+        if row["plan"] == "calibrated"
+    ]
+    if "postprocessing" in numbers:
+        nearest = max(row["nearer"] for row in numbers["postprocessing"]["memorisation"])
+        changes = "; ".join(post_changes(numbers, method) for method in ("vanilla", "cg-linear"))
+        lines.append(
+            f"**Postprocessing** changes the FID of {changes}. Samples are nearer to the training "
+            f"images than test images are in {nearest:.1%} of pairs at most (copies: 100 %)."
+        )
+    held = [claim["holds"] for claim in numbers["claims"].values()]
+    lines.append(f"{sum(held)} of {len(held)} claims hold (last table).")
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def post_changes(numbers: Mapping[str, Any], method: str) -> str:
+    """What postprocessing does to a method's FID at its largest scale without REG."""
+    found = [
+        each
+        for each in numbers["postprocessing"]["points"]
+        if (each["before"]["method"], each["before"]["estimator"]) == (method, "none")
+    ]
+    scale = max(each["before"]["scale"] for each in found)
+    changes = [
+        f"{each['after']['fid'] / each['before']['fid'] - 1:+.0%} (neighbours in {each['space']})"
+        for each in found
+        if each["before"]["scale"] == scale
+    ]
+    return f"{Point(method, scale).title}, by {', '.join(changes)}"

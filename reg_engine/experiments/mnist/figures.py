@@ -1,107 +1,129 @@
-"""Figures of the `mnist` experiment. Open marks: without REG; filled marks: with REG."""
+"""Figures of the `mnist` experiment, from its numbers.
+
+Open marks: without REG; filled marks: with REG.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import numpy as np
 
-from ...pictures.images import grid, to_uint8
 from ...pictures.plots import OKABE_ITO
+from ..draws import CLASSIFIER_METHODS, METHODS
 from ..figures import figure
-from .fronts import Front, front_of
-from .grid import CLASSIFIER_METHODS, METHODS
-from .measures import Measured
-from .post import SPACES, After
+from ..image_runs import marks
+from .claims import key_of
+from .fronts import Row, on_front
+from .labels import place_labels
+from .post import SPACES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_estimators", "draw_fronts", "draw_post", "draw_samples", "draw_scales"]
 
 LOOKS = {
     "vanilla": ("vermillion", "o"),
+    "linear": ("sky", "v"),
+    "cosine": ("yellow", "<"),
     "interval": ("green", "^"),
     "autoguidance": ("black", ">"),
-    "cosine": ("yellow", "<"),
-    "linear": ("sky", "v"),
     "cg": ("purple", "D"),
     "cg-linear": ("orange", "s"),
 }
 SPACE_LOOKS = {"pixels": ("green", "^"), "features": ("sky", "v")}
 SCALES = (1, 2, 3, 5, 8, 16, 32)  # ticks
-SURE = "confidence: mean log-odds of the label"
+MEASURES = ("fid", "precision", "recall")
 
 
-def _look(colour: str, marker: str, rectified: bool) -> dict[str, Any]:
-    inside = OKABE_ITO[colour] if rectified else "white"
-    return {
-        "color": OKABE_ITO[colour],
-        "marker": marker,
-        "markerfacecolor": inside,
-        "linestyle": "-" if rectified else "--",
-        "linewidth": 1.2,
-        "markersize": 6,
-        "elinewidth": 0.8,
-        "capsize": 2,
-    }
-
-
-def _draw_front(axes: Any, front: Front, look: dict[str, Any], label: str, side: int) -> None:
-    rows = [m.row for m in front.points]
-    x, y = [r["confidence"] for r in rows], [r["fid"] for r in rows]
-    errors = {"yerr": [r["fid_error"] for r in rows], "xerr": [r["confidence_error"] for r in rows]}
-    axes.errorbar(x, y, **errors, label=label, **look)
-    for row in rows:
-        if row["scale"] < 2 and row["method"] not in ("vanilla", *CLASSIFIER_METHODS):
-            continue  # they lie on top of each other
-        axes.annotate(
-            f"{row['scale']:g}",
-            (row["confidence"], row["fid"]),
-            textcoords="offset points",
-            xytext=(-5 * side, 4 * side),
-            ha="right" if side > 0 else "left",
-            va="bottom" if side > 0 else "top",
-            fontsize=7,
-            color=look["color"],
-        )
-
-
-def draw_fronts(measured: Sequence[Measured], real: float) -> Figure:
-    """A panel a method: FID against confidence over its scales, without and with REG.
-
-    Args:
-        measured: all points.
-        real: confidence of real test images, a dotted line.
-    """
-    made, axes = figure(15, 7.4, 2, 4)
-    plain = front_of(measured, "vanilla", False)
-    for panel, method in zip(axes.flat, LOOKS, strict=False):
-        if method != "vanilla" and plain is not None:
-            rows = [m.row for m in plain.points]
-            x, y = [r["confidence"] for r in rows], [r["fid"] for r in rows]
-            panel.plot(x, y, color="#bbbbbb", linewidth=3, zorder=0, label="CFG")
+def draw_fronts(numbers: Mapping[str, Any]) -> Figure:
+    """A panel a method: FID against confidence over its scales, without and with REG; and a last
+    one: REG's FID against that without at equal confidence."""
+    made, axes = figure(15, 7.6, 2, 4)
+    rows, real = numbers["points"], numbers["confidence_of_test_images"]
+    panels = dict(zip(LOOKS, axes.flat, strict=False))
+    for method, panel in panels.items():
+        if method != "vanilla":
+            cfg = _columns(on_front(rows, "vanilla", False))
+            panel.plot(*cfg.T, color="#cccccc", linewidth=4, zorder=0, label="CFG, no REG")
         for rectified in (False, True):
-            front = front_of(measured, method, rectified)
-            if front is not None:
-                label = "with REG" if rectified else "without REG"
-                side = -1 if rectified else 1
-                _draw_front(panel, front, _look(*LOOKS[method], rectified), label, side)
+            front = on_front(rows, method, rectified)
+            errors = {name: [row[f"{key}_error"] for row in front] for name, key in _AXES.items()}
+            look = marks(*LOOKS[method], rectified) | {"capsize": 0, "markersize": 5}
+            label = f"{'with' if rectified else 'without'} REG"
+            panel.errorbar(*_columns(front).T, **errors, label=label, **look)
         panel.axvline(real, color="black", linestyle=":", linewidth=1)
         panel.set_title(METHODS[method], fontsize=11)
         panel.grid(alpha=0.25)
-        panel.tick_params(labelbottom=True)
-        panel.legend(frameon=False, fontsize=8)
+        panel.set_xlabel("confidence: mean log-odds of the label", fontsize=9)
+        if method in CLASSIFIER_METHODS:
+            _stretch(panel, real)
     # CFG's kinds share one range; classifier guidance, which begins far to the left, another.
-    for group in (axes.flat[:5], axes.flat[5:7]):
-        _same_range(list(group))
-    axes[1, 3].set_visible(False)
+    for classifier in (False, True):
+        _same_range([p for m, p in panels.items() if (m in CLASSIFIER_METHODS) is classifier])
+    _draw_differences(axes[1, 3], numbers)
     for panel in axes[:, 0]:
         panel.set_ylabel("FID (judge's features), lower is better")
-    for panel in axes.flat[:7]:
-        panel.set_xlabel(SURE, fontsize=9)
+    made.draw_without_rendering()  # now every panel has its place, and labels can be given theirs
+    for method, panel in panels.items():
+        _label_scales(panel, rows, method)
+        panel.legend(frameon=False, fontsize=8, loc="best")
     return made
+
+
+_AXES = {"xerr": "confidence", "yerr": "fid"}
+
+
+def _columns(rows: Sequence[Row]) -> np.ndarray:
+    """(confidence, FID) of rows, (n, 2)."""
+    return np.array([[row["confidence"], row["fid"]] for row in rows]).reshape(-1, 2)
+
+
+def _stretch(panel: Any, real: float) -> None:
+    """An axis of confidence that gives most room to what is near that of real images."""
+    panel.set_xscale(
+        "function", functions=(lambda x: np.arcsinh(x - real), lambda y: real + np.sinh(y))
+    )
+    panel.set_xticks([-10, 0, 4, 6, 7, 8, 9, 10])
+    panel.minorticks_off()
+
+
+def _label_scales(panel: Any, rows: Sequence[Row], method: str) -> None:
+    """The scale beside every mark, once where both fronts have the same point."""
+    lines, labels = [_columns(on_front(rows, "vanilla", False))], {}
+    for rectified in (True, False):
+        front = on_front(rows, method, rectified)
+        lines.append(_columns(front))
+        for row in front:
+            x, y, dx, dy = (row[k] for k in ("confidence", "fid", "confidence_error", "fid_error"))
+            lines += [np.array([[x - dx, y], [x + dx, y]])]
+            lines += [np.array([[x, max(y - dy, y / 10)], [x, y + dy]])]
+            weight = "bold" if row["estimator"] != "none" else "normal"
+            labels[x, y] = (x, y, f"{row['scale']:g}", weight)
+    place_labels(panel, list(labels.values()), lines, OKABE_ITO[LOOKS[method][0]])
+
+
+def _draw_differences(panel: Any, numbers: Mapping[str, Any]) -> None:
+    """REG's FID at equal confidence as a share of that without, a line a method."""
+    for place, (method, fronts) in enumerate(numbers["fronts"].items()):
+        found = numbers["differences"].get(key_of(method), {})
+        for step, (level, (value, error)) in enumerate(found.items()):
+            without = fronts["levels"][level][0]
+            at = place + 0.15 * (step - (len(found) - 1) / 2)
+            look = marks(*LOOKS[method], abs(value) > error) | {"markersize": 5, "capsize": 0}
+            panel.errorbar(100 * value / without, at, xerr=100 * error / without, **look)
+        look = {"transform": panel.get_yaxis_transform(), "ha": "right", "va": "center"}
+        colour = OKABE_ITO[LOOKS[method][0]]
+        panel.text(0.99, place, METHODS[method], fontsize=9, color=colour, **look)
+    low, high = panel.get_xlim()
+    panel.set_xlim(low, high + 0.4 * (high - low))  # room for the names
+    panel.axvline(0, color="black", linewidth=1)
+    panel.set_yticks([])
+    panel.set_ylim(len(numbers["fronts"]) - 0.5, -0.5)
+    panel.grid(alpha=0.25, axis="x")
+    panel.set_title("REG against not, at equal confidence", fontsize=11)
+    panel.set_xlabel("FID difference, % (filled: beyond the bar)", fontsize=9)
 
 
 def _same_range(group: Sequence[Any]) -> None:
@@ -122,135 +144,99 @@ def _log_fid(panel: Any) -> None:
     panel.set_ylim(max(limits[0], limits[1] / 200), limits[1])  # an error bar may reach 0
 
 
-def _log_scale(panel: Any) -> None:
-    limits = panel.get_xlim()
-    panel.set_xscale("log")
-    panel.set_xticks(SCALES, [str(scale) for scale in SCALES])
-    panel.minorticks_off()
-    panel.set_xlim(max(limits[0], 0.9), 1.05 * limits[1])
+def _over_scale(
+    panels: Sequence[Any], rows: Sequence[Row], look: Mapping[str, Any], name: str, shift: int = 0
+) -> None:
+    """FID, precision and recall over the scale; `shift` moves marks aside, so that bars show."""
+    rows = sorted((row for row in rows if row["scale"] >= 1), key=lambda row: float(row["scale"]))
+    scales = [row["scale"] * 1.015**shift for row in rows]
+    for panel, key in zip(panels, MEASURES, strict=True):
+        errors = [row["fid_error"] for row in rows] if key == "fid" else None
+        panel.errorbar(scales, [row[key] for row in rows], yerr=errors, label=name, **look)
 
 
-def draw_scales(measured: Sequence[Measured]) -> Figure:
+def _finish(axes: np.ndarray, labels: Sequence[str]) -> None:
+    """Axes, grids and legends of two lines of such panels."""
+    for line, label in zip(axes, labels, strict=True):
+        for panel, key in zip(line, MEASURES, strict=True):
+            panel.set(xlabel=label, ylabel="FID" if key == "fid" else key)
+            panel.grid(alpha=0.25)
+            limits = panel.get_xlim()
+            panel.set_xscale("log")
+            panel.set_xticks(SCALES, [str(scale) for scale in SCALES])
+            panel.minorticks_off()
+            panel.set_xlim(max(limits[0], 0.9), 1.05 * limits[1])
+        if line[2].lines:
+            line[2].legend(frameon=False, fontsize=8, loc="lower left")
+        _log_fid(line[0])
+    axes[0, 0].figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+
+
+def draw_scales(numbers: Mapping[str, Any]) -> Figure:
     """FID, precision and recall over the scale: CFG's kinds above, classifier guidance below."""
-    made, axes = figure(13, 7.2, 2, 3, sharex="row")
+    made, axes = figure(13, 7.4, 2, 3, sharex="row", sharey="col")
     kinds = (("vanilla", "interval", "autoguidance"), CLASSIFIER_METHODS)
-    for line, methods in enumerate(kinds):
+    for line, methods in zip(axes, kinds, strict=True):
         for method in methods:
             for rectified in (False, True):
-                front = front_of(measured, method, rectified)
-                if front is None:
-                    continue
-                rows = [m.row for m in front.points if m.point.scale >= 1]  # of a log axis
-                look = _look(*LOOKS[method], rectified)
+                rows = on_front(numbers["points"], method, rectified)
                 name = METHODS[method] + (" + REG" if rectified else "")
-                scales = [r["scale"] for r in rows]
-                for panel, key in zip(axes[line], ("fid", "precision", "recall"), strict=True):
-                    errors = [r["fid_error"] for r in rows] if key == "fid" else None
-                    panel.errorbar(scales, [r[key] for r in rows], yerr=errors, label=name, **look)
-        if axes[line, 2].lines:
-            axes[line, 2].legend(frameon=False, fontsize=8, loc="lower left")
-        for panel in axes[line]:
-            panel.set_xlabel("guidance scale" if line == 0 else "weight w of the classifier")
-    for panel in axes.flat:
-        panel.grid(alpha=0.25)
-        _log_scale(panel)
-    for panels, name in zip(axes.T, ("FID", "precision", "recall"), strict=True):
-        for panel in panels:
-            panel.set_ylabel(name)
-    for panels in axes.T[1:]:
-        ends = [panel.get_ylim() for panel in panels]
-        for panel in panels:
-            panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
-    for panel in axes[:, 0]:
-        _log_fid(panel)
-    for line, last in ((0, 9), (1, 40)):
-        axes[line, 0].set_xlim(0.9, last)
+                _over_scale(line, rows, marks(*LOOKS[method], rectified), name)
+    _finish(axes, ("guidance scale", "weight w of the classifier"))
+    for line, last in zip(axes, (9, 40), strict=True):
+        line[0].set_xlim(0.9, last)
     return made
 
 
-def draw_estimators(measured: Sequence[Measured]) -> Figure:
+def draw_estimators(rows: Sequence[Row]) -> Figure:
     """FID of every estimator and the calibrated plan at one scale, and its work."""
-    made, axes = figure(8.5, 0.42 * len(measured) + 1.2)
-    panel, places = axes[0, 0], range(len(measured))
-    for place, each in zip(places, measured, strict=True):
-        row, plain = each.row, not each.point.rectified
-        look = _look("vermillion" if plain else "blue", "o" if plain else "s", not plain)
+    made, axes = figure(8.5, 0.42 * len(rows) + 1.2)
+    panel, names = axes[0, 0], []
+    for place, row in enumerate(rows):
+        reg = row["estimator"] != "none"
+        look = marks("blue" if reg else "vermillion", "s" if reg else "o", reg)
         panel.errorbar(row["fid"], place, xerr=row["fid_error"], **look)
         back = f" + {row['backward']:g} backward" if row["backward"] else ""
-        panel.annotate(
-            f"{row['nfe']:.3g} evaluations{back}",
-            (1.01, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-        )
-    panel.set_yticks(places, [_name(m) for m in measured])
-    panel.set_ylim(len(measured) - 0.5, -0.5)
+        text, at = f"{row['nfe']:.3g} evaluations{back}", (1.01, place)
+        panel.annotate(text, at, xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        name = row["estimator"] if reg else "CFG"
+        name += ", calibrated plan" if row["plan"] == "calibrated" else ""
+        solver = row["solver"]
+        names.append(name + (f", {solver[0]} {solver[1]} steps" if solver else ""))
+    panel.set_yticks(range(len(rows)), names)
+    panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.grid(alpha=0.25, axis="x")
     panel.set_xlabel("FID (judge's features), lower is better; bars: 95 %")
     return made
 
 
-def _name(measured: Measured) -> str:
-    point = measured.point
-    name = point.estimator if point.rectified else "CFG"
-    name += ", calibrated plan" if point.plan == "calibrated" else ""
-    return name + (f", {point.solver[0]} {point.solver[1]} steps" if point.solver else "")
+def draw_post(moved: Sequence[Mapping[str, Any]]) -> Figure:
+    """FID, precision and recall before and after postprocessing, over the scale.
 
-
-def draw_post(after: Sequence[After]) -> Figure:
-    """FID, precision and recall before and after postprocessing, over the scale."""
-    methods = [
-        m for m in ("vanilla", "cg-linear") if any(a.before.point.method == m for a in after)
-    ]
+    Args:
+        moved: space, and the rows before and after, of every point in every space.
+    """
+    methods = list(dict.fromkeys(each["before"]["method"] for each in moved))
     made, axes = figure(13, 3.9 * len(methods), len(methods), 3)
-    for line, method in enumerate(methods):
+    for line, method in zip(axes, methods, strict=True):
         for rectified in (False, True):
-            own = [a for a in after if _kind(a.before, method, rectified)]
-            with_reg = " + REG" if rectified else ""
-            first = [a for a in own if a.space == "pixels"]
-            before = [a.before for a in first]
-            _lines(axes[line], before, _look(*LOOKS[method], rectified), METHODS[method] + with_reg)
-            for space in SPACES:
-                moved = [a.after for a in own if a.space == space]
-                look = _look(*SPACE_LOOKS[space], rectified)
-                name = f"{METHODS[method]}{with_reg}, moved by {SPACES[space]}"
-                _lines(axes[line], moved, look, name)
-        axes[line, 2].legend(frameon=False, fontsize=7, loc="lower left")
-        for panel in axes[line]:
-            panel.grid(alpha=0.25)
-            _log_scale(panel)
-            panel.set_xlabel("guidance scale" if method == "vanilla" else "weight w")
-    for panels, name in zip(axes.T, ("FID", "precision", "recall"), strict=True):
-        for panel in panels:
-            panel.set_ylabel(name)
-    for panel in axes[:, 0]:
-        _log_fid(panel)
+            reg = " + REG" if rectified else ""
+            own = [each for each in moved if _on_line(each["before"], method, rectified)]
+            before = [each["before"] for each in own if each["space"] == "pixels"]
+            look = marks(*LOOKS[method], rectified)
+            _over_scale(line, before, look, METHODS[method] + reg, -1)
+            for shift, space in enumerate(SPACES):
+                after = [each["after"] for each in own if each["space"] == space]
+                look = marks(*SPACE_LOOKS[space], rectified)
+                _over_scale(line, after, look, f"{METHODS[method]}{reg}, moved ({space})", shift)
+    labels = {"vanilla": "guidance scale"}
+    _finish(axes, [labels.get(method, "weight w of the classifier") for method in methods])
     return made
 
 
-def _lines(axes: Iterable[Any], measured: list[Measured], look: dict[str, Any], name: str) -> None:
-    rows = sorted((m.row for m in measured), key=lambda r: float(r["scale"]))
-    scales = [r["scale"] for r in rows]
-    for panel, key in zip(axes, ("fid", "precision", "recall"), strict=True):
-        errors = [r["fid_error"] for r in rows] if key == "fid" else None
-        panel.errorbar(scales, [r[key] for r in rows], yerr=errors, label=name, **look)
-
-
-def _kind(measured: Measured, method: str, rectified: bool) -> bool:
+def _on_line(row: Row, method: str, rectified: bool) -> bool:
     """Of the method; the unguided point stands on both lines of CFG."""
-    point = measured.point
-    if point.method != method:
+    if row["method"] != method:
         return False
-    return point.rectified is rectified or (method == "vanilla" and point.scale == 1)
-
-
-def draw_samples(rows: dict[str, Tensor], columns: int = 20) -> Figure:
-    """One line of images a set: the same seeds below each other."""
-    made, axes = figure(columns * 0.39 + 3.1, 0.5 * len(rows) + 0.2, len(rows))
-    for panel, (name, samples) in zip(axes[:, 0], rows.items(), strict=True):
-        panel.imshow(grid(to_uint8(samples[:columns]), columns).squeeze(-1).numpy(), cmap="gray")
-        panel.set(xticks=[], yticks=[])
-        panel.spines[:].set_visible(False)
-        panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    return made
+    unguided = method == "vanilla" and row["scale"] == 1
+    return (row["estimator"] != "none") is rectified or unguided

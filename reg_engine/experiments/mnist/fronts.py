@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .grid import CLASSIFIER_METHODS
-from .measures import Measured, Z
+from ..draws import CLASSIFIER_METHODS, METHODS
+from ..image_runs import Difference, Measured, difference
+from .sampling import CHEAP
 
-__all__ = ["Difference", "Front", "difference", "front_of"]
+# Of confidence; test images have about 8.3, which classifier guidance hardly reaches.
+LEVELS = (8.3, 8.6, 8.9, 9.2, 9.4)
+CLASSIFIER_LEVELS = (6.0, 6.5, 7.0, 7.5)
 
-ROUNDING = 1e-9  # of a difference of FIDs
+Row = Mapping[str, Any]  # a point's numbers, see Measured
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One FID minus another, with the half-width of its 95 % interval (paired bootstrap)."""
+def levels(method: str) -> tuple[float, ...]:
+    """The levels of confidence at which a method's fronts are compared."""
+    return CLASSIFIER_LEVELS if method in CLASSIFIER_METHODS else LEVELS
 
-    value: float
-    error: float
 
-    @property
-    def below(self) -> bool:
-        """Whether the first is lower beyond the error bar."""
-        return self.value < -max(self.error, ROUNDING)
+def plain(row: Row) -> bool:
+    """Whether a point may stand on a front: full plan, the solver of all points, the cheap REG."""
+    return row["plan"] == "full" and not row["solver"] and row["estimator"] in ("none", CHEAP)
 
-    @property
-    def above(self) -> bool:
-        """Whether the first is higher beyond the error bar."""
-        return self.value > max(self.error, ROUNDING)
 
-    @property
-    def text(self) -> str:
-        """value +- error."""
-        return f"{self.value:+.3f} ± {self.error:.3f}"
+def on_front(rows: Sequence[Row], method: str, rectified: bool) -> list[Row]:
+    """A method's points, without REG or with it, by scale; [] if there are no two.
+
+    The unguided conditional model (scale 1) is the first point of every front but a classifier's.
+    """
+    found = [row for row in rows if row["method"] == method and plain(row)]
+    found = [row for row in found if (row["estimator"] != "none") is rectified]
+    if method not in CLASSIFIER_METHODS and 1 not in {row["scale"] for row in found}:
+        found += [row for row in rows if (row["method"], row["scale"]) == ("vanilla", 1)]
+    return sorted(found, key=lambda row: float(row["scale"])) if len(found) > 1 else []
 
 
 class Front:
@@ -54,10 +56,6 @@ class Front:
     def lowest(self) -> Tensor:
         """The lowest FID over scales, (1 + R,): the measurement, then its resamples."""
         return self.fid.min(0).values
-
-    def best(self) -> Measured:
-        """The point of the lowest FID."""
-        return self.points[int(self.fid[:, 0].argmin())]
 
     def fid_at(self, level: float) -> Tensor | None:
         """The lowest FID that the front offers at a confidence of `level` or more, (1 + R,).
@@ -82,25 +80,72 @@ class Front:
         return torch.where(found.isfinite(), found, surest)
 
 
-def difference(one: Tensor, other: Tensor) -> Difference:
-    """The difference of two (1 + R,) values, resample by resample."""
-    apart = one - other
-    return Difference(float(apart[0]), Z * float(apart[1:].std()))
-
-
 def front_of(measured: Sequence[Measured], method: str, rectified: bool) -> Front | None:
-    """A method's front, without REG or with the cheap estimator; None if it has no two points.
+    """A method's front; None if it has no two points (see on_front)."""
+    rows = on_front([m.row for m in measured], method, rectified)
+    return Front([next(m for m in measured if m.row is row) for row in rows]) if rows else None
 
-    The unguided conditional model (scale 1) is the first point of every front but a classifier's.
+
+def matched(
+    measured: Sequence[Measured],
+    method: str,
+    other: str = "",
+    rectified: tuple[bool, bool] = (True, False),
+) -> dict[float, Difference]:
+    """FID of one front minus another's at every level of confidence that both reach.
+
+    Args:
+        method: of the first front; `other` of the second, the same if empty.
+        rectified: whether each is with REG.
     """
-    own = [m for m in measured if m.point.method == method and m.point.plain]
-    chosen = [m for m in own if m.point.rectified is rectified]
-    if method not in CLASSIFIER_METHODS:
-        scales = {m.point.scale for m in chosen}
-        chosen += [m for m in measured if _unguided(m) and 1 not in scales]
-    chosen.sort(key=lambda m: m.point.scale)
-    return Front(chosen) if len(chosen) > 1 else None
+    one = front_of(measured, method, rectified[0])
+    two = front_of(measured, other or method, rectified[1])
+    found = {}
+    for level in levels(method) if one is not None and two is not None else ():
+        ours, theirs = one.fid_at(level), two.fid_at(level)  # type: ignore[union-attr]
+        if ours is not None and theirs is not None:
+            found[level] = difference(ours, theirs)
+    return found
 
 
-def _unguided(measured: Measured) -> bool:
-    return measured.point.method == "vanilla" and measured.point.scale == 1
+def front_numbers(measured: Sequence[Measured]) -> dict[str, Any]:
+    """method -> what its two fronts say, for numbers.json.
+
+    lowest: REG's lowest FID over scales minus that without, and its error.
+    levels: confidence -> FID without REG and with it (None: not reached).
+    """
+    found = {}
+    for method in METHODS:
+        without, reg = (front_of(measured, method, rectified) for rectified in (False, True))
+        if without is None or reg is None:
+            continue
+        apart, table = difference(reg.lowest(), without.lowest()), {}
+        for level in levels(method):
+            fids = [front.fid_at(level) for front in (without, reg)]
+            table[f"{level:g}"] = [None if fid is None else float(fid[0]) for fid in fids]
+        found[method] = {"lowest": [apart.value, apart.error], "levels": table}
+    return found
+
+
+def estimator_numbers(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Every estimator, plan and solver at the scale of CFG where most of them were sampled.
+
+    Returns:
+        For each its row, and where it is with REG `cfg`, what CFG's front has at its confidence
+        (None: not reached), and its FID minus that, [difference, error].
+    """
+    cfg = [m for m in measured if m.point.method == "vanilla"]
+    most = [m.point.scale for m in cfg if not plain(m.row)]
+    if not most:
+        return []
+    own = [m for m in cfg if m.point.scale == max(most, key=most.count)]
+    front, found = front_of(measured, "vanilla", False), []
+    for each in sorted(own, key=lambda m: m.point.solver is not None):
+        row = dict(each.row)
+        if each.point.rectified:
+            there = None if front is None else front.fid_at(each.row["confidence"])
+            apart = None if there is None else difference(each.fids, there)
+            row["cfg"] = None if there is None else float(there[0])
+            row["difference"] = None if apart is None else [apart.value, apart.error]
+        found.append(row)
+    return found

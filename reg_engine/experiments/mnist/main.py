@@ -8,96 +8,83 @@ every estimator and a calibrated plan; all of it before and after postprocessing
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ...data.mnist import MNIST, load_mnist
+from ..draws import Point, Sampling
+from ..image_runs import Bench, Measured, judge
 from ..report import Report
-from . import page
-from . import page_post as after_page
-from .claims import claims, summary, sure_claims
-from .grid import Point, full_grid, pool_grid, quick_grid
-from .measures import Bench, Measured, judge
+from .claims import claims, difference_numbers, sure_claims
+from .fronts import estimator_numbers, front_numbers, plain
 from .models import TRAINED, Models, load_models
-from .post import After, PostSettings, memory_rows, postprocess_points, train_flows
-from .sampling import TIMES, Sampled, Sampling, sample_points
-
-__all__ = ["run"]
+from .page import write
+from .post import After, PostSettings, memory_rows, train_flows
+from .sampling import SOLVER, TIMES, Sampled, full_grid, pool_grid, quick_grid, sample_points
 
 POST_SCALES = {"vanilla": (1, 1.5, 3, 4, 8), "cg-linear": (2, 4, 8, 16)}  # where both are sampled
-SHOWN = {"vanilla": (3, 4), "cg-linear": (8, 2)}  # scales of the picture, of memorisation: the
-# first one that was sampled
+# Scales of the picture and of memorisation: the first one that was sampled.
+SHOWN = {"vanilla": (3, 4), "cg-linear": (8, 2)}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes of a run.
-
-    Args:
-        sampling: of every point.
-        points: what is sampled.
-        pool: what postprocessing is trained on.
-        trained: optimizer steps of the networks trained here.
-        post: of postprocessing.
-        replicates: bootstrap resamples.
-        real: training and test images that are used, at most.
-    """
+    """Sizes of a run."""
 
     sampling: Sampling
+    times: tuple[float, ...]  # noise levels of the solver
     points: list[Point]
-    pool: list[Point]
-    trained: dict[str, int]
+    pool: list[Point]  # what postprocessing is trained on
+    trained: dict[str, int]  # optimizer steps of the networks trained here
     post: PostSettings
-    replicates: int
-    real: tuple[int, int]
+    replicates: int  # bootstrap resamples
+    real: tuple[int, int]  # training and test images that are used, at most
 
 
 def run(report: Report) -> None:
     """Sample, measure, postprocess and write the page."""
-    settings, data = _settings(report), _data(report, report.quick)
-    models = load_models(
-        data, report.work / "models", settings.trained, report.seed, report.device, report.say
-    )
+    settings = _settings(report)
+    data, sampling = _data(report, settings), settings.sampling
+    models = load_models(report, data, settings.trained)
     points = [p for p in settings.points if models.serves(p.method)]
     sampled, pool = (
-        sample_points(part, models, settings.sampling, report.work / "samples", report.say)
+        sample_points(part, models, sampling, settings.times, report.work / "samples", report.say)
         for part in (points, settings.pool if data is not None else [])
     )
     report.say("measuring")
-    labels, real = settings.sampling.labels, None if data is None else data.test_images
-    bench = Bench(models.judge, labels, real, settings.replicates, report.generator(1))
+    real = None if data is None else data.test_images
+    bench = Bench(models.judge, sampling.labels, real, settings.replicates, report.generator(1))
     measured = [bench(each.point, each.samples, each.cost) for each in sampled]
     report.numbers |= {
-        "samples_a_point": settings.sampling.count,
-        "solver": settings.sampling.solver,
-        "times": list(settings.sampling.times),
+        "samples_a_point": sampling.count,
+        "solver": SOLVER,
+        "times": list(settings.times),
         "real_images": data is not None,
+        "trained": models.steps,
         "guides_read_right": models.accuracy,
         "sampling_seconds": sum(each.cost["seconds"] for each in sampled + pool),
         "points": [m.row for m in measured],
     }
-    sure_claims(report, measured, settings.sampling.steps)
-    page.introduction(report, settings.sampling, models, data is not None)
-    minutes = report.numbers["sampling_seconds"] / 60
-    report.text(
-        f"Sampling all points took {minutes:.1f} minutes (finished batches are kept: it need not "
-        "have been this run)."
-    )
-    if data is None:
-        page.without_data(report, measured)
-        return
-    held = torch.from_numpy(data.test_labels)
-    confidence = float(judge(models.judge, data.test_images, held).odds.mean())
-    report.numbers["confidence_of_test_images"] = confidence
-    report.section("In short", summary(measured) if not report.quick else page.QUICK)
-    page.fronts(report, measured, confidence)
-    page.every_point(report, measured)
-    page.estimators(report, measured)
-    after = _postprocessing(report, settings, data, models, sampled, pool, measured, bench)
-    after_page.against_the_papers(report, after)
-    if not report.quick:  # so few samples answer nothing
-        claims(report, measured, after)
+    sure_claims(report, report.numbers["points"], len(settings.times) - 1)
+    sets: dict[str, Tensor] = {}
+    if data is not None:
+        held = torch.from_numpy(data.test_labels)
+        confidence = judge(models.judge, data.test_images, held).odds.mean()
+        report.numbers |= {
+            "confidence_of_test_images": float(confidence),
+            "fronts": front_numbers(measured),
+            "differences": difference_numbers(measured),
+            "estimators": estimator_numbers(measured),
+        }
+        after, sets = _postprocessing(
+            report, settings, data, models, sampled, pool, measured, bench
+        )
+        if not report.quick:  # so few samples answer nothing
+            claims(report, measured, after)
+    write(report, sets)
 
 
 def _postprocessing(
@@ -105,51 +92,47 @@ def _postprocessing(
     settings: Settings,
     data: MNIST,
     models: Models,
-    sampled: list[Sampled],
-    pool: list[Sampled],
-    measured: list[Measured],
+    sampled: Sequence[Sampled],
+    pool: Sequence[Sampled],
+    measured: Sequence[Measured],
     bench: Bench,
-) -> list[After]:
-    """Train the flows, apply them, and write the section."""
-    flows = train_flows(
-        pool,
-        bench.labels,
-        data,
-        models.judge,
-        settings.post,
-        report.work / "post",
-        report.seed,
-        report.device,
-        report.say,
-    )
-    chosen = [
-        s for s in sampled if s.point.plain and s.point.scale in POST_SCALES.get(s.point.method, ())
-    ]
-    by_point = {m.point: m for m in measured}
-    after = postprocess_points(flows, chosen, by_point, bench, report.say)
-    shown = {}
+) -> tuple[list[After], dict[str, Tensor]]:
+    """Train the flows and apply them: what they measure, and the samples of the picture."""
+    flows = train_flows(report, pool, settings.sampling, data, models.judge, settings.post)
+    shown = set()
     for method, scales in SHOWN.items():
-        scale = next((s for s in scales if any(_at(c, method, s) for c in chosen)), None)
-        for each in (c for c in chosen if scale is not None and _at(c, method, scale)):
-            name = page.title(each.point)
-            shown[name] = each.samples
-            moved = [a for a in after if a.after.point == each.point]
-            shown |= {f"{name}, {after_page.moved_by(a.space)}": a.samples for a in moved}
+        there = [m.point.scale for m in measured if m.point.method == method and plain(m.row)]
+        shown |= {(method, scale) for scale in [s for s in scales if s in there][:1]}
+    found: list[After] = []
+    sets: dict[str, Tensor] = {}
+    for each, before in zip(sampled, measured, strict=True):
+        point, name = each.point, each.point.title
+        if not plain(before.row) or point.scale not in POST_SCALES.get(point.method, ()):
+            continue
+        pictured = (point.method, point.scale) in shown
+        sets |= {name: each.samples} if pictured else {}
+        for space, flow in flows.items():
+            moved, after = bench.moved(flow, point, each.samples, each.cost)
+            fids = f"{before.row['fid']:.3f} -> {after.row['fid']:.3f}"
+            report.say(f"{point.title}: FID {fids} ({space})")
+            found.append(After(before, after, space))
+            sets |= {f"{name}, moved, {space}": moved} if pictured else {}
     report.say("distances to the training set")
-    memory = memory_rows(shown, data, settings.post.memory, report.generator(2))
-    after_page.postprocessing(report, after, shown, memory, settings.post, pool)
-    return after
-
-
-def _at(sampled: Sampled, method: str, scale: float) -> bool:
-    return sampled.point.method == method and sampled.point.scale == scale
+    report.numbers["postprocessing"] = {
+        "settings": asdict(settings.post),
+        "pool": [[point.method, point.scale] for point in settings.pool],
+        "points": [{"space": a.space, "before": a.before.row, "after": a.after.row} for a in found],
+        "memorisation": memory_rows(sets, data, settings.post.memory, report.generator(2)),
+    }
+    return found, sets
 
 
 def _settings(report: Report) -> Settings:
     device = str(report.device)
     if report.quick:
         return Settings(
-            Sampling(40, TIMES[::2], seed=report.seed, device=device),
+            Sampling(40, report.seed, device=device),
+            TIMES[::2],
             quick_grid(),
             pool_grid()[1:4:2],
             {"bad": 20, "cg": 150, "cg-linear": 200},
@@ -158,14 +141,10 @@ def _settings(report: Report) -> Settings:
             (2000, 1000),
         )
     gpu = report.device.type == "cuda"
+    count, batch_size = (10_000, 500) if gpu else (1000, 50)
     return Settings(
-        Sampling(
-            10_000 if gpu else 1000,
-            TIMES,
-            seed=report.seed,
-            batch_size=500 if gpu else 50,
-            device=device,
-        ),
+        Sampling(count, report.seed, batch_size, device),
+        TIMES,
         full_grid(dense=gpu),
         pool_grid(),
         TRAINED,
@@ -175,17 +154,17 @@ def _settings(report: Report) -> Settings:
     )
 
 
-def _data(report: Report, optional: bool) -> MNIST | None:
-    """MNIST as far as it is used; None where it is optional and none was given.
+def _data(report: Report, settings: Settings) -> MNIST | None:
+    """MNIST as far as it is used; None in a quick run where none was given.
 
     Raises:
         InputError: the data that was given is not there, or no MNIST.
     """
-    if optional and report.data is None and not os.environ.get("REG_ENGINE_DATA"):
+    if report.quick and report.data is None and not os.environ.get("REG_ENGINE_DATA"):
         report.say("no --data: what needs real images is left out")
         return None
     found = load_mnist(report.data)
-    train, test = _settings(report).real
+    train, test = settings.real
     return replace(
         found,
         train_images=found.train_images[:train],

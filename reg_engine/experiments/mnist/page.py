@@ -1,242 +1,226 @@
-"""The page of the `mnist` experiment, section by section; claims.py says what it found."""
+"""The page of the `mnist` experiment, from its numbers; claims.py says what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..report import Report
-from .claims import levels, matched_rows
-from .figures import draw_estimators, draw_fronts, draw_scales
-from .fronts import difference, front_of
-from .grid import CHEAP, CLASSIFIER_METHODS, INTERVAL, METHODS, Point
-from .measures import Measured
-from .models import Models
-from .sampling import TOLERANCE, Sampling
+from torch import Tensor
 
-__all__ = [
-    "estimators",
-    "every_point",
-    "fronts",
-    "introduction",
-    "title",
-    "without_data",
-]
-
-QUESTION = """
-Does REG make better images, or does it only weaken the guidance? At *equal scale* any weakening
-of guidance looks good. So every method is sampled over its scales, and compared at *equal
-confidence*: the front of FID against how sure a classifier is of the label.
-"""
-QUICK = (
-    "A quick run: FID of so few samples means little, and nothing is concluded from it. It shows "
-    "that every method, REG on it, and postprocessing run."
-)
-MEASURES = """
-* **FID** (Heusel et al. 2017) in the 128 features of the packaged classifier, the *judge*, against
-  {real}. It compares with no other FID. No guide is the judge.
-* **Agreement**: share of samples that the judge reads as the label that they were made for.
-* **Confidence**: the mean log-odds ln(p / (1 - p)) that the judge gives to that label. Agreement
-  and mean probability saturate at 100 %; log-odds do not.
-* **Precision, recall** (Kynkaanniemi et al. 2019, k = 3) in the same features.
-* **Error bars** are 95 %: 1.96 deviations of a bootstrap over samples, within labels, the real
-  images fixed. Samples of one seed start from one noise, so differences are paired.
-* **Evaluations** are network evaluations a sample; a guide's or a worse model's count like one of
-  the model's own, though they are cheaper.
-"""
+from ..draws import CLASSIFIER_METHODS, INTERVAL, METHODS, Point
+from ..image_runs import Difference, draw_samples, wrapped
+from ..report import Report, shown
+from . import text
+from .claims import differences_of, key_of, post_changes, summary
+from .figures import draw_estimators, draw_fronts, draw_post, draw_scales
+from .fronts import Row, levels, on_front, plain
+from .post import NEIGHBOURS, SOLVER, SOLVER_STEPS, SPACES
+from .sampling import CALIBRATION, CHEAP, TOLERANCE
 
 
-def title(point: Point) -> str:
-    """A point in words."""
-    reg = " + REG" if point.rectified else ""
-    sign = "w" if point.method in CLASSIFIER_METHODS else "scale"
-    return f"{METHODS[point.method]}{reg}, {sign} {point.scale:g}"
+def write(report: Report, sets: Mapping[str, Tensor]) -> None:
+    """The page of report.numbers.
+
+    Args:
+        sets: name -> samples of the picture; empty without data.
+    """
+    numbers = report.numbers
+    real = numbers["real_images"]
+    question = text.QUESTION.format(count=numbers["samples_a_point"])
+    found = summary(numbers) if real and not report.quick else text.QUICK
+    report.section("In short", wrapped(f"{question}\n\n{found}"))
+    _setting(report)
+    if not real:
+        report.section("No real images", wrapped(text.WITHOUT_DATA))
+        keys = ("estimator", "plan", "agreement", "confidence", "nfe")
+        rows = [[_title(row), *(row[key] for key in keys)] for row in numbers["points"]]
+        report.table(["point", *keys[:-1], "evaluations"], rows)
+        return
+    _fronts(report)
+    _scales(report)
+    if numbers["estimators"]:
+        _estimators(report)
+    _postprocessing(report, sets)
+    verdict = post_changes(numbers, "vanilla")
+    report.section("Against the papers", wrapped(text.PAPERS.format(k=NEIGHBOURS, verdict=verdict)))
 
 
-def introduction(report: Report, sampling: Sampling, models: Models, real: bool) -> None:
-    """What is asked, and the setting."""
-    report.text(QUESTION)
-    size = "" if report.quick else " (1,000 on a CPU over a thinner grid, 10,000 on a GPU)"
-    report.section(
-        "Setting",
-        f"The packaged MNIST U-Net (EDM preconditioning), "
-        f"**{sampling.count:,} samples a point**{size}, as many of each digit, the same seeds at "
-        f"every point; {sampling.solver}, {sampling.steps} steps at the noise levels "
-        f"{', '.join(f'{t:g}' for t in sampling.times)}: half of them where a digit takes its "
-        "shape, so that few evaluations do (the table of estimators has Heun's with many more). "
-        f"REG on the fronts is the estimator `{CHEAP}`.",
+def _title(row: Row) -> str:
+    return Point(row["method"], row["scale"], row["estimator"]).title
+
+
+def _setting(report: Report) -> None:
+    numbers = report.numbers
+    said = text.SETTING.format(
+        count=numbers["samples_a_point"],
+        size="" if report.quick else " (10,000 on a GPU, over a denser grid)",
+        solver=numbers["solver"],
+        steps=len(numbers["times"]) - 1,
+        times=", ".join(f"{t:g}" for t in numbers["times"]),
+        estimator=CHEAP,
+        minutes=numbers["sampling_seconds"] / 60,
     )
-    report.text(
-        MEASURES.format(
-            real="the images of MNIST's test set" if real else "real images (none here)"
-        )
-    )
-    trained = {name: f"{models.steps.get(name, 0):,}" for name in ("bad", "cg", "cg-linear")}
-    right = {name: f"{share:.1%}" for name, share in models.accuracy.items()}
-    rows = [
-        ["CFG", "constant scale; 1 is the conditional model alone"],
-        [
-            "linear CFG",
-            "from the scale at sigma 80 to 1 at the last step, linear in sigma (REG's EDM code)",
-        ],
-        ["cosine CFG", "(scale - 1)(1 - cos(pi p))/2 with p = 1 - sigma/80 (REG's EDM code)"],
-        ["interval CFG", f"only for sigma in [{INTERVAL[0]}, {INTERVAL[1]}] (REG's EDM2 command)"],
-    ]
-    if real:
-        rows += [
-            [
-                "autoguidance",
-                f"away from a model of 6 % of the parameters after {trained['bad']} steps "
-                "(the packaged one had 18,750)",
-            ],
-            [
-                "CG, network",
-                "classifier guidance of the unconditional model (null label), Eq. 9 of the "
-                "classifier-centric study, by a small noise-aware network that is not the judge, "
-                f"{trained['cg']} steps; it reads {right['cg']} of clean test images right",
-            ],
-            [
-                "CG, linear",
-                "the same by one linear layer on (image, noise level), as in that study; "
-                f"{right['cg-linear']}",
-            ],
-        ]
-    report.table(["method", "what it is"], rows)
+    real = "the images of MNIST's test set" if numbers["real_images"] else "real images (none here)"
+    report.section("Setting", wrapped(said) + "\n\n" + wrapped(text.MEASURES.format(real=real)))
+    steps = {name.replace("-", "_"): f"{count:,}" for name, count in numbers["trained"].items()}
+    right = {name.replace("-", "_"): r for name, r in numbers["guides_read_right"].items()}
+    rows = text.METHODS if numbers["real_images"] else text.METHODS[:4]  # the others are trained
+    words = {"interval": INTERVAL, "steps": steps, "right": right}
+    cells = [[name, " ".join(each.split()).format(**words)] for name, each in rows]
+    report.table(["method", "what it is"], cells)
 
 
-def without_data(report: Report, measured: Sequence[Measured]) -> None:
-    """The page of a quick run without MNIST."""
-    report.section(
-        "No real images",
-        "This run was given no MNIST (`--data mnist.npz`). It leaves out what needs real images: "
-        "FID, precision and recall, the fronts, postprocessing, and the methods whose networks are "
-        "trained on them (autoguidance, classifier guidance).",
-    )
-    keys = ("agreement", "confidence", "nfe")
-    rows = [
-        [title(m.point), m.point.estimator, m.point.plan, *(m.row[k] for k in keys)]
-        for m in measured
-    ]
-    report.table(["point", "estimator", "plan", "agreement", "confidence", "evaluations"], rows)
-
-
-def fronts(report: Report, measured: Sequence[Measured], real: float) -> None:
-    """The main figure and its two tables."""
+def _fronts(report: Report) -> None:
+    """The main figure and its tables."""
+    numbers = report.numbers
     report.section("FID at equal confidence")
-    report.figure(
-        "fronts",
-        draw_fronts(measured, real),
-        "Lower is better, further right is surer; numbers are scales (the weight w for CG). "
-        "Compare the filled line (REG) with the open one at the same place on the axis below, "
-        "not at the same number. Grey: CFG. Dotted: how sure the judge is of real test images.",
-    )
+    report.figure("fronts", draw_fronts(numbers), wrapped(text.CONFIDENCE))
     rows = []
-    for method in METHODS:
-        pair = [front_of(measured, method, rectified) for rectified in (False, True)]
-        if pair[0] is None or pair[1] is None:
-            continue
-        apart = difference(pair[1].lowest(), pair[0].lowest())
-        rows.append(
-            [METHODS[method], *(_best(front.best()) for front in pair if front), apart.text]
-        )
-    report.table(
-        ["method", "without REG: lowest FID", "with REG: lowest FID", "difference"],
-        rows,
-        "The lowest FID over scales, and the confidence there.",
-    )
-    guided = [m for m in METHODS if m not in CLASSIFIER_METHODS]
+    for method, found in numbers["fronts"].items():
+        best = [
+            min(on_front(numbers["points"], method, reg), key=lambda row: float(row["fid"]))
+            for reg in (False, True)
+        ]
+        sign = "w" if method in CLASSIFIER_METHODS else "scale"
+        cells = [
+            f"{_fid(row)} ({sign} {row['scale']:g}, confidence {row['confidence']:.2f})"
+            for row in best
+        ]
+        rows.append([METHODS[method], *cells, Difference(*found["lowest"]).text])
+    columns = ["method", "lowest FID without REG", "with REG", "difference"]
+    report.table(columns, rows, "The lowest FID over scales, and the confidence there.")
+    guided = [method for method in METHODS if method not in CLASSIFIER_METHODS]
     for methods in (guided, CLASSIFIER_METHODS):
         columns = [f"{level:g}" for level in levels(methods[0])]
-        report.table(["FID at a confidence of", *columns], matched_rows(measured, methods))
-    report.text(
-        "Lowest FID on each front at that confidence or more, ln(FID) a straight line between "
-        "scales; in brackets REG minus not, with its 95 % error bar. A dash: not reached.",
-    )
+        report.table(["FID at a confidence of", *columns], level_rows(numbers, methods))
+    said = """Lowest FID on each front at that confidence or more, ln(FID) a straight line between
+        scales; in brackets REG minus not, with its 95 % error bar. A dash: not reached."""
+    report.text(wrapped(said))
 
 
-def _best(measured: Measured) -> str:
-    row = measured.row
-    return (
-        f"{row['fid']:.3f} ± {row['fid_error']:.3f} "
-        f"({'w' if measured.point.method in CLASSIFIER_METHODS else 'scale'} {row['scale']:g}, "
-        f"confidence {row['confidence']:.2f})"
-    )
+def level_rows(numbers: Mapping[str, Any], methods: Iterable[str]) -> list[list[object]]:
+    """Two table rows a method, without and with REG; a column for each level of its kind."""
+    rows: list[list[object]] = []
+    for method in (method for method in methods if method in numbers["fronts"]):
+        apart = differences_of(numbers).get(key_of(method), {})
+        table = numbers["fronts"][method]["levels"]
+        cells = [["–" if fid is None else f"{fid:.3f}" for fid in pair] for pair in table.values()]
+        brackets = [f" ({apart[level].text})" if level in apart else "" for level in table]
+        rows.append([METHODS[method], *(without for without, _ in cells)])
+        reg = [cell[1] + extra for cell, extra in zip(cells, brackets, strict=True)]
+        rows.append([f"{METHODS[method]} + REG", *reg])
+    return rows
 
 
-def every_point(report: Report, measured: Sequence[Measured]) -> None:
-    """The scales figure and the table of all points."""
+def _fid(row: Row) -> str:
+    return f"{row['fid']:.3f} ± {row['fid_error']:.3f}"
+
+
+def _scales(report: Report) -> None:
+    """The scales figure, CFG's points at equal scale, and the ends of every method's scales."""
+    points = report.numbers["points"]
     report.section("Over the scale")
-    report.figure(
-        "scales",
-        draw_scales(measured),
-        "FID, precision and recall at equal scale. Open: without REG; filled: with REG. Guidance "
-        "buys precision with recall; REG at the same scale buys less of both.",
-    )
-    columns = ["method", "scale or w", "estimator", "plan", "FID", "agreement", "confidence"]
+    report.figure("scales", draw_scales(report.numbers), wrapped(text.SCALES))
+    equal = differences_of(report.numbers).get("equal_scale", {})
+    fids = {
+        (row["scale"], row["estimator"]): _fid(row)
+        for row in points
+        if row["method"] == "vanilla" and plain(row)
+    }
+    rows: list[list[object]] = [
+        [scale, fids[float(scale), "none"], fids[float(scale), CHEAP], each.text]
+        for scale, each in equal.items()
+    ]
+    if rows:
+        report.table(["scale", "FID of CFG", "of CFG + REG", "difference"], rows)
     rows = []
-    for each in measured:
-        row = each.row
-        low, high = row["agreement_interval"]
-        rows.append(
-            [
-                METHODS[each.point.method],
-                f"{row['scale']:g}",
-                row["estimator"],
-                _plan(row),
-                f"{row['fid']:.3f} ± {row['fid_error']:.3f}",
-                f"{row['agreement']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
-                f"{row['confidence']:.2f} ± {row['confidence_error']:.2f}",
-                row["precision"],
-                row["recall"],
-                f"{row['nfe']:.3g}" + (f" + {row['backward']:.3g}" if row["backward"] else ""),
-            ]
-        )
-    report.table([*columns, "precision", "recall", "evaluations + backward passes"], rows)
-
-
-def estimators(report: Report, measured: Sequence[Measured]) -> None:
-    """Every estimator and the calibrated plan at one scale of CFG."""
-    most = [m for m in measured if m.point.method == "vanilla" and not m.point.plain]
-    if not most:
-        return
-    scale = max((m.point.scale for m in most), key=[m.point.scale for m in most].count)
-    own = [m for m in measured if m.point.method == "vanilla" and m.point.scale == scale]
-    own.sort(key=lambda m: m.point.solver is not None)
-    report.section(
-        f"Every estimator, scale {scale:g}",
-        f"The calibrated plan is `Plan.calibrate`'s with tolerance {TOLERANCE}, found on 16 "
-        "samples with seeds of their own.",
-    )
-    report.figure(
-        "estimators",
-        draw_estimators(own),
-        "FID of every estimator of REG beside CFG's at the same scale; to the right what each "
-        "costs. `paper` is the released code's row sum of the Jacobian.",
-    )
-    plain, rows = front_of(measured, "vanilla", False), []
-    for each in own:
-        row, there = each.row, None if plain is None else plain.fid_at(each.row["confidence"])
-        rows.append(
-            [
-                row["estimator"],
-                _plan(row),
-                f"{row['fid']:.3f} ± {row['fid_error']:.3f}",
-                f"{row['confidence']:.2f}",
-                "–" if there is None or not each.point.rectified else f"{float(there[0]):.3f}",
-                "–"
-                if there is None or not each.point.rectified
-                else difference(each.fids, there).text,
-            ]
-        )
-    columns = ["estimator", "plan", "FID", "confidence", "CFG's FID at that confidence"]
+    for method in METHODS:
+        for reg in (False, True):
+            own = [row for row in points if row["method"] == method and plain(row)]
+            own = [row for row in own if (row["estimator"] != "none") is reg]
+            if not own:
+                continue
+            ends = [min(own, key=lambda row: row["fid"]), max(own, key=lambda row: row["scale"])]
+            rows += [_cells(row) for row in ends[: 1 if ends[0] is ends[1] else 2]]
+    columns = ["point", "FID", "agreement", "confidence", "precision", "recall"]
     report.table(
-        [*columns, "difference"],
+        [*columns, "evaluations + backward passes"],
         rows,
-        "An estimator that damps more has a lower FID at equal scale, and less confidence: the "
-        "last two columns compare it with CFG at a smaller scale.",
+        f"Each method's lowest FID and its largest scale; numbers.json has all {len(points)} "
+        "points.",
     )
 
 
-def _plan(row: Mapping[str, Any]) -> str:
-    """The plan, and the solver where it is another one."""
-    return str(row["plan"]) + (f", {row['solver'][0]} {row['solver'][1]}" if row["solver"] else "")
+def _cells(row: Row) -> list[object]:
+    low, high = row["agreement_interval"]
+    back = f" + {row['backward']:.3g}" if row["backward"] else ""
+    return [
+        _title(row),
+        _fid(row),
+        f"{row['agreement']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
+        f"{row['confidence']:.2f} ± {row['confidence_error']:.2f}",
+        row["precision"],
+        row["recall"],
+        f"{row['nfe']:.3g}{back}",
+    ]
+
+
+def _estimators(report: Report) -> None:
+    """Every estimator and the calibrated plan at one scale of CFG."""
+    found = report.numbers["estimators"]
+    said = f"""The calibrated plan is `Plan.calibrate`'s with tolerance {TOLERANCE}, found on
+        {CALIBRATION} samples with seeds of their own."""
+    report.section(f"Every estimator, scale {found[0]['scale']:g}", wrapped(said))
+    report.figure("estimators", draw_estimators(found), wrapped(text.ESTIMATORS))
+    rows = []
+    for row in found:
+        plan = row["plan"] + (f", {row['solver'][0]} {row['solver'][1]}" if row["solver"] else "")
+        cfg, apart = row.get("cfg"), row.get("difference")
+        cells = [
+            f"{cfg:.3f}" if cfg is not None else "–",
+            Difference(*apart).text if apart else "–",
+        ]
+        rows.append([row["estimator"], plan, _fid(row), f"{row['confidence']:.2f}", *cells])
+    columns = ["estimator", "plan", "FID", "confidence", "CFG's FID at that confidence"]
+    said = """An estimator that damps more has a lower FID at equal scale, and less confidence: the
+        last two columns compare it with CFG at a smaller scale."""
+    report.table([*columns, "difference"], rows, wrapped(said))
+
+
+def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
+    """Before and after the flow: fidelity, memorisation, pictures."""
+    numbers = report.numbers["postprocessing"]
+    settings = numbers["settings"]
+    said = text.POST.format(
+        k=NEIGHBOURS,
+        count=report.numbers["samples_a_point"],
+        pool="; ".join(Point(*each).title for each in numbers["pool"]),
+        solver=SOLVER,
+        solver_steps=SOLVER_STEPS,
+        **{**settings, "channels": tuple(settings["channels"])},
+    )
+    report.section("Postprocessing", wrapped(said))
+    caption = "Before and after the flow. Open: samples made without REG; filled: with REG."
+    report.figure("postprocessing", draw_post(numbers["points"]), caption)
+    last: dict[str, float] = {}
+    for row in (each["before"] for each in numbers["points"]):
+        last[row["method"]] = max(row["scale"], last.get(row["method"], 0))
+    rows = []
+    for each in numbers["points"]:
+        row, moved = each["before"], each["after"]
+        if row["scale"] == last[row["method"]]:
+            cells = [f"{row[key]:.3f} → {moved[key]:.3f}" for key in ("precision", "recall")]
+            agreement = f"{row['agreement']:.1%} → {moved['agreement']:.1%}"
+            fid = f"{row['fid']:.3f} → {_fid(moved)}"
+            rows.append([_title(row), SPACES[each["space"]], fid, agreement, *cells])
+    columns = ["samples", "neighbours in", "FID", "agreement", "precision", "recall"]
+    report.table(columns, rows, "Largest scales; numbers.json has all points.")
+    caption = "The same twenty seeds in every row: the flow moves a sample and draws no other one."
+    if sets:
+        report.figure("samples", draw_samples(sets), caption)
+    memory, keys = numbers["memorisation"], ("set", "nearer", "below_typical", "samples_median")
+    said = f"""Memorisation: distances in pixels to the nearest training image, against those of
+        test images (median {shown(memory[0]["heldout_median"])}). First column: how often a sample
+        is nearer than a test image, 0.5 for real data, towards 1 for copies."""
+    columns = ["samples", "nearer than test images", "nearer than their median", "median distance"]
+    report.table(columns, [[row[key] for key in keys] for row in memory], wrapped(said))

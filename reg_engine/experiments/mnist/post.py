@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +16,10 @@ from ...models import UNet
 from ...models.classifier import NoisyClassifier
 from ...postprocess import Postprocess, classifier_features, pool, train_postprocess
 from ...training.diffusion import to_unit_range
-from .grid import Point
-from .measures import Bench, Measured
+from ..draws import Sampling
+from ..image_runs import Measured
+from ..report import Report
 from .sampling import Sampled
-
-__all__ = ["SPACES", "After", "PostSettings", "memory_rows", "postprocess_points", "train_flows"]
 
 SPACES = {"pixels": "pixels", "features": "the judge's features"}  # where neighbours are searched
 NEIGHBOURS = 20  # of Tab. 2 in arXiv 2503.10638
@@ -30,112 +28,66 @@ SOLVER, SOLVER_STEPS = "flow_heun", 8
 
 @dataclass(frozen=True)
 class PostSettings:
-    """Settings of the flow.
-
-    Args:
-        steps, batch_size: of training.
-        channels, blocks, embedding: of the U-Net, see UNet.
-        memory: images in each memorisation measurement.
-    """
+    """Settings of the flow: its training, its U-Net (see UNet), and its measurement."""
 
     steps: int
     batch_size: int = 128
     channels: tuple[int, int] = (32, 64)
     blocks: tuple[int, int, int, int] = (1, 1, 1, 1)
     embedding: int = 128
-    memory: int = 1000
+    memory: int = 1000  # images in each memorisation measurement
 
 
 @dataclass(frozen=True)
 class After:
-    """A point before and after one flow, and the samples after it."""
+    """A point before and after the flow of one space."""
 
     before: Measured
     after: Measured
     space: str
-    samples: Tensor
 
 
 def train_flows(
-    sampled: Sequence[Sampled],
-    labels: Tensor,
+    report: Report,
+    pooled: Sequence[Sampled],
+    sampling: Sampling,
     data: MNIST,
     judge: NoisyClassifier,
     settings: PostSettings,
-    folder: Path,
-    seed: int,
-    device: torch.device,
-    say: Callable[[str], None],
 ) -> dict[str, Postprocess]:
-    """One flow for all scales for each space of neighbours.
-
-    Args:
-        sampled: the pool's points.
-        labels: (N,) of each of them.
-        data: its training images are the real ones.
-        judge: gives the features.
-        folder: of the runs, resumable.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    sets = [each.samples.clamp(-1, 1) for each in sampled]
+    """One flow for all scales for each space of neighbours; resumable."""
+    generator = torch.Generator().manual_seed(report.seed)
+    sets = [each.samples.clamp(-1, 1) for each in pooled]
     total = sum(len(each) for each in sets)
-    samples, own = pool(sets, total, generator, [labels] * len(sets))
+    samples, labels = pool(sets, total, generator, [sampling.labels] * len(sets))
     real = to_unit_range(data.train_images)
+    net = partial(UNet, 1, settings.channels, settings.blocks, 2, settings.embedding, num_labels=11)
     flows = {}
-    for space in SPACES:
-        say(f"training the flow to neighbours in {SPACES[space]}: {settings.steps} steps")
+    for space, words in SPACES.items():
+        report.say(f"training the flow to neighbours in {words}: {settings.steps} steps")
         flows[space] = train_postprocess(
             samples,
             real,
-            folder / space,
+            report.work / "post" / space,
             steps=settings.steps,
             batch_size=settings.batch_size,
-            labels=own,
+            labels=labels,
             num_classes=10,
             k=min(NEIGHBOURS, len(real)),
             features=classifier_features(judge) if space == "features" else None,
-            net=partial(
-                UNet, 1, settings.channels, settings.blocks, 2, settings.embedding, num_labels=11
-            ),
-            seed=seed,
-            device=device,
+            net=net,
+            seed=report.seed,
+            device=report.device,
             show=False,
             flow={"solver": SOLVER, "steps": SOLVER_STEPS, "batch_size": 100},
         )
     return flows
 
 
-def postprocess_points(
-    flows: dict[str, Postprocess],
-    sampled: Sequence[Sampled],
-    measured: dict[Point, Measured],
-    bench: Bench,
-    say: Callable[[str], None],
-) -> list[After]:
-    """Every point moved by every flow, and measured again."""
-    found = []
-    for each in sampled:
-        for space, flow in flows.items():
-            moved = flow(each.samples.clamp(-1, 1), bench.labels)
-            cost = dict(each.cost)
-            cost["nfe"] += flow.stats.nfe
-            after = bench(each.point, moved, cost)
-            before = measured[each.point]
-            say(f"{each.point.name}: FID {before.row['fid']:.3f} -> {after.row['fid']:.3f} {space}")
-            found.append(After(before, after, space, moved))
-    return found
-
-
 def memory_rows(
-    sets: dict[str, Tensor], data: MNIST, count: int, generator: torch.Generator
+    sets: Mapping[str, Tensor], data: MNIST, count: int, generator: torch.Generator
 ) -> list[dict[str, Any]]:
-    """Distances to the training set against those of test images, in pixels (fidelity.py).
-
-    Args:
-        sets: name -> samples (N, 1, 28, 28).
-        data: its test images are what was held out.
-        count: samples of each set, and test images.
-    """
+    """Pixel distances to the training set of `count` samples of each set, and of test images."""
     train, held = to_unit_range(data.train_images), to_unit_range(data.test_images)
     held = held[torch.randperm(len(held), generator=generator)[:count]]
     return [
