@@ -1,4 +1,8 @@
-"""What an experiment leaves behind: a Markdown page, its figures, and a JSON of every number."""
+"""What an experiment leaves behind: a Markdown page, its figures, and a JSON of every number.
+
+A page comes from a template (`Report.page`) or piece by piece (`section`, `text`, `table`,
+`figure`), in the order of the calls.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import platform
 import re
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,9 +29,10 @@ from ..storage.files import check_writable, clear, replacing, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PAGE", "NUMBERS", "Report", "shown"]
+__all__ = ["PAGE", "NUMBERS", "Report", "shown", "table"]
 
 PAGE, NUMBERS = "README.md", "numbers.json"
+WIDTH = 100  # columns of a paragraph
 # What experiments keep in their work folders: batches, training runs, plans, the decoded CIFAR-10.
 WORK = [
     "*/settings.json",
@@ -124,28 +130,54 @@ class Report:
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = ""
     ) -> None:
-        """A table; numbers are shown with three significant digits.
-
-        Raises:
-            ValueError: a row with another number of cells than there are columns.
-        """
-        for row in rows:
-            if len(row) != len(columns):
-                raise ValueError(f"{len(row)} cells for {len(columns)} columns: {list(row)}")
-        lines = [columns, ["---"] * len(columns), *([shown(cell) for cell in row] for row in rows)]
-        self._page.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        """A table and what to know about it; see the function `table`."""
+        self._page.append(table(columns, rows))
         if caption:
             self._page.append(caption.strip())
 
     def figure(self, name: str, figure: Figure, caption: str) -> None:
-        """Write `name`.png and `name`.svg; the caption says what to see."""
+        """A figure with its caption, which says what to see."""
+        self.draw(name, figure)
+        self._page += [f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*"]
+
+    def draw(self, name: str, figure: Figure) -> None:
+        """Write `name`.png and `name`.svg, for a page whose template shows them."""
         import matplotlib
 
         with matplotlib.rc_context({"svg.hashsalt": name}):
             for kind, metadata in (("svg", {"Date": None}), ("png", None)):
                 with replacing(self.folder / f"{name}.{kind}", "--out") as file:
                     figure.savefig(file, format=kind, metadata=metadata, dpi=120)
-        self._page += [f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*"]
+
+    def page(self, template: Path, **parts: object) -> None:
+        """The page from a Markdown template: `{name}` and `{name[key]:.2f}` are parts and numbers.
+
+        `{claims_held}` counts the claims that hold and names the others: make them before.
+        Paragraphs are wrapped again at 100 columns, after the numbers are in; tables, lists and
+        code stay as they are.
+
+        Args:
+            template: UTF-8, in the syntax of `str.format`.
+            parts: such as tables, next to `self.numbers`.
+
+        Raises:
+            KeyError: a name in the template that is neither a part nor a number.
+        """
+        values = {**self.numbers, "claims_held": self._claims_held(), **parts}
+        text = template.read_text(encoding="utf-8").format_map(values)
+        for paragraph in re.split(r"\n{2,}", text.strip()):
+            kept = paragraph.startswith(("|", "#", "* ", "```"))
+            self._page.append(
+                paragraph
+                if kept
+                else textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
+            )
+
+    def _claims_held(self) -> str:
+        claims = self.numbers["claims"].values()
+        lost = [f'"{claim["text"]}"' for claim in claims if not claim["holds"]]
+        held = f"{len(claims) - len(lost)} of {len(claims)} claims hold"
+        return f"{held}; not: {'; '.join(lost)}" if lost else held
 
     def claim(self, key: str, text: str, holds: bool, found: str) -> None:
         """Something the experiment says, whether it held this time, and the figure behind it."""
@@ -187,6 +219,19 @@ class Report:
             with suppress(OSError):  # something else lies there, or it is no folder
                 folder.rmdir()
         return content
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; floats are shown with three significant digits.
+
+    Raises:
+        ValueError: a row with another number of cells than there are columns.
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"{len(row)} cells for {len(columns)} columns: {list(row)}")
+    lines = [columns, ["---"] * len(columns), *([shown(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def shown(cell: object) -> str:

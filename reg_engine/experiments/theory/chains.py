@@ -26,8 +26,6 @@ from ...errors import InputError
 from ...oracles import GaussianMixture
 from ...schedules import VPLinear, karras
 
-__all__ = ["Chain", "Gap", "Level", "paper_levels", "two_class_1d", "vp_levels"]
-
 VISIBLE = 1e-4  # of the demanded density's peak: where the largest mismatch is looked for
 
 
@@ -134,9 +132,8 @@ class Chain:
 
     def log_marginal_reward(self, t: int) -> Tensor:
         """log R_t = w log p_t(x|y)/p_t(x): what CFG claims at every t (Eq. 9)."""
-        level, x = self.levels[t], self.x[:, None]
-        ref = self.mixture.log_prob(x, level.alpha, level.sigma)
-        return self.w * (self.log_density(t) - ref)
+        level = self.levels[t]
+        return self.w * self.mixture.log_ratio(self.x[:, None], level.alpha, level.sigma)
 
     def log_joint_reward(self, t: int) -> Tensor:
         """log E_t by its own quadrature over x_0 (Theorem 4.1); log R_0 at t = 0."""
@@ -243,8 +240,7 @@ class Chain:
 
     def target(self) -> Tensor:
         """Density of the tilted target p(x_0|y)^(1+w) / p(x_0)^w on the grid."""
-        log_target = self.log_density(0) + self.log_marginal_reward(0)
-        return log_target.softmax(0) / self.cell
+        return self._log_tilted.softmax(0) / self.cell
 
     def distance(self, density: Tensor) -> float:
         """Total variation between a density on the grid and the target, in [0, 1]."""
