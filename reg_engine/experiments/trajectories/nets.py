@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +15,7 @@ from ...schedules import VPLinear
 from ..classifier_guidance import ClassifierNet, ExactClassifier, bayes_denoiser
 from ..report import Report
 from ..toys import ToyClassifierTask, ToyTask, toy_denoiser, train_toy
-
-__all__ = [
-    "MEAN",
-    "SCHEDULE",
-    "STD",
-    "Parts",
-    "classifier_errors",
-    "denoiser_error",
-    "exact_slope",
-    "mixture",
-    "rectifier",
-    "slopes",
-    "trained_parts",
-]
+from .paths import quantiles
 
 MEAN, STD = 1.0, 0.6  # classes N(-m, s^2) and N(m, s^2), equally likely
 SCHEDULE = VPLinear()
@@ -63,10 +49,10 @@ def trained_parts(report: Report) -> Parts:
     CPU, so that rounding is no part of any comparison.
     """
     exact = mixture()
-    count, generator = (4096, 16384)[not report.quick], report.generator(1)
+    count, steps = (4096, 1200) if report.quick else (16384, 10_000)
+    generator = report.generator(1)
     points = torch.cat([exact.sample(count, y, generator) for y in (0, 1)])
     labels = torch.arange(2).repeat_interleave(count)
-    steps = 1200 if report.quick else 10_000
     task = ToyTask(
         points, labels, SCHEDULE, num_classes=2, label_dropout=1 / 3, name="denoiser", **NET
     )
@@ -74,9 +60,8 @@ def trained_parts(report: Report) -> Parts:
     classifiers: dict[str, ClassifierNet] = {"exact": ExactClassifier(exact, SCHEDULE)}
     for kind, lr in (("mlp", 1e-3), ("linear", 1e-2)):
         net = NET if kind == "mlp" else {}
-        task_ = ToyClassifierTask(points, labels, SCHEDULE, kind, name=kind, **net)
-        trained = train_toy(task_, report, steps=steps // 2, lr=lr)
-        classifiers[kind] = trained.cpu().double()
+        guide = ToyClassifierTask(points, labels, SCHEDULE, kind, name=kind, **net)
+        classifiers[kind] = train_toy(guide, report, steps=steps // 2, lr=lr).cpu().double()
     return Parts({"exact": exact.denoiser(schedule=SCHEDULE), "learned": denoiser}, classifiers)
 
 
@@ -89,10 +74,7 @@ def exact_slope(t: float) -> float:
 def slopes(net: ClassifierNet, x: Tensor, t: float) -> Tensor:
     """d/dx of the logit of class 1 against class 0 at points (B, 1), (B,)."""
 
-    def logit(log_p: Tensor) -> Tensor:
-        return log_p[:, 1] - log_p[:, 0]
-
-    return _gradient(net, x, t, logit)
+    return _gradient(net, x, t, (-1.0, 1.0))
 
 
 def rectifier(parts: Parts, kind: str, t: float) -> float:
@@ -122,7 +104,7 @@ def classifier_errors(net: ClassifierNet) -> dict[str, float]:
         slope.append(float(slopes(net, boundary, t)[0]) - exact_slope(t))
         for y in (0, 1):
             x, sigma = _noised(y, t)
-            own, right = (_gradient(part, x, t, _of_class(y)) for part in (net, exact))
+            own, right = (_gradient(part, x, t, (1.0 - y, y)) for part in (net, exact))
             error += float((sigma * (own - right)).square().mean())
             size += float((sigma * right).square().mean())
             with torch.no_grad():
@@ -156,18 +138,14 @@ def denoiser_error(denoiser: Denoiser) -> dict[str, float]:
 def _noised(y: int, t: float, count: int = 256) -> tuple[Tensor, float]:
     """Quantiles of p(x_t|y), (count, 1), and sigma_t."""
     alpha, sigma = SCHEDULE(t)
-    middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    unit = torch.special.ndtri(middle)[:, None]
-    return (2 * y - 1) * alpha * MEAN + math.hypot(alpha * STD, sigma) * unit, sigma
+    spread = math.hypot(alpha * STD, sigma)
+    return (2 * y - 1) * alpha * MEAN + spread * quantiles(count), sigma
 
 
-def _of_class(y: int) -> Callable[[Tensor], Tensor]:
-    return lambda log_p: log_p[:, y]
-
-
-def _gradient(net: ClassifierNet, x: Tensor, t: float, pick: Callable[[Tensor], Tensor]) -> Tensor:
-    """d/dx of pick(log p(.|x_t)) at points (B, 1), (B,)."""
+def _gradient(net: ClassifierNet, x: Tensor, t: float, weights: tuple[float, float]) -> Tensor:
+    """d/dx of the weighted sum of log p(0|x_t) and log p(1|x_t), at points (B, 1), (B,)."""
     own = x.detach().requires_grad_(True)
     times = torch.full((len(x),), float(t), dtype=torch.float64)
-    (found,) = torch.autograd.grad(pick(net(own, times).log_softmax(-1)).sum(), own)
+    log_p = net(own, times).log_softmax(-1)
+    (found,) = torch.autograd.grad((log_p * torch.tensor(weights).to(log_p)).sum(), own)
     return found[:, 0]
