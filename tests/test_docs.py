@@ -10,7 +10,7 @@ import pytest
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-@pytest.mark.parametrize("page", ["networks.md"])
+@pytest.mark.parametrize("page", ["networks.md", "oracle.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     """Block after block, each with the names of those before it."""
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.S | re.M)

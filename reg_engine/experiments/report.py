@@ -153,7 +153,7 @@ class Report:
         """The page from a Markdown template: `{name}` and `{name[key]:.2f}` are parts and numbers.
 
         `{claims_held}` counts the claims that hold and names the others: make them before.
-        Paragraphs are wrapped again at 100 columns, after the numbers are in; tables, lists and
+        Paragraphs and lists are wrapped again at 100 columns, after the numbers are in; tables and
         code stay as they are.
 
         Args:
@@ -166,12 +166,8 @@ class Report:
         values = {**self.numbers, "claims_held": self._claims_held(), **parts}
         text = template.read_text(encoding="utf-8").format_map(values)
         for paragraph in re.split(r"\n{2,}", text.strip()):
-            kept = paragraph.startswith(("|", "#", "* ", "```"))
-            self._page.append(
-                paragraph
-                if kept
-                else textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
-            )
+            kept = paragraph.startswith(("|", "#", "```"))
+            self._page.append(paragraph if kept else _wrapped(paragraph))
 
     def _claims_held(self) -> str:
         claims = self.numbers["claims"].values()
@@ -232,6 +228,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
             raise ValueError(f"{len(row)} cells for {len(columns)} columns: {list(row)}")
     lines = [columns, ["---"] * len(columns), *([shown(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _wrapped(paragraph: str) -> str:
+    """A paragraph, or the items of a list, in lines of WIDTH."""
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    items = re.split(r"\n(?=\* )", paragraph)
+    indent = "  " if paragraph.startswith("* ") else ""
+    filled = (textwrap.fill(item, WIDTH, subsequent_indent=indent, **options) for item in items)
+    return "\n".join(filled)
 
 
 def shown(cell: object) -> str:
