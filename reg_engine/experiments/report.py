@@ -44,33 +44,14 @@ WORK = [
     "cifar10.npz",
     "post_steps*.json",
 ]
-PACKAGES = [
-    "torch",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "matplotlib",
-    "torchmetrics",
-    "faiss-cpu",
-    "torchdiffeq",
-    "diffusers",
-]
+PACKAGES = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib"]
+PACKAGES += ["torchmetrics", "faiss-cpu", "torchdiffeq", "diffusers"]
 
 
 class Report:
     """One experiment's page. Methods append to it in the order they are called.
 
-    Args:
-        name, title: of the experiment.
-        out: the folder that gets a folder `name`.
-        quick: small sizes, for a first look and for the tests.
-        seed: of everything random.
-        data: path of real data, None = where the loaders look by themselves.
-        device: where to compute.
-        options: further settings of an experiment (`--set key=value`).
-
-    Raises:
-        InputError: `out` cannot be written.
+    Arguments and errors are those of `run_experiment`; `title` heads the page.
     """
 
     def __init__(

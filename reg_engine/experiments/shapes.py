@@ -98,7 +98,7 @@ def _ring_and_cross(components: int, seed: int) -> Points:
         # Midpoints: the two arms do not put a component twice on the centre.
         along = 1.5 * (2 * (np.arange(count) + 0.5) / count - 1) / np.sqrt(2)
         arms.append(np.stack([along, slope * along], -1))
-    return _two(ring, np.concatenate(arms))
+    return np.concatenate([ring, *arms]), np.repeat(np.arange(2), components)
 
 
 def _two_moons(components: int, seed: int) -> Points:
@@ -125,11 +125,6 @@ def _checkerboard(components: int, seed: int) -> Points:
     within = (np.arange(4 * side) + 0.5) / side  # 0 .. 4
     grid = np.stack(np.meshgrid(within, within, indexing="ij"), -1).reshape(-1, 2)
     return grid, (grid.astype(np.int64).sum(-1) % 2).astype(np.int64)
-
-
-def _two(first: np.ndarray, second: np.ndarray) -> Points:
-    labels = np.repeat(np.arange(2), [len(first), len(second)])
-    return np.concatenate([first, second]), labels
 
 
 SHAPES: dict[str, tuple[str, Callable[[int, int], Points]]] = {

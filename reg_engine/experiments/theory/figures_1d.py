@@ -49,7 +49,7 @@ def _lower(ax: Any) -> Any:
     return blended_transform_factory(ax.transData, quarter)
 
 
-def scaling_figure(
+def scaling(
     paper: Chain,
     ours: Chain,
     gaps: Mapping[str, Mapping[str, Sequence[Gap]]],

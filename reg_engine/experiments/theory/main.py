@@ -11,17 +11,20 @@ import torch
 from ...oracles import GaussianMixture, one_d, two_class_2d
 from ..report import Report
 from . import figures, figures_1d
-from .chains import two_class_1d
+from .chains import Chain, Gap, paper_levels, two_class_1d, vp_levels
 from .fields import field_errors, middle_third, renyi_sides, solver_levels
-from .page import claims, write
+from .page import OURS, PAPER, claims, write
 from .samples import Size, methods, plans, solvers
-from .scaling import scaling
 from .scores import grid_of
 
 QUICK = Size(1024, 1, plan_weights=(2.0,), solver_steps=(8, 18), solvers=3, intervals=4)
 FULL = Size(4096, 3)
 FIELD_LEVELS = (1.5, 0.6, 0.25)
 RENYI_LEVELS = (2.0, 0.6, 0.2, 0.05, 0.02)
+KINDS = ("cfg", "golden")  # marginal and joint scaling
+ENDS = ("unguided", "cfg", "reg", "golden")
+
+Gaps = dict[str, list[Gap]]  # of KINDS -> the gap of every step
 
 
 def run(report: Report) -> None:
@@ -33,12 +36,60 @@ def run(report: Report) -> None:
     report.draw("clouds", figures.clouds(mixture, clouds, report.numbers["methods"]))
     solvers(report, mixture, size)
     report.draw("distances", figures.distances(report.numbers))
-    scaling(report)
+    _scaling(report)
     _renyi(report)
     _fields(report, mixture)
     plans(report, mixture, size)
     claims(report)
     write(report)
+
+
+def _scaling(report: Report) -> None:
+    """Implied next to demanded rewards, over steps and whole chains, into the numbers; a figure.
+
+    `chains.rows`: setting, w, steps, mismatch (CFG, golden; mean nats, summed over the steps),
+    the worst kernel of `Chain.joint_run`, and for our setting the total variation to the target of
+    whole chains, in the order of ENDS.
+    """
+    paper = Chain(one_d(), 1.0, paper_levels(), -3.0, 5.0)
+    gaps, row, end = _measured(PAPER, paper, ends=False)
+    rows, joint_ends = [row], [end]
+    shown: dict[int, tuple[Chain, Gaps]] = {}
+    for w in (2.0,) if report.quick else (1.0, 2.0, 4.0):
+        for steps in (10, 20, 40) if report.quick else (10, 20, 40, 80):
+            chain = Chain(two_class_1d(), w, vp_levels(steps), -7.0, 7.0)
+            found, row, end = _measured(OURS, chain, ends=True)
+            rows.append(row)
+            joint_ends.append(end)
+            if w == 2:
+                shown[steps] = chain, found
+        report.say(f"chains at w = {w:g}")
+    report.numbers["chains"] = {
+        "rows": rows,
+        "paper_gaps": {kind: [asdict(gap) for gap in found] for kind, found in gaps.items()},
+        "joint_end": joint_ends,
+    }
+    sums = {
+        kind: [(steps, _total(found[kind])) for steps, (_, found) in shown.items()]
+        for kind in KINDS
+    }
+    ours, ours_gaps = shown[20]
+    both = {"paper": gaps, "two classes": ours_gaps}
+    report.draw("scaling", figures_1d.scaling(paper, ours, both, sums))
+
+
+def _measured(setting: str, chain: Chain, ends: bool) -> tuple[Gaps, list[Any], float]:
+    """Gaps, row, and the distance where the joint chain ends; `ends`: run whole chains too."""
+    steps = len(chain.levels) - 1
+    gaps = {kind: [chain.gap(t, kind) for t in range(1, steps + 1)] for kind in KINDS}
+    found = [chain.distance(chain.run(kind)) if ends else "" for kind in ENDS]
+    kernel, end = chain.joint_run()
+    totals = [_total(gaps[kind]) for kind in KINDS]
+    return gaps, [setting, chain.w, steps, *totals, kernel, *found], end
+
+
+def _total(gaps: list[Gap]) -> float:
+    return sum(gap.mean for gap in gaps)
 
 
 def _renyi(report: Report) -> None:
@@ -47,7 +98,7 @@ def _renyi(report: Report) -> None:
     x = torch.linspace(-1.5, 2.0, 71, dtype=torch.float64)
     rows: list[list[object]] = []
     worst = 0.0
-    for name, mixture in (("paper's 1-D", one_d()), ("two classes", two_class_1d())):
+    for name, mixture in ((PAPER, one_d()), (OURS, two_class_1d())):
         for sigma in RENYI_LEVELS:
             row: list[object] = [name, sigma]
             density = mixture.log_prob(x[:, None], 1.0, sigma, 0).exp()

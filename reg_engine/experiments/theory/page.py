@@ -10,17 +10,22 @@ from typing import Any
 from ...rectifiers import RECTIFIERS
 from ..report import Report, table
 from .samples import METHODS
-from .scaling import OURS
 from .scores import INTERVAL, SCHEDULE
 
 WS = ("1", "2", "4")
-# Places in a row of numbers["chains"]["rows"]; see scaling.py.
+PAPER, OURS = "paper's 1-D", "two classes"  # settings in one dimension
+# Places in a row of numbers["chains"]["rows"].
 SETTING, W, STEPS, CFG, GOLDEN, KERNEL = range(6)
 
 
 def spread(values: Sequence[float]) -> float:
     """Standard deviation over the replicas, 0 where there is one."""
     return stdev(values) if len(values) > 1 else 0.0
+
+
+def by_w(values: Mapping[str, float], form: str) -> str:
+    """`values` in the given form, each with its weight."""
+    return ", ".join(f"{form.format(value)} at w = {w}" for w, value in values.items())
 
 
 def write(report: Report) -> None:
@@ -144,7 +149,7 @@ def _sample_claims(report: Report) -> None:
         "reg_beats_cfg",
         "every estimator of REG is at least 5 times closer to the target than CFG at w >= 1",
         all(ratios[w] >= 5 for w in strong),
-        "least ratio " + ", ".join(f"{r:.1f} at w = {w}" for w, r in ratios.items()),
+        "least ratio " + by_w(ratios, "{:.1f}"),
     )
     report.claim(
         "interval_between",
@@ -169,7 +174,7 @@ def _sample_claims(report: Report) -> None:
         "golden_reaches",
         "golden guidance reaches the target: within twice the sampling floor of as many samples",
         all(ratio <= 2 for ratio in golden.values()),
-        ", ".join(f"{ratio:.2f} floors at w = {w}" for w, ratio in golden.items()),
+        by_w(golden, "{:.2f} floors"),
     )
 
 
@@ -210,19 +215,20 @@ def _field_claims(report: Report) -> None:
     found, inside = report.numbers["field_errors"], _inside(report.numbers)
     for kind, where in (("all", "of the whole mixture"), ("guided", "of the guided distribution")):
         least = {
-            w: min(min(rows[k]["wins"].values()) for k in inside) for w, rows in found[kind].items()
+            w: 100 * min(min(rows[k]["wins"].values()) for k in inside)
+            for w, rows in found[kind].items()
         }
         report.claim(
             f"win_ratio_{kind}",
             "the win ratio is above 50 % at every step with sigma in the middle third, at points "
             + where,
-            all(value > 0.5 for value in least.values()),
-            "least " + ", ".join(f"{100 * v:.0f} % at w = {w}" for w, v in least.items()),
+            all(value > 50 for value in least.values()),
+            "least " + by_w(least, "{:.0f} %"),
         )
     shares = [
         (row["sigma"], row["reg"]["product"]["relative"] / row["cfg"]["relative"])
-        for by_w in found.values()
-        for rows in by_w.values()
+        for weights in found.values()
+        for rows in weights.values()
         for row in rows
     ]
     above = max(share for sigma, share in shares if sigma > 0.05)

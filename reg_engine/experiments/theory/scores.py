@@ -26,6 +26,7 @@ from ...guidance.guidance import Guidance
 from ...guidance.weights import Interval
 from ...networks.denoisers import Denoiser
 from ...oracles import GaussianMixture, TiltedGrid, grid_denoiser
+from ...oracles.energy import mean_distance
 from ...schedules import Schedule
 
 SCHEDULE = schedules.EDM(sigma_min=0.01, sigma_max=20.0)
@@ -67,13 +68,13 @@ class Target:
         sampler = mixture.target_sampler(w)
         self.w, self.count = w, count
         self.sets = [sampler(count, torch.Generator().manual_seed(seed + k)) for k in range(draws)]
-        self._within = sum(_apart(points, points) for points in self.sets) / draws
+        self._within = sum(mean_distance(points, points) for points in self.sets) / draws
 
     def score(self, samples: Tensor) -> float:
         """Mean of `energy_distance(samples, set)` over the sets (its within-terms kept)."""
         samples = samples.double()
-        across = _apart(samples, torch.cat(self.sets))
-        return max(2 * across - _apart(samples, samples) - self._within, 0.0)
+        across = mean_distance(samples, torch.cat(self.sets))
+        return max(2 * across - mean_distance(samples, samples) - self._within, 0.0)
 
     def floor(self, count: int) -> float:
         """What `count` independent target draws score on average: E|x - x'| (1/count + 1/m).
@@ -83,16 +84,6 @@ class Target:
         """
         apart = self._within * self.count / (self.count - 1)
         return apart * (1 / count + 1 / self.count)
-
-
-def _apart(a: Tensor, b: Tensor, chunk: int = 1024) -> float:
-    """Mean distance of all pairs of (n, d) and (m, d)."""
-    # Distances by differences: the matrix-product form loses half the digits of close pairs.
-    total = sum(
-        float(torch.cdist(rows, b, compute_mode="donot_use_mm_for_euclid_dist").sum())
-        for rows in a.split(chunk)
-    )
-    return total / (len(a) * len(b))
 
 
 @lru_cache(maxsize=2)

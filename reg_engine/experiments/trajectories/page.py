@@ -64,7 +64,6 @@ def write(report: Report) -> None:
         budget_table=_budget_table(numbers["budget"]),
         k_table=_k_table(numbers["k_of"]),
         misled_table=_misled_table(numbers["misled"]),
-        against=_against_table(numbers),
     )
 
 
@@ -162,40 +161,6 @@ def _misled_table(misled: Rows) -> str:
 
 def _rectifier(row: Mapping[str, Any]) -> str:
     return "REG" if row["rectified"] else "none"
-
-
-def _against_table(numbers: Mapping[str, Any]) -> str:
-    sides, errors = numbers["eq6"], numbers["errors"]
-    rows = [
-        [
-            "The two sides of Eq. 6 differ, so conditional and unconditional forward process "
-            "cannot be taken as equal (Fig. 1)",
-            f"With exact parts they agree to {sides['exact_exact']:.0e}; with a trained denoiser "
-            f"and the exact classifier they are {sides['learned_exact']:.2f} apart, with an MLP "
-            f"{sides['learned_mlp']:.2f}, linear {sides['learned_linear']:.2f}",
-            "in what is seen; not in the cause, which is the trained parts",
-        ],
-        [
-            "The vanilla conditional model's trajectories are straight-like",
-            "Ours are gently curved; those from the other class's side cross the boundary late "
-            "(scale_one, left column)",
-            "yes, as far as a picture can be compared",
-        ],
-        [
-            "CG and CFG bend away from the boundary, more with a larger scale (Figs. 2, 3)",
-            "The displacement grows with the scale in every row of the table, also where all "
-            "parts are exact: this is guidance itself, not an error of training",
-            "yes",
-        ],
-        [
-            "The kind of classifier dominates the result; a misleading one is arbitrarily bad",
-            f"Relative error of the guidance term: linear {errors['linear']['guidance']:.2f}, MLP "
-            f"{errors['mlp']['guidance']:.2f}; a flipped one sends nearly all samples to the wrong "
-            "class",
-            "for the linear classifier; with a decent MLP the scale is the larger cause",
-        ],
-    ]
-    return table(["the paper", "here", "agreement"], rows)
 
 
 def claims(report: Report) -> None:
