@@ -81,7 +81,8 @@ def _right_table(variants: Mapping[str, Any], repeats: int) -> str:
     columns = ["data", "gradients; golden by", "win ratio, %", "where samples are, %"]
     rows = [
         [
-            *(TITLES[name], words.format(repeats)),
+            TITLES[name],
+            words.format(repeats),
             *(_percent(results[key][0], share) for share in ("win_mean", "win_weighted_mean")),
             *(f"{results[key][0][error]:.3f}" for error in ("reg_mean", "cfg_mean")),
         ]

@@ -162,7 +162,9 @@ def _draw_fields(
     noise = torch.randn(x0.shape, dtype=torch.float64, generator=generator)
     shown = {
         "target": torch.stack(targets),
-        **{"golden": found["golden"], "reg": found["reg_paper"], "cfg": found["cfg"]},
+        "golden": found["golden"],
+        "reg": found["reg_paper"],
+        "cfg": found["cfg"],
         "noised": row.alpha * x0 + row.sigma * noise,
     }
     fields = fields_at(shape, model, grids[CFG, 0], row, FIELD_ROW, sizes.field, report.device)

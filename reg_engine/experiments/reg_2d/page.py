@@ -164,7 +164,8 @@ def _set_table(views: Mapping[str, Sets], names: list[str]) -> str:
     """Estimator `paper`, set by set."""
     rows = [
         [
-            *(SHAPES[name][0], title),
+            SHAPES[name][0],
+            title,
             *(f"{100 * views[view][name][method]['paper']['mean']:.0f}" for method in METHODS),
         ]
         for view, title in VIEWS.items()

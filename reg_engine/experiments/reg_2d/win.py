@@ -104,15 +104,14 @@ class Chains:
 
     def __call__(self, row: Row, index: int, x: Tensor, labels: Tensor) -> AtWeight:
         runs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        chain = (self.denoiser, self.table, index)
         kinds = {kind for kind, _ in self.grids}
         for kind, label in sorted((k, n) for k in kinds for n in labels.unique().tolist()):
             start = x[labels == label].float().to(self.device)
             cond = torch.full((len(start),), label, device=self.device)
             ratio = self.grids[kind, label].log_ratio
-            runs[kind, label] = chain_rewards(
-                *(self.denoiser, self.table, index, start, ratio, self.repeats, self.generator),
-                cond=cond,
-            )
+            draws = (self.repeats, self.generator)
+            runs[kind, label] = chain_rewards(*chain, start, ratio, *draws, cond=cond)
 
         def golden(kind: str, w: float) -> Tensor:
             out = torch.empty_like(x)

@@ -113,6 +113,8 @@ def guidance_fields(grid: TiltedGrid, w: float, levels: Sequence[float], side: i
 
     titles = {"golden": "golden: grad log E", "cfg": "CFG: grad log R"}
     titles |= {"product": "REG: K grad log R"}
+    looks: dict[str, Any] = {"cmap": "viridis_r", "pivot": "mid", "width": 0.006}
+    looks |= {"angles": "xy", "scale_units": "xy", "scale": 1}
     made, axes = figure(11.8, 3.7 * len(levels), len(levels), 3)
     for line, sigma in zip(axes, levels, strict=True):
         reach = 1.3 + 0.8 * sigma
@@ -130,13 +132,8 @@ def guidance_fields(grid: TiltedGrid, w: float, levels: Sequence[float], side: i
                 shown = [0.1 * float(density.max()), 0.5 * float(density.max())]
                 ax.contour(fine, fine, density, shown, colors=colour, linewidths=0.8)
             length = found[name].norm(dim=1, keepdim=True).clamp_min(1e-12)
-            arrows = ax.quiver(
-                *points.T,
-                *(0.8 * cell * found[name] / length).T,
-                length[:, 0].numpy(),
-                **{"cmap": "viridis_r", "norm": norm, "angles": "xy", "pivot": "mid"},
-                **{"scale_units": "xy", "scale": 1, "width": 0.006},
-            )
+            drawn = (*points.T, *(0.8 * cell * found[name] / length).T, length[:, 0].numpy())
+            arrows = ax.quiver(*drawn, norm=norm, **looks)
             limits = (-1.1 * reach, 1.1 * reach)
             ax.set(aspect="equal", xlim=limits, ylim=limits)
             ax.tick_params(labelsize=8)

@@ -150,8 +150,12 @@ def _k_table(k_of: Rows) -> str:
 def _misled_table(misled: Rows) -> str:
     rows = [
         [
-            *(row["source"], f"{row['scale']:g}", _rectifier(row), f"{row['wrong']:.1%}"),
-            *(hundredths(row["displacement"]), short(row["energy"])),
+            row["source"],
+            f"{row['scale']:g}",
+            _rectifier(row),
+            f"{row['wrong']:.1%}",
+            hundredths(row["displacement"]),
+            short(row["energy"]),
         ]
         for row in misled
     ]
