@@ -25,7 +25,7 @@ from reg_engine.experiments.reg_1d.fields import (
     mixture,
 )
 from reg_engine.experiments.reg_1d.main import ESTIMATORS
-from reg_engine.experiments.toys import ToyNet
+from reg_engine.models.toy import ToyNet
 from reg_engine.oracles import chain_golden, chain_limit, one_d, win_ratio
 from reg_engine.rectifiers import VJP, Paper
 from reg_engine.storage.shards import Shards

@@ -100,26 +100,22 @@ class Report:
 
     def section(self, title: str, text: str = "") -> None:
         """A heading and a paragraph."""
-        self._page.append(f"## {title}")
-        if text:
-            self._page.append(text.strip())
+        self._add(f"## {title}", text)
 
     def text(self, markdown: str) -> None:
         """A paragraph."""
-        self._page.append(markdown.strip())
+        self._add(markdown)
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = ""
     ) -> None:
         """A table and what to know about it; see the function `table`."""
-        self._page.append(table(columns, rows))
-        if caption:
-            self._page.append(caption.strip())
+        self._add(table(columns, rows), caption)
 
     def figure(self, name: str, figure: Figure, caption: str) -> None:
         """A figure with its caption, which says what to see."""
         self.draw(name, figure)
-        self._page += [f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*"]
+        self._add(f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*")
 
     def draw(self, name: str, figure: Figure) -> None:
         """Write `name`.png and `name`.svg, for a page whose template shows them."""
@@ -148,7 +144,10 @@ class Report:
         text = template.read_text(encoding="utf-8").format_map(values)
         for paragraph in re.split(r"\n{2,}", text.strip()):
             kept = paragraph.startswith(("|", "#", "```"))
-            self._page.append(paragraph if kept else _wrapped(paragraph))
+            self._add(paragraph if kept else _wrapped(paragraph))
+
+    def _add(self, *paragraphs: str) -> None:
+        self._page += [paragraph.strip() for paragraph in paragraphs if paragraph]
 
     def _claims_held(self) -> str:
         claims = self.numbers["claims"].values()
@@ -222,9 +221,7 @@ def _wrapped(paragraph: str) -> str:
 
 def shown(cell: object) -> str:
     """A table's cell: floats with three significant digits, everything else as it is."""
-    if isinstance(cell, bool) or not isinstance(cell, float):
-        return str(cell)
-    if not math.isfinite(cell):
+    if not isinstance(cell, float) or not math.isfinite(cell):
         return str(cell)
     return f"{cell:.3g}" if cell == 0 or 1e-3 <= abs(cell) < 1000 else f"{cell:.2e}"
 
@@ -261,8 +258,7 @@ def _versions() -> dict[str, str]:
 
     found = {"reg_engine": __version__, "python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        found[package] = "not installed"
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
     return found

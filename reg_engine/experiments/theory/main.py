@@ -66,7 +66,7 @@ def _scaling(report: Report) -> None:
         report.say(f"chains at w = {w:g}")
     report.numbers["chains"] = {
         "rows": rows,
-        "paper_gaps": {kind: [asdict(gap) for gap in found] for kind, found in gaps.items()},
+        "paper_gaps": {kind: [gap._asdict() for gap in found] for kind, found in gaps.items()},
         "joint_end": joint_ends,
     }
     sums = {
