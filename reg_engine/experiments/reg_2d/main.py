@@ -21,7 +21,7 @@ from .models import (
     QUICK,
     SCHEDULE,
     STEPS,
-    Sizes,
+    Size,
     clouds,
     energies,
     exact_model,
@@ -46,22 +46,22 @@ FIELD_ROW = STEPS - FIELD_STEP  # of the chain
 
 def run(report: Report) -> None:
     """Train, measure and write the page; see page.md for what is shown."""
-    sizes = QUICK if report.quick else FULL
+    size = QUICK if report.quick else FULL
     report.numbers["setting"] = {
         "steps": STEPS,
         "win_weight": WIN_WEIGHT,
         "field_weight": FIELD_WEIGHT,
-        "sizes": asdict(sizes),
+        "sizes": asdict(size),
     }
-    for name in sizes.shapes:
-        shape = make_shape(name, sizes.components, seed=report.seed)
-        models = {"trained": trained_model(shape, sizes, report), "exact": exact_model(shape)}
+    for name in size.shapes:
+        shape = make_shape(name, size.components, seed=report.seed)
+        models = {"trained": trained_model(shape, size, report), "exact": exact_model(shape)}
         grids = grids_of(shape)
         report.say(f"{name}: win ratios")
-        _wins(report, sizes, shape, models, grids)
+        _wins(report, size, shape, models, grids)
         report.say(f"{name}: samples")
         for w in ENERGY_WEIGHTS:
-            _samples(report, sizes, shape, models, grids, w)
+            _samples(report, size, shape, models, grids, w)
     report.draw("win_steps", steps_figure(report.numbers["win_ratio"]))
     report.draw("energy", energy_figure(report.numbers["energy_distance"]["trained"]))
     claims(report)
@@ -69,12 +69,12 @@ def run(report: Report) -> None:
 
 
 def _wins(
-    report: Report, sizes: Sizes, shape: Shape, models: Mapping[str, Model], grids: Grids
+    report: Report, size: Size, shape: Shape, models: Mapping[str, Model], grids: Grids
 ) -> None:
     """Win ratios of one set in every view of `page.VIEWS`, into the numbers."""
     trained, device = models["trained"], report.device
-    drawn, square = marginal_points(shape, sizes, CHAIN, report.generator(2)), square_points(shape)
-    chains = Chains(trained.denoiser, CHAIN, grids, sizes.repeats, report.generator(4), device)
+    drawn, square = marginal_points(shape, size, CHAIN, report.generator(2)), square_points(shape)
+    chains = Chains(trained.denoiser, CHAIN, grids, size.repeats, report.generator(4), device)
     oracle, w = Oracle(grids), WIN_WEIGHT
     found = {
         "chains": win_ratios(trained, CHAIN, chains, drawn, w, device=device),
@@ -105,14 +105,14 @@ def plain(estimators: Mapping[str, Scores]) -> dict[str, Any]:
 
 def _samples(
     report: Report,
-    sizes: Sizes,
+    size: Size,
     shape: Shape,
     models: Mapping[str, Model],
     grids: Grids,
     w: float,
 ) -> None:
     """Clouds of both models at one weight, scored; the figure of the trained one's."""
-    count, first_seed = sizes.samples, report.seed << 20
+    count, first_seed = size.samples, report.seed << 20
     golden = ("golden", "auto_golden")  # the same whatever the model
     own = tuple(name for name in CLOUDS if name not in (*golden, "auto_unguided"))
     shared = clouds(models["exact"], grids, w, count, first_seed, golden)
@@ -120,17 +120,17 @@ def _samples(
     for kind, model in models.items():
         found = shared | clouds(model, grids, w, count, first_seed, own)
         found["auto_unguided"] = found["unguided"]
-        scored = energies(grids, found, w, sizes.target, report.generator(3))
+        scored = energies(grids, found, w, size.target, report.generator(3))
         distances.setdefault(kind, {}).setdefault(f"w={w:g}", {})[shape.name] = scored
         if kind == "trained" and w == FIELD_WEIGHT:
-            _draw_fields(report, sizes, shape, model, grids, found)
+            _draw_fields(report, size, shape, model, grids, found)
 
 
-def marginal_points(shape: Shape, sizes: Sizes, chain: Table, generator: torch.Generator) -> Points:
-    """x_t of p_t(x_t|y), `sizes.points` of each class, the same at every call."""
+def marginal_points(shape: Shape, size: Size, chain: Table, generator: torch.Generator) -> Points:
+    """x_t of p_t(x_t|y), `size.points` of each class, the same at every call."""
     found = {}
     for row in chain.rows:
-        x0, labels = shape.sample(sizes.points, generator)
+        x0, labels = shape.sample(size.points, generator)
         noise = torch.randn(x0.shape, dtype=torch.float64, generator=generator)
         found[row.t] = (row.alpha * x0 + row.sigma * noise, labels)
     return lambda row: found[row.t]
@@ -148,7 +148,7 @@ def square_points(shape: Shape, count: int = 10) -> Points:
 
 def _draw_fields(
     report: Report,
-    sizes: Sizes,
+    size: Size,
     shape: Shape,
     model: Model,
     grids: Grids,
@@ -156,7 +156,7 @@ def _draw_fields(
 ) -> None:
     """The figure of one set: fields of class 0 at FIELD_STEP, clouds at the same weight."""
     row, generator = CHAIN.rows[FIELD_ROW], report.generator(5)
-    count = sizes.samples
+    count = size.samples
     targets = [target_draws(grids[CFG, y], FIELD_WEIGHT, count, generator) for y in (0, 1)]
     x0 = shape.mixture.sample(count, 0, generator)
     noise = torch.randn(x0.shape, dtype=torch.float64, generator=generator)
@@ -167,7 +167,7 @@ def _draw_fields(
         "cfg": found["cfg"],
         "noised": row.alpha * x0 + row.sigma * noise,
     }
-    fields = fields_at(shape, model, grids[CFG, 0], row, FIELD_ROW, sizes.field, report.device)
+    fields = fields_at(shape, model, grids[CFG, 0], row, FIELD_ROW, size.field, report.device)
     report.draw(f"fields_{shape.name}", field_figure(shape, fields, shown, FIELD_WEIGHT))
 
 

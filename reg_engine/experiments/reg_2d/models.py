@@ -1,4 +1,4 @@
-"""What reg-2d trains and samples: sizes, schedule, the two networks of a set, clouds of samples."""
+"""What reg-2d trains and samples: size, schedule, the two networks of a set, clouds of samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEDULE = VPLinear(beta_start=0.002, beta_end=0.4, train_steps=STEPS)
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Size:
     """How much of everything."""
 
     shapes: tuple[str, ...]  # sets
@@ -41,8 +41,8 @@ class Sizes:
     field: int  # points an axis of a field
 
 
-FULL = Sizes(tuple(SHAPES), 128, 16384, 6000, 256, 2000, 64, 64, 1500, 2500, 19)
-QUICK = Sizes(("ring_cross", "moons"), 48, 8192, 800, 256, 250, 16, 16, 300, 1000, 15)
+FULL = Size(tuple(SHAPES), 128, 16384, 6000, 256, 2000, 64, 64, 1500, 2500, 19)
+QUICK = Size(("ring_cross", "moons"), 48, 8192, 800, 256, 250, 16, 16, 300, 1000, 15)
 
 # Cloud -> guidance method (None: see `_engine`), estimator, and whose target it aims at.
 CLOUDS: dict[str, tuple[str | None, str | None, str]] = {
@@ -60,21 +60,21 @@ CLOUDS: dict[str, tuple[str | None, str | None, str]] = {
 }
 
 
-def trained_model(shape: Shape, sizes: Sizes, report: Report) -> Model:
+def trained_model(shape: Shape, size: Size, report: Report) -> Model:
     """A small network of the set, and a smaller one, trained shorter on the blurred set."""
     generator = report.generator(1)
-    points, labels = shape.sample(sizes.draws, generator)
-    blurred = torch.cat([shape.blurred.sample(sizes.draws, y, generator) for y in (0, 1)])
+    points, labels = shape.sample(size.draws, generator)
+    blurred = torch.cat([shape.blurred.sample(size.draws, y, generator) for y in (0, 1)])
 
     def trained(data: Tensor, steps: int, name: str, **net: Any) -> Denoiser:
         net |= {"num_classes": 2, "embedding": 32, "name": name}
         task = ToyTask(data, labels, SCHEDULE, "v_prediction", **net)
-        made = train_toy(task, report, steps=steps, batch_size=sizes.batch, lr=2e-3)
+        made = train_toy(task, report, steps=steps, batch_size=size.batch, lr=2e-3)
         return toy_denoiser(made, task)
 
     return Model(
-        trained(points, sizes.steps, shape.name, width=64, label_dropout=0.1),
-        trained(blurred, sizes.worse_steps, f"{shape.name}-worse", width=32),
+        trained(points, size.steps, shape.name, width=64, label_dropout=0.1),
+        trained(blurred, size.worse_steps, f"{shape.name}-worse", width=32),
     )
 
 

@@ -56,9 +56,10 @@ def write(report: Report) -> None:
         summary=_summary(numbers),
         sets=", ".join(SHAPES[name][0] for name in sizes["shapes"]),
         sizes=sizes,
-        settings=_settings(sizes),
+        points=2 * sizes["draws"],
         interval=INTERVAL,
         field_step=FIELD_STEP,
+        field_weight=FIELD_WEIGHT,
         figures="\n\n".join(_field_figure(name) for name in sizes["shapes"]),
         **{view: _win_table(views[view]) for view in ("chains", "oracle", "exact")},
         w=WIN_WEIGHT,
@@ -111,24 +112,6 @@ def _summary(numbers: Mapping[str, Any]) -> str:
     return table(
         ["win ratio of REG over", *(VIEWS[v] for v in ("chains", "oracle", "exact"))], rows
     )
-
-
-def _settings(sizes: Mapping[str, Any]) -> str:
-    training = f"{sizes['steps']} steps of {sizes['batch']}, {2 * sizes['draws']} points"
-    worse = f"width 32, {sizes['worse_steps']} steps, on the set blurred to deviation 0.35"
-    rows = [
-        ["chain", f"{STEPS} steps, ancestral (ddpm)", "25 steps"],
-        ["betas", "linear, 0.002 to 0.4: alpha = 0.05 at t = 25", "not known"],
-        ["network", "MLP, width 64, 3 blocks, label dropout 0.1", "'small'"],
-        ["prediction", "v", "not known (1-D: epsilon)"],
-        ["training", training, "not known"],
-        ["worse network", worse, "not known"],
-        ["weight w (scale - 1)", f"{WIN_WEIGHT:g}; in Fig. 2 {FIELD_WEIGHT:g}", "not known"],
-        ["step of Fig. 2", f"t = {FIELD_STEP} of {STEPS}", "t = 9 of 25"],
-        ["points a step", f"{sizes['points']} a class, of p_t(x_t given y)", "not known"],
-        ["golden by chains", f"{sizes['repeats']} chains a point", "not known (1-D: 100)"],
-    ]
-    return table(["", "here", "the paper"], rows)
 
 
 def _field_figure(name: str) -> str:

@@ -7,30 +7,40 @@ exact classifier at every noise level, and the distribution that guidance is mea
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from ..classifier_guidance import ExactClassifier
 from ..report import Report
 from . import figures
 from .measures import SOURCES, Study, budget, choice_of_k, eq6, misled
-from .nets import MEAN, SCHEDULE, classifier_errors, denoiser_error, mixture, trained_parts
+from .nets import (
+    FULL,
+    MEAN,
+    QUICK,
+    SCHEDULE,
+    classifier_errors,
+    denoiser_error,
+    mixture,
+    trained_parts,
+)
 from .page import PANELS, claims, write
 from .paths import Flipped
 
 
 def run(report: Report) -> None:
     """Train, sample every combination, and write the page."""
-    parts = trained_parts(report)
+    size = QUICK if report.quick else FULL
+    parts = trained_parts(report, size)
     parts.classifiers["flipped"] = Flipped(parts.classifiers["exact"])
     parts.classifiers["shifted"] = ExactClassifier(mixture(shift=MEAN), SCHEDULE)
-    count, steps = (64, 20) if report.quick else (256, 40)
-    study = Study(parts, mixture(), count, steps, report.generator(2))
-    scales = PANELS if report.quick else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    study = Study(parts, mixture(), size.count, size.steps, report.generator(2))
     report.say("sampling trajectories")
     report.numbers.update(
-        setting={"count": count, "steps": steps},
-        rows=study.rows(scales),
+        setting=asdict(size),
+        rows=study.rows(size.scales),
         errors={kind: classifier_errors(parts.classifiers[kind]) for kind in SOURCES[:3]},
         denoiser_error=denoiser_error(parts.denoisers["learned"]),
-        budget=budget(study, scales),
+        budget=budget(study, size.scales),
         eq6=eq6(study),
         k_of=choice_of_k(study, PANELS),
         misled=misled(study),

@@ -24,6 +24,21 @@ LEVELS = tuple(range(0, 1000, 37))  # the times that errors are averaged over: 0
 
 
 @dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    points: int  # a class, for training
+    training: int  # steps of the denoiser; the classifiers take half as many
+    count: int  # starts a class
+    steps: int  # of Heun, for every trajectory
+    scales: tuple[float, ...]
+
+
+FULL = Size(16384, 10_000, 256, 40, (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0))
+QUICK = Size(4096, 1200, 64, 20, (1.0, 2.0, 4.0, 8.0))
+
+
+@dataclass(frozen=True)
 class Parts:
     """What trajectories are made of.
 
@@ -42,26 +57,25 @@ def mixture(shift: float = 0.0) -> GaussianMixture:
     return GaussianMixture(means, STD, labels=torch.arange(2))
 
 
-def trained_parts(report: Report) -> Parts:
+def trained_parts(report: Report, size: Size) -> Parts:
     """Train the denoiser and both classifiers; the exact ones stand next to them.
 
     They are trained in float32 on the report's device; trajectories are computed in float64 on the
     CPU, so that rounding is no part of any comparison.
     """
     exact = mixture()
-    count, steps = (4096, 1200) if report.quick else (16384, 10_000)
     generator = report.generator(1)
-    points = torch.cat([exact.sample(count, y, generator) for y in (0, 1)])
-    labels = torch.arange(2).repeat_interleave(count)
+    points = torch.cat([exact.sample(size.points, y, generator) for y in (0, 1)])
+    labels = torch.arange(2).repeat_interleave(size.points)
     task = ToyTask(
         points, labels, SCHEDULE, num_classes=2, label_dropout=1 / 3, name="denoiser", **NET
     )
-    denoiser = toy_denoiser(train_toy(task, report, steps=steps).cpu().double(), task)
+    denoiser = toy_denoiser(train_toy(task, report, steps=size.training).cpu().double(), task)
     classifiers: dict[str, ClassifierNet] = {"exact": ExactClassifier(exact, SCHEDULE)}
     for kind, lr in (("mlp", 1e-3), ("linear", 1e-2)):
         net = NET if kind == "mlp" else {}
         guide = ToyClassifierTask(points, labels, SCHEDULE, kind, name=kind, **net)
-        classifiers[kind] = train_toy(guide, report, steps=steps // 2, lr=lr).cpu().double()
+        classifiers[kind] = train_toy(guide, report, steps=size.training // 2, lr=lr).cpu().double()
     return Parts({"exact": exact.denoiser(schedule=SCHEDULE), "learned": denoiser}, classifiers)
 
 

@@ -47,16 +47,14 @@ def hundredths(value: float) -> str:
 def write(report: Report) -> None:
     """The page, from report.numbers alone."""
     numbers = report.numbers
-    training = (
-        "1,200 steps (classifiers 600)" if report.quick else "10,000 steps (classifiers 5,000)"
-    )
+    training = numbers["setting"]["training"]
     report.page(
         Path(__file__).with_name("page.md"),
         summary=_summary(numbers["rows"]),
         found={key: claim["found"] for key, claim in numbers["claims"].items()},
         mean=f"{MEAN:g}",
         std=f"{STD:g}",
-        training=training,
+        training=f"{training:,} steps (classifiers {training // 2:,})",
         sides_table=_sides_table(numbers["eq6"]),
         displacement_table=_table(numbers["rows"], "displacement"),
         energy_table=_table(numbers["rows"], "energy"),
