@@ -50,7 +50,7 @@ def test_a_page_from_a_template_holds_numbers_parts_and_claims(tmp_path: Path) -
     template = tmp_path / "page.md"
     template.write_text(
         "**Asked**: {question} {score[reg]:.2f}.\n\n{rows}\n\n* {claims_held}.\n* "
-        + "word " * 30
+        + "word\n  " * 30
         + "\n\n## Next\n\n"
         + "more-words " * 20
         + "{{1+w}}\n",
@@ -65,7 +65,7 @@ def test_a_page_from_a_template_holds_numbers_parts_and_claims(tmp_path: Path) -
     page = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
     assert page.startswith("# Title\n\n**Asked**: who? 0.12.\n\n| aaa")
     assert '* 1 of 2 claims hold; not: "one is two".\n* word word' in page
-    assert "\n  word" in page and "{1+w}" in page  # a list's lines are indented
+    assert "\n  word word" in page and "{1+w}" in page  # a list's lines are indented
     prose = [line for line in page.splitlines() if not line.startswith("|")]
     assert max(map(len, prose)) <= 100 and page.count("more-words") == 20
     with pytest.raises(KeyError, match="rows"):

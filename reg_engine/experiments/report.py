@@ -214,9 +214,8 @@ def _wrapped(paragraph: str) -> str:
     """A paragraph, or the items of a list, in lines of WIDTH."""
     options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     items = re.split(r"\n(?=\* )", paragraph)
-    indent = "  " if paragraph.startswith("* ") else ""
-    filled = (textwrap.fill(item, WIDTH, subsequent_indent=indent, **options) for item in items)
-    return "\n".join(filled)
+    options["subsequent_indent"] = "  " if paragraph.startswith("* ") else ""
+    return "\n".join(textwrap.fill(" ".join(item.split()), WIDTH, **options) for item in items)
 
 
 def shown(cell: object) -> str:
