@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -44,6 +44,16 @@ CHAIN = table("ddpm", SCHEDULE, STEPS)
 FIELD_ROW = STEPS - FIELD_STEP  # of the chain
 
 
+@dataclass(frozen=True)
+class Case:
+    """One set: its models, "trained" and "exact", and its exact golden guidance."""
+
+    size: Size
+    shape: Shape
+    models: Mapping[str, Model]
+    grids: Grids
+
+
 def run(report: Report) -> None:
     """Train, measure and write the page; see page.md for what is shown."""
     size = QUICK if report.quick else FULL
@@ -56,41 +66,41 @@ def run(report: Report) -> None:
     for name in size.shapes:
         shape = make_shape(name, size.components, seed=report.seed)
         models = {"trained": trained_model(shape, size, report), "exact": exact_model(shape)}
-        grids = grids_of(shape)
+        case = Case(size, shape, models, grids_of(shape))
         report.say(f"{name}: win ratios")
-        _wins(report, size, shape, models, grids)
+        _wins(report, case)
         report.say(f"{name}: samples")
         for w in ENERGY_WEIGHTS:
-            _samples(report, size, shape, models, grids, w)
+            _samples(report, case, w)
     report.draw("win_steps", steps_figure(report.numbers["win_ratio"]))
     report.draw("energy", energy_figure(report.numbers["energy_distance"]["trained"]))
     claims(report)
     write(report)
 
 
-def _wins(
-    report: Report, size: Size, shape: Shape, models: Mapping[str, Model], grids: Grids
-) -> None:
+def _wins(report: Report, case: Case) -> None:
     """Win ratios of one set in every view of `page.VIEWS`, into the numbers."""
-    trained, device = models["trained"], report.device
-    drawn, square = marginal_points(shape, size, CHAIN, report.generator(2)), square_points(shape)
-    chains = Chains(trained.denoiser, CHAIN, grids, size.repeats, report.generator(4), device)
-    oracle, w = Oracle(grids), WIN_WEIGHT
+    trained, device = case.models["trained"], report.device
+    drawn = marginal_points(case.shape, case.size, CHAIN, report.generator(2))
+    square = square_points(case.shape)
+    draws = (case.size.repeats, report.generator(4))
+    chains = Chains(trained.denoiser, CHAIN, case.grids, *draws, device)
+    oracle, w = Oracle(case.grids), WIN_WEIGHT
     found = {
         "chains": win_ratios(trained, CHAIN, chains, drawn, w, device=device),
         "oracle": win_ratios(trained, CHAIN, oracle, drawn, w, device=device),
-        "exact": win_ratios(models["exact"], CHAIN, oracle, drawn, w),
+        "exact": win_ratios(case.models["exact"], CHAIN, oracle, drawn, w),
         "square": win_ratios(
             trained, CHAIN, oracle, square, w, estimators=("paper",), device=device
         ),
     }
     for view, methods in found.items():
         kept = {method: plain(scores) for method, scores in methods.items()}
-        report.numbers.setdefault("win_ratio", {}).setdefault(view, {})[shape.name] = kept
+        report.numbers.setdefault("win_ratio", {}).setdefault(view, {})[case.shape.name] = kept
     simulated = simulation_errors(chains, oracle, CHAIN, drawn, w)
-    report.numbers.setdefault("simulated_golden", {})[shape.name] = simulated
+    report.numbers.setdefault("simulated_golden", {})[case.shape.name] = simulated
     scores = found["oracle"]["vanilla"]["paper"]
-    report.numbers.setdefault("field_step", {})[shape.name] = {
+    report.numbers.setdefault("field_step", {})[case.shape.name] = {
         "error_ratio": scores.errors[FIELD_ROW] / scores.baseline[FIELD_ROW],
         "win": scores.wins[FIELD_ROW],
     }
@@ -103,27 +113,20 @@ def plain(estimators: Mapping[str, Scores]) -> dict[str, Any]:
     return common | {name: scores.plain() for name, scores in estimators.items()}
 
 
-def _samples(
-    report: Report,
-    size: Size,
-    shape: Shape,
-    models: Mapping[str, Model],
-    grids: Grids,
-    w: float,
-) -> None:
+def _samples(report: Report, case: Case, w: float) -> None:
     """Clouds of both models at one weight, scored; the figure of the trained one's."""
-    count, first_seed = size.samples, report.seed << 20
+    grids, given = case.grids, (w, case.size.samples, report.seed << 20)
     golden = ("golden", "auto_golden")  # the same whatever the model
     own = tuple(name for name in CLOUDS if name not in (*golden, "auto_unguided"))
-    shared = clouds(models["exact"], grids, w, count, first_seed, golden)
+    shared = clouds(case.models["exact"], grids, *given, golden)
     distances = report.numbers.setdefault("energy_distance", {})
-    for kind, model in models.items():
-        found = shared | clouds(model, grids, w, count, first_seed, own)
+    for kind, model in case.models.items():
+        found = shared | clouds(model, grids, *given, own)
         found["auto_unguided"] = found["unguided"]
-        scored = energies(grids, found, w, size.target, report.generator(3))
-        distances.setdefault(kind, {}).setdefault(f"w={w:g}", {})[shape.name] = scored
+        scored = energies(grids, found, w, case.size.target, report.generator(3))
+        distances.setdefault(kind, {}).setdefault(f"w={w:g}", {})[case.shape.name] = scored
         if kind == "trained" and w == FIELD_WEIGHT:
-            _draw_fields(report, size, shape, model, grids, found)
+            _draw_fields(report, case, found)
 
 
 def marginal_points(shape: Shape, size: Size, chain: Table, generator: torch.Generator) -> Points:
@@ -146,19 +149,11 @@ def square_points(shape: Shape, count: int = 10) -> Points:
     return lambda row: (points.repeat(2, 1), labels)
 
 
-def _draw_fields(
-    report: Report,
-    size: Size,
-    shape: Shape,
-    model: Model,
-    grids: Grids,
-    found: Mapping[str, Tensor],
-) -> None:
+def _draw_fields(report: Report, case: Case, found: Mapping[str, Tensor]) -> None:
     """The figure of one set: fields of class 0 at FIELD_STEP, clouds at the same weight."""
-    row, generator = CHAIN.rows[FIELD_ROW], report.generator(5)
-    count = size.samples
-    targets = [target_draws(grids[CFG, y], FIELD_WEIGHT, count, generator) for y in (0, 1)]
-    x0 = shape.mixture.sample(count, 0, generator)
+    row, generator, count = CHAIN.rows[FIELD_ROW], report.generator(5), case.size.samples
+    targets = [target_draws(case.grids[CFG, y], FIELD_WEIGHT, count, generator) for y in (0, 1)]
+    x0 = case.shape.mixture.sample(count, 0, generator)
     noise = torch.randn(x0.shape, dtype=torch.float64, generator=generator)
     shown = {
         "target": torch.stack(targets),
@@ -167,8 +162,10 @@ def _draw_fields(
         "cfg": found["cfg"],
         "noised": row.alpha * x0 + row.sigma * noise,
     }
-    fields = fields_at(shape, model, grids[CFG, 0], row, FIELD_ROW, size.field, report.device)
-    report.draw(f"fields_{shape.name}", field_figure(shape, fields, shown, FIELD_WEIGHT))
+    at = (row, FIELD_ROW, case.size.field, report.device)
+    fields = fields_at(case.shape, case.models["trained"], case.grids[CFG, 0], *at)
+    figure = field_figure(case.shape, fields, shown, FIELD_WEIGHT)
+    report.draw(f"fields_{case.shape.name}", figure)
 
 
 def fields_at(

@@ -17,8 +17,18 @@ from .page import OURS, PAPER, claims, write
 from .samples import Size, methods, plans, solvers
 from .scores import grid_of
 
-QUICK = Size(1024, 1, plan_weights=(2.0,), solver_steps=(8, 18), solvers=3, intervals=4)
 FULL = Size(4096, 3)
+QUICK = Size(
+    1024,
+    1,
+    plan_weights=(2.0,),
+    solver_steps=(8, 18),
+    solvers=3,
+    intervals=4,
+    chain_weights=(2.0,),
+    chain_steps=(10, 20, 40),
+    points=1024,
+)
 FIELD_LEVELS = (1.5, 0.6, 0.25)
 RENYI_LEVELS = (2.0, 0.6, 0.2, 0.05, 0.02)
 KINDS = ("cfg", "golden")  # marginal and joint scaling
@@ -28,7 +38,7 @@ Gaps = dict[str, list[Gap]]  # of KINDS -> the gap of every step
 
 
 def run(report: Report) -> None:
-    """The page, its figures and claims; on one thread about half a minute quick, 6 minutes full."""
+    """The page, its figures and claims; on one thread half a minute quick, 6 to 9 minutes full."""
     size = QUICK if report.quick else FULL
     mixture = two_class_2d()
     report.numbers["setting"] = asdict(size)
@@ -36,15 +46,15 @@ def run(report: Report) -> None:
     report.draw("clouds", figures.clouds(mixture, clouds, report.numbers["methods"]))
     solvers(report, mixture, size)
     report.draw("distances", figures.distances(report.numbers))
-    _scaling(report)
+    _scaling(report, size)
     _renyi(report)
-    _fields(report, mixture)
+    _fields(report, mixture, size)
     plans(report, mixture, size)
     claims(report)
     write(report)
 
 
-def _scaling(report: Report) -> None:
+def _scaling(report: Report, size: Size) -> None:
     """Implied next to demanded rewards, over steps and whole chains, into the numbers; a figure.
 
     `chains.rows`: setting, w, steps, mismatch (CFG, golden; mean nats, summed over the steps),
@@ -55,8 +65,8 @@ def _scaling(report: Report) -> None:
     gaps, row, end = _measured(PAPER, paper, ends=False)
     rows, joint_ends = [row], [end]
     shown: dict[int, tuple[Chain, Gaps]] = {}
-    for w in (2.0,) if report.quick else (1.0, 2.0, 4.0):
-        for steps in (10, 20, 40) if report.quick else (10, 20, 40, 80):
+    for w in size.chain_weights:
+        for steps in size.chain_steps:
             chain = Chain(two_class_1d(), w, vp_levels(steps), -7.0, 7.0)
             found, row, end = _measured(OURS, chain, ends=True)
             rows.append(row)
@@ -112,13 +122,13 @@ def _renyi(report: Report) -> None:
     report.draw("renyi", figures_1d.renyi(two_class_1d(), RENYI_LEVELS[:3]))
 
 
-def _fields(report: Report, mixture: GaussianMixture) -> None:
+def _fields(report: Report, mixture: GaussianMixture, size: Size) -> None:
     """Fields, their errors over noise levels, and the win ratio, at points of the whole mixture and
     of the guided distribution."""
     levels, grid = solver_levels(), grid_of(mixture)
-    count = 1024 if report.quick else 8192
+    count = size.points
     found: dict[str, dict[str, Any]] = {"all": {}, "guided": {}}
-    for w in FULL.weights:
+    for w in size.weights:
         starts = {
             "all": mixture.sample(count, None, report.generator(1)),
             "guided": mixture.target_sampler(w)(count, report.generator(2)),

@@ -45,6 +45,9 @@ class Size:
     solver_steps: tuple[int, ...] = (8, 18, 36)
     solvers: int = len(SOLVERS)  # how many of SOLVERS
     intervals: int = len(INTERVALS)  # how many of INTERVALS
+    chain_weights: tuple[float, ...] = (1.0, 2.0, 4.0)
+    chain_steps: tuple[int, ...] = (10, 20, 40, 80)
+    points: int = 8192  # where fields are compared
 
 
 Clouds = dict[float, dict[str, Tensor]]  # w -> samples of HERO and of "target", each (N, 2)
