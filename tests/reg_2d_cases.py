@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reg_engine.experiments.reg_2d.golden import grids_of
 from reg_engine.experiments.reg_2d.models import SCHEDULE, STEPS, exact_model
-from reg_engine.experiments.shapes import make_shape
+from reg_engine.oracles import make_shape
 from reg_engine.solvers import Row, table
 
 F64 = torch.float64

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...oracles import SHAPES, Shape
 from ..figures import COLOURS, figure, level, outside_legend, style
-from ..shapes import SHAPES, Shape
 from .models import STEPS
 from .page import TITLES
 from .win import METHODS

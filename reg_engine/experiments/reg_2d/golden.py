@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ...errors import NumericalError
-from ...oracles import GaussianMixture, TiltedGrid
-from ..shapes import Shape
+from ...oracles import GaussianMixture, Shape, TiltedGrid
 
 CFG, WORSE = "cfg", "worse"  # what is divided by: p(x_0), or the blurred p(x_0|y)
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...oracles import TiltedGrid
+from ...oracles import Shape, TiltedGrid, make_shape
 from ...solvers import Row, Table, table
 from ..report import Report
-from ..shapes import Shape, make_shape
 from .figures import Fields, energy_figure, field_figure, lattice, steps_figure
 from .golden import CFG, grids_of, target_draws
 from .models import (

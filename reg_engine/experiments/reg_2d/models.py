@@ -11,10 +11,9 @@ from torch import Tensor
 from ...engine import Engine
 from ...guidance.guidance import Guidance
 from ...networks.denoisers import Denoiser
-from ...oracles import energy_distance, grid_denoiser
+from ...oracles import SHAPES, Shape, energy_distance, grid_denoiser
 from ...schedules import VPLinear
 from ..report import Report
-from ..shapes import SHAPES, Shape
 from ..toys import ToyTask, toy_denoiser, train_toy
 from .golden import CFG, WORSE, target_draws
 from .win import METHODS, Grids, Model

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...oracles import SHAPES
 from ..report import Report, table
-from ..shapes import SHAPES
 from .golden import CFG, WORSE
 from .models import STEPS
 from .win import ESTIMATORS, FELT, INTERVAL, METHODS

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError, choice
-from ..oracles import GaussianMixture
+from .mixture import GaussianMixture
 
 __all__ = ["SHAPES", "Shape", "make_shape"]
 
@@ -69,7 +70,8 @@ def make_shape(
         seed: of scikit-learn's random sets, >= 0.
 
     Raises:
-        InputError: an unknown name, or a number out of its range.
+        InputError: an unknown name, a number out of its range, or a set of scikit-learn where that
+            is not installed.
     """
     title, points = SHAPES[choice("name", name, SHAPES)]
     if components < 16:
@@ -101,18 +103,23 @@ def _ring_and_cross(components: int, seed: int) -> Points:
     return np.concatenate([ring, *arms]), np.repeat(np.arange(2), components)
 
 
-def _two_moons(components: int, seed: int) -> Points:
-    from sklearn.datasets import make_moons
+def _datasets() -> Any:
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        remedy = "Run `pip install 'reg-engine[eval]'`, or take another set"
+        raise InputError("name", f"needs scikit-learn ({error})", remedy) from error
+    return datasets
 
-    points, labels = make_moons((components, components), noise=0.08, random_state=seed)
+
+def _two_moons(components: int, seed: int) -> Points:
+    points, labels = _datasets().make_moons((components, components), noise=0.08, random_state=seed)
     return points, labels
 
 
 def _swiss_roll(components: int, seed: int) -> Points:
     """The roll's section; the classes are its inner and its outer half, cut at the median angle."""
-    from sklearn.datasets import make_swiss_roll
-
-    points, angle = make_swiss_roll(2 * components, noise=0.3, random_state=seed)
+    points, angle = _datasets().make_swiss_roll(2 * components, noise=0.3, random_state=seed)
     order = np.argsort(angle)
     labels = np.empty(2 * components, dtype=np.int64)
     labels[order] = np.arange(2 * components) // components
