@@ -76,7 +76,8 @@ def one_step(
         looks = {"color": "black", "marker": "D", "mfc": "white", "ls": "none"}
         values = [100 * v for v in authors.values()]
         right.plot(list(authors), values, label="authors' checkpoint, re-measured", **looks)
-    _half(right)
+    level(right, 50, lw=1, ls="--")
+    right.set_ylim(25, 103)  # room for the legend
     right.set(ylabel="win ratio of REG over CFG, %", title="win ratio at every step")
     right.legend(frameon=False, loc="lower center", fontsize=9)
     for axes in (middle, right):
@@ -103,15 +104,18 @@ def all_steps(x: Tensor, gradients: Mapping[str, Tensor]) -> Figure:
 def win_ratios(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Win ratio over the steps: a row for each pair of distributions, a column for each weight."""
     made, panels = figure(12.5, 6.6, len(variants), len(WEIGHTS), sharex=True, sharey=True)
+    lowest = 50.0  # half of the points is always shown
     for line, (variant, comparisons) in zip(panels, variants.items(), strict=True):
         for column, axes in enumerate(line):
             for name, (dash, marker, colour) in LOOKS.items():
                 values = [100 * v for v in comparisons[name][column]["win"]]
                 looks = {"ls": dash, "marker": marker, "ms": 4.5, "color": colour}
                 axes.plot(TIMES, values, label=COMPARISONS[name][2], **looks)
-            _half(axes)
+                lowest = min(lowest, *values)
+            level(axes, 50, lw=1, ls="--")
             axes.set_title(f"{TITLES[variant]}, w = {WEIGHTS[column]:g}", fontsize=10)
             _time_axis(axes)
+    panels[0, 0].set_ylim(lowest - 5, 103)
     outside_legend(made, panels[0, 0], columns=3)
     made.supxlabel("t (20: most noise)")
     made.supylabel("win ratio of REG over CFG, %")
@@ -133,11 +137,6 @@ def _reach(gradients: Mapping[str, Tensor], rows: Sequence[int]) -> tuple[float,
     """Lowest and highest smooth value in some rows: simulated ones may be cut."""
     values = [-TABLE.rows[i].sigma * gradients[name][i, :, 0] for name in SMOOTH for i in rows]
     return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-
-
-def _half(axes: Axes) -> None:
-    level(axes, 50, lw=1, ls="--")
-    axes.set_ylim(25, 103)
 
 
 def _time_axis(axes: Axes) -> None:

@@ -26,6 +26,7 @@ VIEWS = {
     "exact": "exact model, exact golden",
     "square": "network, exact golden, square lattice",
 }
+# The numbers keep the key that they were committed with.
 TITLES = {name: "constant" if name == "vanilla" else name for name in METHODS}
 COLUMNS = {
     "floor": "floor",
