@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reg_engine.experiments.reg_2d.golden import grids_of, rewards_of
+from reg_engine.experiments.reg_2d.golden import grids_of
 from reg_engine.experiments.reg_2d.models import SCHEDULE, STEPS, exact_model
-from reg_engine.experiments.shapes import make_shape
+from reg_engine.oracles import make_shape
 from reg_engine.solvers import Row, table
 
 F64 = torch.float64
 SHAPE = make_shape("moons", 16)
-REWARDS = rewards_of(SHAPE)
-GRIDS = grids_of(REWARDS)
+GRIDS = grids_of(SHAPE)
 CHAIN = table("ddpm", SCHEDULE, STEPS)
 MODEL = exact_model(SHAPE)
 

@@ -10,14 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from reg_engine import InputError
 from reg_engine.experiments import run_experiment
-from reg_engine.experiments.golden import chain_golden
 from reg_engine.experiments.reg_1d.fields import (
-    SCHEDULE,
     TABLE,
     WEIGHTS,
-    ChainEnds,
     chain_ends,
     compare,
     exact_pair,
@@ -27,14 +23,11 @@ from reg_engine.experiments.reg_1d.fields import (
     grid,
     guidance,
     mixture,
-    weighted_win,
 )
-from reg_engine.experiments.reg_1d.limit import chain_limit
 from reg_engine.experiments.reg_1d.main import ESTIMATORS
-from reg_engine.experiments.toys import ToyNet
-from reg_engine.oracles import GaussianMixture, one_d
+from reg_engine.models.toy import ToyNet
+from reg_engine.oracles import chain_golden, chain_limit, one_d, win_ratio
 from reg_engine.rectifiers import VJP, Paper
-from reg_engine.solvers import table
 from reg_engine.storage.shards import Shards
 
 F64 = torch.float64
@@ -71,28 +64,6 @@ def test_the_chain_adds_the_posteriors_variance() -> None:
 
 
 # Golden guidance.
-
-
-def test_the_limit_of_gaussian_chains_is_closed_form() -> None:
-    """One Gaussian, a quadratic reward: every integral is Gaussian."""
-    sharp, centre = 3.0, 1.1
-    m = GaussianMixture(torch.tensor([[0.7]], dtype=F64), 0.4)
-
-    def rewards(x0: Tensor) -> Tensor:
-        return torch.cat([-0.5 * w * sharp * (x0 - centre) ** 2 for w in (1.0, 4.0)], 1)
-
-    found = chain_limit(m.denoiser(0, schedule=SCHEDULE), TABLE, X, rewards)
-    slope, shift, spread = 1.0, 0.0, 0.0  # x_0 = slope x_t + shift + N(0, spread)
-    for index in range(19, -1, -1):
-        row = TABLE.rows[index]
-        gain = row.alpha * 0.16 / (row.alpha**2 * 0.16 + row.sigma**2)
-        shift += slope * row.b[0] * (1 - gain * row.alpha) * 0.7
-        spread += (slope * row.c) ** 2
-        slope *= row.a + row.b[0] * gain
-        for column, w in enumerate((1.0, 4.0)):
-            wanted = -slope * (slope * X + shift - centre) / (spread + 1 / (w * sharp))
-            got = found[index, :, column : column + 1]
-            torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_the_limit_does_not_depend_on_its_nodes() -> None:
@@ -139,9 +110,9 @@ def test_kept_ends_serve_every_reference_and_weight(tmp_path: Path) -> None:
     for name in ("chains-3", "chains-11"):
         (tmp_path / "golden" / f"{name}.npz").unlink()
     again = chain_ends(cond, X, 4, gen(), shards)
-    assert all(torch.equal(a.ends, b.ends) for a, b in zip(ends, again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(ends, again, strict=True))
     m = mixture("main")
-    found = golden_by_chains([ChainEnds(e.ends, e.slopes) for e in again], m)
+    found = golden_by_chains(again, m)
     state = gen()
     seeds = [int(torch.randint(2**31, (), generator=state)) for _ in range(20)]
     for index, seed in ((3, seeds[3]), (19, seeds[19])):
@@ -165,22 +136,6 @@ def test_exact_golden_is_the_posteriors_gradient() -> None:
     up, down = (m.tilted_posterior(X + s, row.alpha, row.sigma, 2.0).log_e for s in (h, -h))
     found = golden_exact(m, X)[index, :, WEIGHTS.index(2.0)]
     torch.testing.assert_close(found, (up - down) / (2 * h), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("change", "argument"),
-    [
-        ({"x": torch.zeros(3, 2, dtype=F64)}, "x"),
-        ({"nodes": 400}, "nodes"),
-        ({"table": table("ddpm", SCHEDULE, 3, times=[19.0, 9.0, 4.0, 1.0])}, "table"),
-        ({"table": table("pndm", SCHEDULE, 10)}, "table"),
-    ],
-)
-def test_limit_bad_input(change: dict[str, Any], argument: str) -> None:
-    given = {"table": TABLE, "x": X, **change}
-    with pytest.raises(InputError) as caught:
-        chain_limit(exact_pair("main")[0], log_rewards=lambda x0: x0, **given)
-    assert caught.value.argument == argument
 
 
 # Guidance.
@@ -207,12 +162,19 @@ def test_in_one_dimension_every_estimator_is_k_delta(name: str) -> None:
     assert (found / wanted - 1).abs().max() < 1e-9 + 6 * rho
 
 
-def test_weighted_win_counts_points_by_their_density() -> None:
-    m, row = mixture("shipped"), TABLE.rows[-1]
-    x = torch.tensor([[0.5], [-1.0], [1.5]], dtype=F64)  # the middle one has no conditional mass
-    golden, baseline = torch.zeros(3, 1, dtype=F64), torch.ones(3, 1, dtype=F64)
-    found = torch.tensor([[0.1], [0.1], [2.0]], dtype=F64)
-    assert weighted_win(found, baseline, golden, m, row, x) == pytest.approx(0.5, abs=1e-4)
+def test_the_weighted_win_counts_points_by_their_density() -> None:
+    """Only the middle point has no conditional mass: what happens there does not matter."""
+    m, x = mixture("shipped"), torch.tensor([[0.5], [-1.0], [1.5]], dtype=F64)
+    golden = torch.zeros(20, 3, 3, dtype=F64)
+    plain = torch.ones(20, 3, 1, dtype=F64)
+    for middle in (0.1, 9.0):
+        rectified = torch.tensor([0.1, middle, 2.0], dtype=F64)[None, :, None].expand(20, 3, 1)
+        (found, *_) = compare(plain, rectified, golden, m, x)
+        assert found["win_weighted"][-1] == pytest.approx(0.5, abs=1e-4)
+        row = TABLE.rows[3]
+        density = m.log_prob(x, row.alpha, row.sigma, 0).softmax(0)
+        wanted = win_ratio(rectified[3], plain[3], golden[3, :, :1], density)
+        assert found["win_weighted"][3] == pytest.approx(wanted)
 
 
 def test_compare_means_rows_and_scales_with_the_weight() -> None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from reg_2d_cases import CHAIN, F64, GRIDS, MODEL, REWARDS, SHAPE, gen, points_at
+from reg_2d_cases import CHAIN, F64, GRIDS, MODEL, SHAPE, gen, points_at
 from torch import Tensor
 
 from reg_engine import sample
-from reg_engine.experiments.golden import chain_golden
 from reg_engine.experiments.reg_2d.figures import lattice
-from reg_engine.experiments.reg_2d.golden import (
-    CFG,
-    WORSE,
-)
-from reg_engine.experiments.reg_2d.main import fields_at, marginal_points, square_points
+from reg_engine.experiments.reg_2d.golden import CFG, WORSE, target_draws
+from reg_engine.experiments.reg_2d.main import fields_at, marginal_points, plain, square_points
 from reg_engine.experiments.reg_2d.models import (
     QUICK,
     SCHEDULE,
@@ -26,20 +21,21 @@ from reg_engine.experiments.reg_2d.models import (
     clouds,
     energies,
 )
-from reg_engine.experiments.reg_2d.results import felt_wins, mean_win, plain
+from reg_engine.experiments.reg_2d.page import felt_wins, mean_win
 from reg_engine.experiments.reg_2d.win import (
     ESTIMATORS,
     FELT,
     INTERVAL,
     METHODS,
+    AtWeight,
     Chains,
-    Golden,
     Oracle,
     Scores,
     rectified_terms,
     simulation_errors,
     win_ratios,
 )
+from reg_engine.oracles import chain_golden
 from reg_engine.solvers import Row, table
 
 # The chain.
@@ -117,17 +113,17 @@ def test_a_score_counts_wins_and_errors() -> None:
     assert scores.counts == [3]
     scores.add(4, guided / 100, plain_guidance / 100, target)
     assert math.isnan(scores.felt[1])
-    assert scores.mean == 0.5
-    assert scores.error_ratio == pytest.approx(3.62 / 3.51)
+    assert scores.plain()["mean"] == 0.5
+    assert scores.plain()["error_ratio"] == pytest.approx(3.62 / 3.51)
 
 
-class Prepared(Golden):
+class Prepared:
     """Golden guidance that is what `vjp` gives (share 1), or what plain guidance gives (0)."""
 
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def at(self, row: Row, index: int, x: Tensor, labels: Tensor) -> Callable[[str, float], Tensor]:
+    def __call__(self, row: Row, index: int, x: Tensor, labels: Tensor) -> AtWeight:
         def golden(kind: str, w: float) -> Tensor:
             delta, found = rectified_terms(MODEL, kind, row, index, x, labels, ("vjp",))
             return w * (self.share * found["vjp"] + (1 - self.share) * delta)
@@ -156,19 +152,19 @@ def test_chains_and_oracle_take_each_points_own_label() -> None:
     row = CHAIN.rows[index]
     x, labels = points_at(row, 2)
     mixed = torch.tensor([2, 0, 3, 1])
-    rewards = {(CFG, y): REWARDS[CFG, y] for y in (0, 1)}
-    chains = Chains(MODEL.denoiser, CHAIN, rewards, 3, gen(7), torch.device("cpu"))
-    found = chains.at(row, index, x[mixed], labels[mixed])(CFG, 2.0)
+    grids = {(CFG, y): GRIDS[CFG, y] for y in (0, 1)}
+    chains = Chains(MODEL.denoiser, CHAIN, grids, 3, gen(7), torch.device("cpu"))
+    found = chains(row, index, x[mixed], labels[mixed])(CFG, 2.0)
     assert torch.equal(chains.seen[index, CFG, 2.0], found)
     source = gen(7)
     for label in (0, 1):
         at = labels[mixed] == label
         wanted = chain_golden(
-            MODEL.denoiser, CHAIN, index, x[mixed][at].float(), REWARDS[CFG, label].log_ratio, 2.0,
+            MODEL.denoiser, CHAIN, index, x[mixed][at].float(), GRIDS[CFG, label].log_ratio, 2.0,
             3, source, cond=torch.full((2,), label),
         )  # fmt: skip
         torch.testing.assert_close(found[at], wanted.double())
-    exact = Oracle(GRIDS).at(row, index, x[mixed], labels[mixed])(WORSE, 1.0)
+    exact = Oracle(GRIDS)(row, index, x[mixed], labels[mixed])(WORSE, 1.0)
     for position, chosen in enumerate(mixed.tolist()):
         grid = GRIDS[WORSE, int(labels[chosen])]
         wanted = grid.golden(x[chosen : chosen + 1], row.alpha, row.sigma, 1.0)
@@ -178,27 +174,27 @@ def test_chains_and_oracle_take_each_points_own_label() -> None:
 def test_finer_chains_simulate_golden_guidance_better() -> None:
     row, errors = CHAIN.rows[23], []
     x, labels = points_at(row, 3)
-    exact = Oracle(GRIDS).at(row, 23, x, labels)(WORSE, 1.0)
+    exact = Oracle(GRIDS)(row, 23, x, labels)(WORSE, 1.0)
     for finer in (1, 12):
         steps = [t - k / finer for t in range(24, -1, -1) for k in range(finer)]
         chain = table("ddpm", SCHEDULE, STEPS * finer, times=[*steps, -1.0])
-        chains = Chains(MODEL.denoiser, chain, REWARDS, 200, gen(3), torch.device("cpu"))
-        found = chains.at(row, 23 * finer, x, labels)(WORSE, 1.0)
+        chains = Chains(MODEL.denoiser, chain, GRIDS, 200, gen(3), torch.device("cpu"))
+        found = chains(row, 23 * finer, x, labels)(WORSE, 1.0)
         errors.append(float((found - exact).norm(dim=1).mean()))
     assert errors[1] < 0.3 * errors[0]
 
 
 def test_the_error_of_simulated_guidance_is_its_distance_to_the_oracle() -> None:
-    chains = Chains(MODEL.denoiser, CHAIN, REWARDS, 2, gen(3), torch.device("cpu"))
+    chains = Chains(MODEL.denoiser, CHAIN, GRIDS, 2, gen(3), torch.device("cpu"))
     oracle = Oracle(GRIDS)
     for index, row in enumerate(CHAIN.rows):
-        chains.seen[index, CFG, 1.0] = oracle.at(row, index, *points_at(row))(CFG, 1.0) + 3.0
+        chains.seen[index, CFG, 1.0] = oracle(row, index, *points_at(row))(CFG, 1.0) + 3.0
         chains.seen[index, CFG, 2.0] = torch.zeros(12, 2, dtype=F64)  # another weight
     found = simulation_errors(chains, oracle, CHAIN, points_at, 1.0)
     assert set(found) == {CFG}
     assert found[CFG]["error"] == pytest.approx(3 * math.sqrt(2))
     sizes = [
-        oracle.at(row, i, *points_at(row))(CFG, 1.0).norm(dim=1).mean()
+        oracle(row, i, *points_at(row))(CFG, 1.0).norm(dim=1).mean()
         for i, row in enumerate(CHAIN.rows)
     ]
     assert found[CFG]["size"] == pytest.approx(float(sum(sizes)) / STEPS)
@@ -222,11 +218,8 @@ def test_points_repeat_and_lie_where_they_should() -> None:
 
 
 def test_fields_are_the_guidance_at_their_points() -> None:
-    class Place:
-        device = torch.device("cpu")
-
     row = CHAIN.rows[16]
-    fields = fields_at(SHAPE, MODEL, GRIDS[CFG, 0], row, 16, 5, Place())  # type: ignore[arg-type]
+    fields = fields_at(SHAPE, MODEL, GRIDS[CFG, 0], row, 16, 5, torch.device("cpu"))
     axis, _ = lattice(SHAPE, 5)
     x = torch.stack([axis[1], axis[3]])[None]
     wanted = GRIDS[CFG, 0].golden(x, row.alpha, row.sigma, 3.0)
@@ -255,7 +248,7 @@ def test_clouds_are_the_engines_samples_and_repeat() -> None:
 
 def test_draws_of_the_target_score_its_floor() -> None:
     w = 2.0
-    own = torch.stack([GRIDS[CFG, y].target(w, 400, gen(8 + y)) for y in (0, 1)])
+    own = torch.stack([target_draws(GRIDS[CFG, y], w, 400, gen(8 + y)) for y in (0, 1)])
     swapped = own.flip(0)
     scores = energies(GRIDS, {"cfg": own, "reg_vjp": swapped}, w, 1000, gen())
     assert scores["cfg"] < 3 * scores["floor"]
@@ -269,8 +262,8 @@ def test_means_over_sets_and_what_the_json_gets() -> None:
 
     nan = float("nan")
     sets = {
-        "a": {"vanilla": {"vjp": scores([1.0, 0.5], [1.0, nan], [3, 0])}},
-        "b": {"vanilla": {"vjp": scores([0.5, 0.0], [0.5, 0.5], [1, 4])}},
+        "a": {"vanilla": plain({"vjp": scores([1.0, 0.5], [1.0, nan], [3, 0])})},
+        "b": {"vanilla": plain({"vjp": scores([0.5, 0.0], [0.5, 0.5], [1, 4])})},
     }
     assert mean_win(sets, "vanilla", "vjp") == 50
     assert felt_wins(sets, "vanilla", "vjp", 2) == (87.5, 4)  # 3.5 of 4 points
@@ -278,7 +271,7 @@ def test_means_over_sets_and_what_the_json_gets() -> None:
     share, count = felt_wins(sets, "vanilla", "vjp", 9)
     assert math.isnan(share)
     assert count == 0
-    kept = plain(sets)["b"]["vanilla"]
+    kept = sets["b"]["vanilla"]
     assert kept["steps"] == [2, 1]
     assert kept["error_plain"] == [2.0, 2.0]
     assert kept["vjp"] == {

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reg_engine.experiments.figures import COLOURS, figure, style
-from reg_engine.experiments.report import Report, shown
+from reg_engine.experiments.report import Report, shown, table
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,32 @@ def test_the_page_keeps_the_order(tmp_path: Path) -> None:
         "what it says\n\nmore words\n\n## How this page was made\n"
     )
     assert page.startswith(expected)
+
+
+def test_a_page_from_a_template_holds_numbers_parts_and_claims(tmp_path: Path) -> None:
+    template = tmp_path / "page.md"
+    template.write_text(
+        "**Asked**: {question} {score[reg]:.2f}.\n\n{rows}\n\n* {claims_held}.\n* "
+        + "word\n  " * 30
+        + "\n\n## Next\n\n"
+        + "more-words " * 20
+        + "{{1+w}}\n",
+        encoding="utf-8",
+    )
+    report = Report("one", "Title", tmp_path)
+    report.numbers["score"] = {"reg": 0.1234}
+    report.claim("sure", "one is one", True, "1")
+    report.claim("not", "one is two", False, "1")
+    report.page(template, question="who?", rows=table(["a" * 60, "b" * 60], [[1, 0.5]]))
+    report.finish()
+    page = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
+    assert page.startswith("# Title\n\n**Asked**: who? 0.12.\n\n| aaa")
+    assert '* 1 of 2 claims hold; not: "one is two".\n* word word' in page
+    assert "\n  word word" in page and "{1+w}" in page  # a list's lines are indented
+    prose = [line for line in page.splitlines() if not line.startswith("|")]
+    assert max(map(len, prose)) <= 100 and page.count("more-words") == 20
+    with pytest.raises(KeyError, match="rows"):
+        report.page(template, question="who?")
 
 
 def test_a_table_with_a_missing_cell_is_refused(tmp_path: Path) -> None:

@@ -106,11 +106,11 @@ def test_reg_field_of_gaussians_is_cfg_shrunk_by_k() -> None:
 @pytest.mark.parametrize(
     ("argument", "call"),
     [
-        ("mixture", lambda: Chain(two_class_2d(), 1.0, vp_levels(4))),
-        ("levels", lambda: Chain(one_d(), 1.0, vp_levels(4)[1:])),
-        ("levels", lambda: Chain(one_d(), 1.0, [Level(1.0, 0.0)])),
+        ("mixture", lambda: Chain(two_class_2d(), 1.0, vp_levels(4), -6.0, 6.0)),
+        ("levels", lambda: Chain(one_d(), 1.0, vp_levels(4)[1:], -6.0, 6.0)),
+        ("levels", lambda: Chain(one_d(), 1.0, [Level(1.0, 0.0)], -6.0, 6.0)),
         ("steps", lambda: vp_levels(1)),
-        ("kind", lambda: Chain(one_d(), 1.0, vp_levels(4)).guidance(1, "silver")),
+        ("kind", lambda: Chain(one_d(), 1.0, vp_levels(4), -6.0, 6.0).guidance(1, "silver")),
     ],
 )
 def test_bad_input(argument: str, call: Any) -> None:

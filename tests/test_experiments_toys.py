@@ -10,14 +10,8 @@ import torch
 import reg_engine
 from reg_engine import oracles, schedules
 from reg_engine.experiments.report import Report
-from reg_engine.experiments.toys import (
-    ToyClassifier,
-    ToyClassifierTask,
-    ToyNet,
-    ToyTask,
-    toy_denoiser,
-    train_toy,
-)
+from reg_engine.experiments.toys import ToyClassifierTask, ToyTask, toy_denoiser, train_toy
+from reg_engine.models.toy import ToyClassifier, ToyNet
 from reg_engine.schedules import Schedule
 
 MIXTURE = oracles.GaussianMixture(

@@ -12,12 +12,15 @@ import torch
 import reg_engine
 from reg_engine.experiments import run_experiment
 from reg_engine.experiments.classifier_guidance import ExactClassifier
-from reg_engine.experiments.trajectories.causes import budget, choice_of_k, eq6, find, misled
 from reg_engine.experiments.trajectories.figures import paths_figure, reach_of
 from reg_engine.experiments.trajectories.measures import (
     Key,
     Study,
+    budget,
+    choice_of_k,
     displacement,
+    eq6,
+    misled,
     path_distance,
     target_quantiles,
 )
@@ -34,14 +37,12 @@ from reg_engine.experiments.trajectories.nets import (
     rectifier,
     slopes,
 )
-from reg_engine.experiments.trajectories.page import PANELS
+from reg_engine.experiments.trajectories.page import PANELS, find
 from reg_engine.experiments.trajectories.paths import (
     Flipped,
     Paths,
-    classifier_paths,
-    free_paths,
+    guided_paths,
     quantile_starts,
-    shifted_paths,
 )
 
 EXACT = ExactClassifier(mixture(), SCHEDULE)
@@ -72,7 +73,7 @@ class Constant:
 
 def test_the_exact_conditional_model_runs_along_its_closed_form() -> None:
     # One Gaussian: x_t = alpha m + sqrt(alpha^2 s^2 + sigma^2) z solves the probability flow.
-    paths = free_paths(DENOISER, 1.0, None, 16, 160)
+    paths = guided_paths(DENOISER, None, 1.0, None, 16, 160)
     alpha, sigma = (torch.tensor(part)[:, None] for part in SCHEDULE(paths.times.double().numpy()))
     unit = quantile_starts(16)[16:, 0]
     expected = alpha * MEAN + (alpha**2 * STD**2 + sigma**2).sqrt() * unit
@@ -82,7 +83,7 @@ def test_the_exact_conditional_model_runs_along_its_closed_form() -> None:
 
 
 def test_paths_hold_every_step_and_end_in_the_engines_samples() -> None:
-    paths = free_paths(DENOISER, 3.0, "vjp", 8, 12)
+    paths = guided_paths(DENOISER, None, 3.0, "vjp", 8, 12)
     assert paths.signed.shape == (13, 2, 8)
     assert paths.times[0] == 999 and paths.times[-1] == -1
     assert bool((paths.times.diff() < 0).all())
@@ -105,24 +106,24 @@ def test_starts_are_normal_quantiles_and_mirrored() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_both_ways_to_write_classifier_guidance_are_cfg_with_exact_parts(scale: float) -> None:
-    cfg = free_paths(DENOISER, scale, None, 8, 10)
-    for way in (classifier_paths, shifted_paths):
-        found = way(DENOISER, EXACT, scale, None, 8, 10)
+    cfg = guided_paths(DENOISER, None, scale, None, 8, 10)
+    for bayes in (True, False):
+        found = guided_paths(DENOISER, EXACT, scale, None, 8, 10, bayes=bayes)
         torch.testing.assert_close(found.signed, cfg.signed, rtol=1e-10, atol=1e-10)
-    rectified = classifier_paths(DENOISER, EXACT, scale, "vjp", 8, 10)
-    expected = free_paths(DENOISER, scale, "vjp", 8, 10)
+    rectified = guided_paths(DENOISER, EXACT, scale, "vjp", 8, 10)
+    expected = guided_paths(DENOISER, None, scale, "vjp", 8, 10)
     torch.testing.assert_close(rectified.signed, expected.signed, rtol=1e-10, atol=1e-10)
 
 
 def test_the_k_of_the_unconditional_model_spoils_what_is_exact_at_scale_1() -> None:
-    conditional = free_paths(DENOISER, 1.0, None, 32, 20)
-    spoilt = shifted_paths(DENOISER, EXACT, 1.0, "vjp", 32, 20)
+    conditional = guided_paths(DENOISER, None, 1.0, None, 32, 20)
+    spoilt = guided_paths(DENOISER, EXACT, 1.0, "vjp", 32, 20, bayes=False)
     assert path_distance(spoilt, conditional) > 0.2
 
 
 def test_a_flipped_classifier_gives_the_other_class() -> None:
-    flipped = classifier_paths(DENOISER, Flipped(EXACT), 1.0, None, 8, 10)
-    other = free_paths(DENOISER, 1.0, None, 8, 10)
+    flipped = guided_paths(DENOISER, Flipped(EXACT), 1.0, None, 8, 10)
+    other = guided_paths(DENOISER, None, 1.0, None, 8, 10)
     labels = torch.arange(2).repeat_interleave(8)
     out = reg_engine.sample(
         DENOISER, 1 - labels, scale=1.0, rectify=None, steps=10, noise=quantile_starts(8),

@@ -165,3 +165,13 @@ def test_fixed_label_ignores_the_conditioning() -> None:
     x = noisy(m, 1.0, 0.5)
     fixed, free = m.denoiser(y=1), m.denoiser()
     assert torch.equal(fixed(x, 0.5, labels(m)), free(x, 0.5, torch.ones(12, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.4])
+def test_the_log_ratio_is_bayes_rule(sigma: float) -> None:
+    """Bayes' rule: log p(x_t|y)/p(x_t) = log p(y|x_t) - log p(y); 0 for the reference."""
+    m = correlated()
+    x, y = noisy(m, 0.9, sigma), torch.arange(12) % 3
+    wanted = m.class_posterior(x, 0.9, sigma)[torch.arange(12), y] - m.log_prior[y]
+    torch.testing.assert_close(m.log_ratio(x, 0.9, sigma, y), wanted)
+    assert m.log_ratio(x, 0.9, sigma, m.num_classes).abs().max() == 0

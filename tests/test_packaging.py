@@ -191,6 +191,14 @@ def test_the_wheel_holds_the_weights(wheel: list[str]) -> None:
     assert weights <= set(wheel)
 
 
+def test_the_wheel_holds_the_experiments_pages(wheel: list[str]) -> None:
+    pages = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "reg_engine" / "experiments").rglob("*.md")
+    }
+    assert pages and pages <= set(wheel)
+
+
 def test_the_wheel_holds_nothing_else(wheel: list[str]) -> None:
     assert {name.partition("/")[0] for name in wheel} == {
         "reg_engine",

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from ..pictures.plots import OKABE_ITO, check_matplotlib
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "LABELS", "figure", "style"]
+__all__ = ["COLOURS", "LABELS", "figure", "level", "outside_legend", "style"]
 
 # What the eye compares gets colours far apart; lines of one family differ by their marker too.
 _LOOKS: dict[str, tuple[str, str, str]] = {
@@ -58,3 +59,14 @@ def figure(
     for each in axes.flat:
         each.spines[["top", "right"]].set_visible(False)
     return made, axes
+
+
+def level(axes: Axes, value: float = 0.0, **looks: Any) -> None:
+    """A thin line behind the curves at a value that means something: no error, half of the wins."""
+    axes.axhline(value, **{"color": "0.6", "lw": 0.8, "zorder": 0, **looks})
+
+
+def outside_legend(made: Figure, axes: Axes, where: str = "upper center", columns: int = 4) -> None:
+    """One legend for all panels, of what was drawn in `axes`, beside them."""
+    looks: dict[str, Any] = {"loc": f"outside {where}", "ncols": columns, "frameon": False}
+    made.legend(*axes.get_legend_handles_labels(), **looks)

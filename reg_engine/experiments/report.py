@@ -1,4 +1,8 @@
-"""What an experiment leaves behind: a Markdown page, its figures, and a JSON of every number."""
+"""What an experiment leaves behind: a Markdown page, its figures, and a JSON of every number.
+
+A page comes from a template (`Report.page`) or piece by piece (`section`, `text`, `table`,
+`figure`), in the order of the calls.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import platform
 import re
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,9 +29,10 @@ from ..storage.files import check_writable, clear, replacing, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PAGE", "NUMBERS", "Report", "shown"]
+__all__ = ["PAGE", "NUMBERS", "Report", "shown", "table"]
 
 PAGE, NUMBERS = "README.md", "numbers.json"
+WIDTH = 100  # columns of a paragraph
 # What experiments keep in their work folders: batches, training runs, plans, the decoded CIFAR-10.
 WORK = [
     "*/settings.json",
@@ -38,33 +44,14 @@ WORK = [
     "cifar10.npz",
     "post_steps*.json",
 ]
-PACKAGES = [
-    "torch",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "matplotlib",
-    "torchmetrics",
-    "faiss-cpu",
-    "torchdiffeq",
-    "diffusers",
-]
+PACKAGES = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib"]
+PACKAGES += ["torchmetrics", "faiss-cpu", "torchdiffeq", "diffusers"]
 
 
 class Report:
     """One experiment's page. Methods append to it in the order they are called.
 
-    Args:
-        name, title: of the experiment.
-        out: the folder that gets a folder `name`.
-        quick: small sizes, for a first look and for the tests.
-        seed: of everything random.
-        data: path of real data, None = where the loaders look by themselves.
-        device: where to compute.
-        options: further settings of an experiment (`--set key=value`).
-
-    Raises:
-        InputError: `out` cannot be written.
+    Arguments and errors are those of `run_experiment`; `title` heads the page.
     """
 
     def __init__(
@@ -113,39 +100,60 @@ class Report:
 
     def section(self, title: str, text: str = "") -> None:
         """A heading and a paragraph."""
-        self._page.append(f"## {title}")
-        if text:
-            self._page.append(text.strip())
+        self._add(f"## {title}", text)
 
     def text(self, markdown: str) -> None:
         """A paragraph."""
-        self._page.append(markdown.strip())
+        self._add(markdown)
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = ""
     ) -> None:
-        """A table; numbers are shown with three significant digits.
-
-        Raises:
-            ValueError: a row with another number of cells than there are columns.
-        """
-        for row in rows:
-            if len(row) != len(columns):
-                raise ValueError(f"{len(row)} cells for {len(columns)} columns: {list(row)}")
-        lines = [columns, ["---"] * len(columns), *([shown(cell) for cell in row] for row in rows)]
-        self._page.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
-        if caption:
-            self._page.append(caption.strip())
+        """A table and what to know about it; see the function `table`."""
+        self._add(table(columns, rows), caption)
 
     def figure(self, name: str, figure: Figure, caption: str) -> None:
-        """Write `name`.png and `name`.svg; the caption says what to see."""
+        """A figure with its caption, which says what to see."""
+        self.draw(name, figure)
+        self._add(f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*")
+
+    def draw(self, name: str, figure: Figure) -> None:
+        """Write `name`.png and `name`.svg, for a page whose template shows them."""
         import matplotlib
 
         with matplotlib.rc_context({"svg.hashsalt": name}):
             for kind, metadata in (("svg", {"Date": None}), ("png", None)):
                 with replacing(self.folder / f"{name}.{kind}", "--out") as file:
                     figure.savefig(file, format=kind, metadata=metadata, dpi=120)
-        self._page += [f"![{name.replace('_', ' ')}]({name}.png)", f"*{caption.strip()}*"]
+
+    def page(self, template: Path, **parts: object) -> None:
+        """The page from a Markdown template: `{name}` and `{name[key]:.2f}` are parts and numbers.
+
+        `{claims_held}` counts the claims that hold and names the others: make them before.
+        Paragraphs and lists are wrapped again at 100 columns, after the numbers are in; tables and
+        code stay as they are.
+
+        Args:
+            template: UTF-8, in the syntax of `str.format`.
+            parts: such as tables, next to `self.numbers`.
+
+        Raises:
+            KeyError: a name in the template that is neither a part nor a number.
+        """
+        values = {**self.numbers, "claims_held": self._claims_held(), **parts}
+        text = template.read_text(encoding="utf-8").format_map(values)
+        for paragraph in re.split(r"\n{2,}", text.strip()):
+            kept = paragraph.startswith(("|", "#", "```"))
+            self._add(paragraph if kept else _wrapped(paragraph))
+
+    def _add(self, *paragraphs: str) -> None:
+        self._page += [paragraph.strip() for paragraph in paragraphs if paragraph]
+
+    def _claims_held(self) -> str:
+        claims = self.numbers["claims"].values()
+        lost = [f'"{claim["text"]}"' for claim in claims if not claim["holds"]]
+        held = f"{len(claims) - len(lost)} of {len(claims)} claims hold"
+        return f"{held}; not: {'; '.join(lost)}" if lost else held
 
     def claim(self, key: str, text: str, holds: bool, found: str) -> None:
         """Something the experiment says, whether it held this time, and the figure behind it."""
@@ -189,11 +197,30 @@ class Report:
         return content
 
 
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; floats are shown with three significant digits.
+
+    Raises:
+        ValueError: a row with another number of cells than there are columns.
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"{len(row)} cells for {len(columns)} columns: {list(row)}")
+    lines = [columns, ["---"] * len(columns), *([shown(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _wrapped(paragraph: str) -> str:
+    """A paragraph, or the items of a list, in lines of WIDTH."""
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    items = re.split(r"\n(?=\* )", paragraph)
+    options["subsequent_indent"] = "  " if paragraph.startswith("* ") else ""
+    return "\n".join(textwrap.fill(" ".join(item.split()), WIDTH, **options) for item in items)
+
+
 def shown(cell: object) -> str:
     """A table's cell: floats with three significant digits, everything else as it is."""
-    if isinstance(cell, bool) or not isinstance(cell, float):
-        return str(cell)
-    if not math.isfinite(cell):
+    if not isinstance(cell, float) or not math.isfinite(cell):
         return str(cell)
     return f"{cell:.3g}" if cell == 0 or 1e-3 <= abs(cell) < 1000 else f"{cell:.2e}"
 
@@ -230,8 +257,7 @@ def _versions() -> dict[str, str]:
 
     found = {"reg_engine": __version__, "python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        found[package] = "not installed"
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
     return found

@@ -1,7 +1,4 @@
-"""Training of small networks on points in one or two dimensions.
-
-It goes through the project's own Trainer: exact resume, averaged weights.
-"""
+"""Training of small networks on points in one or two dimensions, by the project's own Trainer."""
 
 from __future__ import annotations
 
@@ -17,18 +14,10 @@ from ..models.toy import ToyClassifier, ToyNet, time_scale_of
 from ..networks.denoisers import Denoiser
 from ..networks.preconditioning import preconditioning
 from ..schedules import EDM, VP, Schedule
-from ..training import Task, TrainConfig, Trainer
+from ..training import TrainConfig, Trainer
 from .report import Report
 
-__all__ = [
-    "ToyClassifier",
-    "ToyClassifierTask",
-    "ToyNet",
-    "ToyTask",
-    "averaged",
-    "toy_denoiser",
-    "train_toy",
-]
+__all__ = ["ToyClassifierTask", "ToyTask", "toy_denoiser", "train_toy"]
 
 
 class _Points:
@@ -120,16 +109,15 @@ class ToyTask(_Points):
         c_in, c_skip, c_out = preconditioning(self.prediction, alpha, sigma, self.sigma_data)
         target = (x0 - c_skip * x) / c_out
         time = (sigma / alpha).log()[:, 0] / 4 if self.prediction == "edm" else t
-        cond = None
+        like, cond = next(net.parameters()), None
         if self.num_classes:
             assert self.labels is not None
             cond = self.labels[indices].clone()
             if self.label_dropout:
                 dropped = torch.rand(len(indices), generator=generator) < self.label_dropout
                 cond[dropped] = self.num_classes
-        like = next(net.parameters())
-        given = (value.to(like) for value in (c_in * x, time))
-        output = net(*given, None if cond is None else cond.to(like.device))
+            cond = cond.to(like.device)
+        output = net((c_in * x).to(like), time.to(like), cond)
         return (output.float() - target.to(like)).square().mean()
 
 
@@ -190,11 +178,6 @@ def train_toy(
         report.say(f"training {task.name}: {steps} steps of {batch_size} points")
     if not trainer.run():
         raise KeyboardInterrupt  # the trainer saved its state; the same command goes on
-    return averaged(trainer, task)
-
-
-def averaged(trainer: Trainer, task: Task) -> nn.Module:
-    """The network with a run's averaged weights, in eval mode."""
     net = task.build().to(trainer.device)
     net.load_state_dict({**net.state_dict(), **trainer.average.state})
     return net.eval()

@@ -101,6 +101,16 @@ class ClosedForms:
         rows = self._checked(x_t, alpha, sigma, y)
         return self._log_joint(x_t, alpha, sigma, rows).logsumexp(-1)
 
+    def log_ratio(
+        self,
+        x_t: Tensor,
+        alpha: float | Tensor = 1.0,
+        sigma: float | Tensor = 0.0,
+        y: Labels = 0,
+    ) -> Tensor:
+        """log p(x_t | y) / p_ref(x_t), (B,): log R_t of guidance of weight 1 (REG, Eq. 9)."""
+        return self.log_prob(x_t, alpha, sigma, y) - self.log_prob(x_t, alpha, sigma)
+
     def class_posterior(self, x_t: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
         """log p(y | x_t), (B, num_classes), under the mixture's own class weights."""
         self._checked(x_t, alpha, sigma, None)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["energy_distance"]
+__all__ = ["energy_distance", "mean_distance"]
 
 
 def energy_distance(a: Tensor, b: Tensor, chunk: int = 2048) -> float:
@@ -29,8 +29,8 @@ def energy_distance(a: Tensor, b: Tensor, chunk: int = 2048) -> float:
         raise InputError(
             "b", f"has {b.shape[1]} dimensions, a has {a.shape[1]}", "Compare samples of one space"
         )
-    across = _mean_distance(a, b, chunk)
-    within = _mean_distance(a, a, chunk) + _mean_distance(b, b, chunk)
+    across = mean_distance(a, b, chunk)
+    within = mean_distance(a, a, chunk) + mean_distance(b, b, chunk)
     return max(2 * across - within, 0.0)  # below zero by rounding only
 
 
@@ -43,7 +43,8 @@ def _flat(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def _mean_distance(a: Tensor, b: Tensor, chunk: int) -> float:
+def mean_distance(a: Tensor, b: Tensor, chunk: int = 2048) -> float:
+    """E|a - b| over all pairs of (n, d) and (m, d)."""
     # Distances by differences: the matrix-product form loses half the digits of close pairs.
     total = 0.0
     for rows in a.split(chunk):

@@ -8,43 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...guidance.directions import Delta
 from ...guidance.references import BadModel
 from ...networks.denoisers import Denoiser
-from ...networks.frozen import frozen
-from ...networks.point import Point
-from ...noise import SampleNoise
-from ...oracles import GaussianMixture
+from ...oracles import GaussianMixture, chain_limit, chain_rewards, golden_of, win_ratio
 from ...rectifiers import Rectifier
 from ...schedules import VPLinear
-from ...solvers import Row, Table, table
+from ...solvers import Table, table
 from ...storage.shards import Shards
-from ..golden import chain_rewards, golden_of, win_ratio
-from .limit import chain_limit
-
-__all__ = [
-    "SCHEDULE",
-    "TABLE",
-    "VARIANTS",
-    "WEIGHTS",
-    "ChainEnds",
-    "chain_ends",
-    "compare",
-    "exact_pair",
-    "golden_by_chains",
-    "golden_by_limit",
-    "golden_exact",
-    "grid",
-    "guidance",
-    "mixture",
-    "weighted_win",
-]
+from ..points import guidance_terms
 
 STEPS = 20
 SCHEDULE = VPLinear(train_steps=STEPS)
@@ -74,39 +50,16 @@ def grid(points: int, dtype: torch.dtype, device: torch.device | str = "cpu") ->
 def exact_pair(variant: str) -> tuple[Denoiser, Denoiser]:
     """The exact conditional and unconditional denoisers."""
     exact = mixture(variant)
-    return exact.denoiser(0, schedule=SCHEDULE), exact.denoiser(
-        exact.num_classes, schedule=SCHEDULE
-    )
+    return exact.denoiser(0, schedule=SCHEDULE), exact.denoiser(1, schedule=SCHEDULE)
 
 
 def guidance(
     pair: tuple[Denoiser, Denoiser], index: int, x: Tensor, rectifier: Rectifier
 ) -> tuple[Tensor, Tensor]:
-    """(plain, rectified) gradient at row `index` for w = 1, each (G, 1), by the engine's own code.
-
-    There is no earlier step on a grid, so lagged estimators take the product with delta itself.
-    """
+    """(plain, rectified) gradient at row `index` for w = 1, each (G, 1)."""
     cond, ref = pair
-    row = TABLE.rows[index]
     labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    probes = SampleNoise(range(len(x)), "probes")
-    point = Point(x, row, index, cond, BadModel(ref), labels, {}, probes=probes)
-    with torch.no_grad(), frozen((*cond.modules, *ref.modules)):
-        _, rectified, delta = rectifier(point, Delta())
-    score = row.alpha / row.sigma**2  # score = (alpha denoised - x) / sigma^2
-    return score * delta, score * rectified
-
-
-def _log_ratio(exact: GaussianMixture, x0: Tensor) -> Tensor:
-    return exact.log_prob(x0, y=0) - exact.log_prob(x0)
-
-
-@dataclass(frozen=True)
-class ChainEnds:
-    """x_0 of chains from every grid point, and d x_0 / d x_t; both (G, repeats)."""
-
-    ends: Tensor
-    slopes: Tensor
+    return guidance_terms(cond, BadModel(ref), TABLE.rows[index], index, x, labels, rectifier)
 
 
 def chain_ends(
@@ -116,20 +69,19 @@ def chain_ends(
     generator: torch.Generator,
     shards: Shards,
     stochastic: bool = True,
-) -> list[ChainEnds]:
-    """Ends of the chains from every row; they serve every reference distribution and weight.
+) -> list[Tensor]:
+    """x_0 of the chains from every row and grid point, and d x_0 / d x_t: (2, G, repeats) a row.
 
-    Rows that `shards` holds are taken from there (their noise is drawn again for those that follow:
-    each row has a generator of its own).
+    They serve every reference distribution and weight. Rows that `shards` holds are taken from
+    there (each row has a generator of its own).
     """
     found = []
-    for index in range(len(TABLE.rows)):
-        own = torch.Generator().manual_seed(
-            int(torch.randint(2**31, (), generator=generator).item())
-        )
+    for index in range(STEPS):
+        seed = int(torch.randint(2**31, (), generator=generator))
         name = f"{'chains' if stochastic else 'path'}-{index}"
         stored = shards.load(name)
         if stored is None:
+            own = torch.Generator().manual_seed(seed)
             ends, slopes = chain_rewards(
                 cond, TABLE, index, x, lambda x0: x0[:, 0], repeats, own, stochastic
             )
@@ -137,19 +89,19 @@ def chain_ends(
             shards.store(name, both, {})
         else:
             both = stored[0]
-        found.append(ChainEnds(both[0], both[1]))
+        found.append(both)
     return found
 
 
-def golden_by_chains(ends: Sequence[ChainEnds], exact: GaussianMixture) -> Tensor:
-    """grad log E_t from simulated chains, (rows, G, W)."""
+def golden_by_chains(chains: Sequence[Tensor], exact: GaussianMixture) -> Tensor:
+    """grad log E_t from simulated chains, (rows, G, W); `chains` as `chain_ends` returns them."""
     rows = []
-    for each in ends:
-        leaf = each.ends.reshape(-1, 1).double().requires_grad_()
-        reward = _log_ratio(exact, leaf)
+    for ends, slopes in chains:
+        leaf = ends.reshape(-1, 1).double().requires_grad_()
+        reward = exact.log_ratio(leaf)
         (slope,) = torch.autograd.grad(reward.sum(), leaf)
-        rewards = reward.detach().reshape(each.ends.shape)
-        gradients = slope.reshape(each.ends.shape) * each.slopes.double()
+        rewards = reward.detach().reshape(ends.shape)
+        gradients = slope.reshape(ends.shape) * slopes.double()
         parts = [golden_of(rewards, gradients[..., None], w) for w in WEIGHTS]
         rows.append(torch.cat(parts, 1))
     return torch.stack(rows)
@@ -159,7 +111,7 @@ def golden_by_limit(cond: Denoiser, x: Tensor, mixtures: Sequence[GaussianMixtur
     """grad log E_t from infinitely many chains, (mixtures, rows, G, W)."""
 
     def log_rewards(x0: Tensor) -> Tensor:
-        ratios = [_log_ratio(exact, x0) for exact in mixtures]
+        ratios = [exact.log_ratio(x0) for exact in mixtures]
         return torch.stack([w * ratio for ratio in ratios for w in WEIGHTS], 1)
 
     found = chain_limit(cond, TABLE, x, log_rewards)
@@ -168,13 +120,13 @@ def golden_by_limit(cond: Denoiser, x: Tensor, mixtures: Sequence[GaussianMixtur
 
 def golden_exact(exact: GaussianMixture, x: Tensor) -> Tensor:
     """grad log E_t of the exact posterior p(x_0|x_t, y), without a chain, (rows, G, W)."""
-    rows = [
-        torch.cat(
-            [exact.golden(x.double().cpu(), row.t, w, 0, SCHEDULE, nodes=257) for w in WEIGHTS], 1
-        )
-        for row in TABLE.rows
-    ]
-    return torch.stack(rows)
+    x = x.double().cpu()
+    return torch.stack(
+        [
+            torch.cat([exact.golden(x, row.t, w, 0, SCHEDULE, nodes=257) for w in WEIGHTS], 1)
+            for row in TABLE.rows
+        ]
+    )
 
 
 def compare(
@@ -183,34 +135,23 @@ def compare(
     """For each weight: win ratios and errors, per row and their means.
 
     Errors are those of sigma_t grad, the amount that guidance adds to the predicted noise.
+    `win_weighted` counts every point by p_t(x|y): where conditional samples really are.
 
     Args:
         plain, rectified: (rows, G, 1) for w = 1. golden: (rows, G, W).
         x: (G, 1).
     """
     found = []
+    x = x.double().cpu()
     for column, w in enumerate(WEIGHTS):
         sets: dict[str, list[float]] = {"win": [], "win_weighted": [], "reg": [], "cfg": []}
         for row, cfg, reg, all_w in zip(TABLE.rows, plain, rectified, golden, strict=True):
             cfg, reg, best = w * cfg.double(), w * reg.double(), all_w[:, column : column + 1]
+            density = exact.log_prob(x, row.alpha, row.sigma, 0).softmax(0)
             sets["win"].append(win_ratio(reg, cfg, best))
-            sets["win_weighted"].append(weighted_win(reg, cfg, best, exact, row, x))
+            sets["win_weighted"].append(win_ratio(reg, cfg, best, density))
             for name, value in (("reg", reg), ("cfg", cfg)):
                 sets[name].append(row.sigma * float((value - best).abs().mean()))
         mean = {f"{name}_mean": math.fsum(v) / len(v) for name, v in sets.items()}
         found.append({"w": w, **mean, **sets})
     return found
-
-
-def weighted_win(
-    found: Tensor,
-    baseline: Tensor,
-    golden: Tensor,
-    exact: GaussianMixture,
-    row: Row,
-    x: Tensor,
-) -> float:
-    """The win ratio with every point counted by p_t(x|y): where conditional samples really are."""
-    density = exact.log_prob(x.double().cpu(), row.alpha, row.sigma, 0).softmax(0)
-    won = (found - golden).norm(dim=1) < (baseline - golden).norm(dim=1)
-    return float((density * won).sum())

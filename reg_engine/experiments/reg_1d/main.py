@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from ...resume import digest
 from ...storage.shards import Shards
 from ..report import Report
 from ..toys import ToyTask, toy_denoiser, train_toy
-from . import page
+from . import figures
 from .fields import (
     COND,
     SCHEDULE,
@@ -32,8 +31,7 @@ from .fields import (
     guidance,
     mixture,
 )
-
-__all__ = ["run"]
+from .page import AUTHORS, COMPARISONS, claims, write
 
 ESTIMATORS: dict[str, Rectifier] = {
     "vjp": VJP(),
@@ -48,6 +46,8 @@ ESTIMATORS: dict[str, Rectifier] = {
 }
 NEAR_ZERO = 0.02  # |x| below which a relative finite difference step is lost in rounding
 
+Pair = tuple[Tensor, Tensor]  # gradients of CFG and of REG for w = 1, each (rows, G, 1)
+
 
 @dataclass(frozen=True)
 class Size:
@@ -56,26 +56,24 @@ class Size:
     points: int  # of the grid
     repeats: int  # chains from every point
     steps: int  # of training, for each network
-    batch_size: int
+    batch_size: int = 256
     examples: int = 8000  # of each distribution
 
 
-FULL = Size(points=1000, repeats=100, steps=6250, batch_size=256)
-QUICK = Size(points=250, repeats=20, steps=600, batch_size=256)
+FULL = Size(points=1000, repeats=100, steps=6250)
+QUICK = Size(points=250, repeats=20, steps=600)
 
 
 def run(report: Report) -> None:
     """Fill the report; see the page for what is asked."""
     size = QUICK if report.quick else FULL
-    report.numbers["setting"] = {
-        **asdict(size),
-        "cond": COND,
-        "uncond": VARIANTS,
-        "weights": WEIGHTS,
-        "sigma_max": TABLE.rows[0].sigma,
+    setting = {"cond": COND, "uncond": VARIANTS, "weights": WEIGHTS}
+    report.numbers |= {
+        "setting": {**asdict(size), **setting, "sigma_max": TABLE.rows[0].sigma},
+        "t": [int(row.t) + 1 for row in TABLE.rows],
+        "sigma": [row.sigma for row in TABLE.rows],
+        "authors": AUTHORS,
     }
-    report.numbers["t"] = [int(row.t) + 1 for row in TABLE.rows]
-    report.numbers["sigma"] = [row.sigma for row in TABLE.rows]
     cond, refs = _networks(report, size)
     x = grid(size.points, torch.float32, report.device)
     goldens = _goldens(report, size, cond, x)
@@ -89,7 +87,13 @@ def run(report: Report) -> None:
     _comparisons(report, goldens, gradients, x)
     pair = (cond, refs["shipped"])
     report.numbers["estimators"] = _estimators(pair, x, goldens["shipped"]["limit"])
-    page.write(report, size.repeats, goldens, gradients, x.cpu())
+    for name in VARIANTS:
+        cfg, reg = gradients[name]["nets"]
+        shown = {"chains": goldens[name]["chains"], "golden": goldens[name]["limit"]}
+        figures.draw_variant(report, name, x.cpu(), {**shown, "cfg": cfg, "reg": reg})
+    report.draw("win_ratios", figures.win_ratios(report.numbers["variants"]))
+    claims(report)
+    write(report)
 
 
 def _networks(report: Report, size: Size) -> tuple[Denoiser, dict[str, Denoiser]]:
@@ -151,8 +155,7 @@ def _goldens(report: Report, size: Size, cond: Denoiser, x: Tensor) -> dict[str,
 
 def _guidance(
     pair: tuple[Denoiser, Denoiser], x: Tensor, rectifier: Rectifier | None = None
-) -> tuple[Tensor, Tensor]:
-    """(CFG, REG) for w = 1 at every row, each (rows, G, 1)."""
+) -> Pair:
     both = [guidance(pair, i, x, rectifier or Paper()) for i in range(len(TABLE.rows))]
     return torch.stack([p.cpu() for p, _ in both]), torch.stack([r.cpu() for _, r in both])
 
@@ -160,26 +163,26 @@ def _guidance(
 def _comparisons(
     report: Report,
     goldens: dict[str, dict[str, Tensor]],
-    gradients: dict[str, dict[str, tuple[Tensor, Tensor]]],
+    gradients: dict[str, dict[str, Pair]],
     x: Tensor,
 ) -> None:
-    variants: dict[str, Any] = {}
-    for name, kinds in goldens.items():
-        exact = mixture(name)
-        variants[name] = {
-            key: compare(*gradients[name][source], kinds[kind], exact, x)
-            for key, (source, kind) in page.COMPARISONS.items()
+    sigma = torch.tensor(report.numbers["sigma"], dtype=torch.float64)[:, None, None]
+    report.numbers["variants"] = {
+        name: {
+            **{
+                key: compare(*gradients[name][source], kinds[golden], mixture(name), x)
+                for key, (source, golden, _) in COMPARISONS.items()
+            },
+            "noise_of_chains": (sigma * (kinds["chains"] - kinds["limit"]).abs())
+            .mean((0, 1))
+            .tolist(),
         }
-        sigma = torch.tensor(report.numbers["sigma"], dtype=torch.float64)[:, None, None]
-        noise = (sigma * (kinds["chains"] - kinds["limit"]).abs()).mean((0, 1))
-        variants[name]["noise_of_chains"] = noise.tolist()
-    report.numbers["variants"] = variants
-    factors = {}
-    for source in ("nets", "exact"):
-        plain, rectified = gradients["shipped"][source]
+        for name, kinds in goldens.items()
+    }
+    report.numbers["rectifier_range"] = {}
+    for source, (plain, rectified) in gradients["shipped"].items():
         factor = (rectified / plain)[plain != 0]
-        factors[source] = [float(factor.min()), float(factor.max())]
-    report.numbers["rectifier_range"] = factors
+        report.numbers["rectifier_range"][source] = [float(factor.min()), float(factor.max())]
 
 
 def _estimators(
@@ -187,16 +190,13 @@ def _estimators(
 ) -> dict[str, dict[str, float]]:
     """Every estimator on the trained networks: win ratio for w = 1, and distance from `vjp`."""
     found: dict[str, dict[str, float]] = {}
-    exact = mixture("shipped")
-    first: Tensor | None = None
+    near = x[:, 0].cpu().abs() <= NEAR_ZERO
+    _, first = _guidance(pair, x, ESTIMATORS["vjp"])
     for name, estimator in ESTIMATORS.items():
         plain, rectified = _guidance(pair, x, estimator)
-        first = rectified if first is None else first
         off = (rectified - first).abs() / first.abs().mean(1, keepdim=True)
-        near = x[:, 0].cpu().abs() <= NEAR_ZERO
-        result = compare(plain, rectified, golden, exact, x)[0]
         found[name] = {
-            "win_mean": result["win_mean"],
+            "win_mean": compare(plain, rectified, golden, mixture("shipped"), x)[0]["win_mean"],
             "mean_difference": float(off[:, ~near].mean()),
             "largest_difference": float(off[:, ~near].max()),
             "near_zero_difference": float(off[:, near].max()),

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..figures import COLOURS, figure, style
-from ..shapes import SHAPES, Shape
-from .win import METHODS, Scores
+from ...oracles import SHAPES, Shape
+from ..figures import COLOURS, figure, level, outside_legend, style
+from .models import STEPS
+from .page import TITLES
+from .win import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["Fields", "energy_figure", "field_figure", "lattice", "steps_figure"]
 
 SHOWN = {"paper": ("reg", "paper"), "vjp": ("cg", "vjp"), "diagonal": ("interval", "diagonal")}
 SIDE = 1.15  # of a panel, in units of the farthest component
@@ -133,46 +133,44 @@ def _won(axes: Any, fields: Fields) -> None:
     axes.set_title("REG is nearer to golden: purple")
 
 
-def steps_figure(
-    views: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Scores]]]],
-    titles: Mapping[str, str],
-    count: int,
-) -> Figure:
+def steps_figure(views: Mapping[str, Any]) -> Figure:
     """Win ratio over the steps: a row for each view, a column for each guidance method.
 
     Args:
-        views: view -> set -> method -> estimator -> scores.
-        titles: of the rows. count: steps of the chain.
+        views: `win_ratio` of the numbers: view -> set -> method.
     """
-    made, axes = figure(13.0, 2.6 * len(views) + 0.4, len(views), len(METHODS), sharey=True)
-    for number, (view, sets) in enumerate(views.items()):
-        for each, method in zip(axes[number], METHODS, strict=True):
+    titles = {"chains": "network, chains", "oracle": "network, exact", "exact": "exact, exact"}
+    shape = (len(titles), len(METHODS))
+    made, axes = figure(13.0, 8.2, *shape, sharex=True, sharey="row")
+    for line, (view, title) in zip(axes, titles.items(), strict=True):
+        lowest = 47.0  # half of the points is always shown
+        for panel, method in zip(line, METHODS, strict=True):
+            found = [methods[method] for methods in views[view].values()]
             for estimator, (look, label) in SHOWN.items():
-                scores = [found[method][estimator] for found in sets.values()]
-                wins = 100 * np.array([s.wins for s in scores])
-                steps = count - np.array(scores[0].steps)
-                drawn = {**style(look), "label": label}
-                each.plot(steps, wins.mean(0), **drawn, markersize=3.5, linewidth=1.2)
+                wins = 100 * np.array([scores[estimator]["wins"] for scores in found])
+                drawn = {**style(look), "label": label, "markersize": 3.5, "linewidth": 1.2}
+                panel.plot(found[0]["steps"], wins.mean(0), **drawn)
                 if estimator == "paper":
-                    band = (wins.min(0), wins.max(0))
-                    each.fill_between(steps, *band, color=drawn["color"], alpha=0.15, linewidth=0)
-            each.axhline(50, color="black", linewidth=0.8, linestyle=":")
-            each.set(xlim=(count + 0.5, 0.5), ylim=(0, 103))
-            each.grid(alpha=0.25)
-            if number == 0:
-                each.set_title(method)
-            if number == len(views) - 1:
-                each.set_xlabel(f"step t ({count} = noise)")
-        axes[number, 0].set_ylabel(f"{titles[view]}\nwin ratio, %")
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
+                    looks = {"color": drawn["color"], "alpha": 0.15, "linewidth": 0}
+                    panel.fill_between(found[0]["steps"], wins.min(0), wins.max(0), **looks)
+                    lowest = min(lowest, float(wins.min()))
+            level(panel, 50, color="black", ls="--")
+            panel.grid(alpha=0.25)
+        line[0].text(STEPS, 50.5, "50 %", fontsize=8, va="bottom")
+        line[0].set(ylabel=f"{title}\nwin ratio, %", ylim=(lowest - 3, 103))
+    for panel, title in zip(axes[0], TITLES.values(), strict=True):
+        panel.set_title(title)
+    axes[0, 0].set_xlim(STEPS + 0.5, 0.5)
+    made.supxlabel(f"step t ({STEPS} = noise)", fontsize=11)
+    outside_legend(made, axes[0, 0], columns=3)
     return made
 
 
-def energy_figure(scores: Mapping[float, Mapping[str, Mapping[str, float]]]) -> Figure:
+def energy_figure(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
     """Energy distance to the tilted target: a panel for each w, a group for each set.
 
     Args:
-        scores: w -> set -> cloud -> energy distance.
+        scores: "w=1" -> set -> cloud -> energy distance.
     """
     made, axes = figure(11.0, 3.8, 1, len(scores), sharey=True)
     looks = {
@@ -183,24 +181,19 @@ def energy_figure(scores: Mapping[float, Mapping[str, Mapping[str, float]]]) -> 
         "interval": style("interval"),
         "cfg": style("cfg"),
     }
-    for each, (w, sets) in zip(axes[0], scores.items(), strict=True):
+    for panel, (w, sets) in zip(axes[0], scores.items(), strict=True):
         for place, found in enumerate(sets.values()):
             for number, (name, look) in enumerate(looks.items()):
                 x = place + 0.11 * (number - 2.5)
                 label = look["label"] if place == 0 else None
-                each.plot(x, found[name], **{**look, "label": label}, linestyle="", markersize=7)
-            each.plot(place + np.array([-0.4, 0.4]), [found["floor"]] * 2, color="black", lw=0.9)
-        each.set_xticks(range(len(sets)), [SHAPES[name][0] for name in sets])
-        each.set(yscale="log", title=f"w = {w:g}", xlim=(-0.6, len(sets) - 0.4))
-        each.grid(alpha=0.25, axis="y", which="both")
+                panel.plot(x, found[name], **{**look, "label": label}, linestyle="", markersize=7)
+            panel.plot(place + np.array([-0.4, 0.4]), [found["floor"]] * 2, color="black", lw=0.9)
+        panel.set_xticks(range(len(sets)), [SHAPES[name][0] for name in sets])
+        panel.set(yscale="log", title=w.replace("=", " = "), xlim=(-0.6, len(sets) - 0.4))
+        panel.grid(alpha=0.25, axis="y", which="both")
     axes[0, 0].set_ylabel("energy distance to the tilted target")
-    _outside(made, axes[0, -1])
+    outside_legend(made, axes[0, -1], "right center", columns=1)
     return made
-
-
-def _outside(made: Any, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside right center", frameon=False)
 
 
 def lattice(shape: Shape, count: int) -> tuple[Tensor, Tensor]:

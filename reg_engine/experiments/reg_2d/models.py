@@ -1,8 +1,7 @@
-"""What reg-2d trains and samples: sizes, schedule, the two networks of a set, clouds of samples."""
+"""What reg-2d trains and samples: size, schedule, the two networks of a set, clouds of samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,26 +11,12 @@ from torch import Tensor
 from ...engine import Engine
 from ...guidance.guidance import Guidance
 from ...networks.denoisers import Denoiser
-from ...oracles import energy_distance
+from ...oracles import SHAPES, Shape, energy_distance, grid_denoiser
 from ...schedules import VPLinear
 from ..report import Report
-from ..shapes import SHAPES, Shape
 from ..toys import ToyTask, toy_denoiser, train_toy
-from .golden import CFG, WORSE, TiltedGrid, golden_denoiser
-from .win import METHODS, Model
-
-__all__ = [
-    "CLOUDS",
-    "FULL",
-    "QUICK",
-    "SCHEDULE",
-    "STEPS",
-    "Sizes",
-    "clouds",
-    "energies",
-    "exact_model",
-    "trained_model",
-]
+from .golden import CFG, WORSE, target_draws
+from .win import METHODS, Grids, Model
 
 STEPS = 25
 # The paper's betas are not known. These end at alpha = 0.05, sigma = 0.999: x_25 is noise.
@@ -39,32 +24,24 @@ SCHEDULE = VPLinear(beta_start=0.002, beta_end=0.4, train_steps=STEPS)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much of everything.
+class Size:
+    """How much of everything."""
 
-    Args:
-        shapes: sets. components: Gaussians a class. draws: training points a class.
-        steps, batch: of training the network; worse_steps: of the worse one.
-        points: x_t a class and step for the win ratios; repeats: chains from each.
-        samples: a class in a cloud; target: draws of the target to score against.
-        field: points an axis of a field.
-    """
-
-    shapes: tuple[str, ...]
-    components: int
-    draws: int
-    steps: int
+    shapes: tuple[str, ...]  # sets
+    components: int  # Gaussians a class
+    draws: int  # training points a class
+    steps: int  # of training the network
     batch: int
-    worse_steps: int
-    points: int
-    repeats: int
-    samples: int
-    target: int
-    field: int
+    worse_steps: int  # of training the worse network
+    points: int  # x_t a class and step for the win ratios
+    repeats: int  # chains from each
+    samples: int  # a class in a cloud
+    target: int  # draws of the target to score against
+    field: int  # points an axis of a field
 
 
-FULL = Sizes(tuple(SHAPES), 128, 16384, 6000, 256, 2000, 64, 64, 1500, 2500, 19)
-QUICK = Sizes(("ring_cross", "moons"), 48, 8192, 800, 256, 250, 16, 16, 300, 1000, 15)
+FULL = Size(tuple(SHAPES), 128, 16384, 6000, 256, 2000, 64, 64, 1500, 2500, 19)
+QUICK = Size(("ring_cross", "moons"), 48, 8192, 800, 256, 250, 16, 16, 300, 1000, 15)
 
 # Cloud -> guidance method (None: see `_engine`), estimator, and whose target it aims at.
 CLOUDS: dict[str, tuple[str | None, str | None, str]] = {
@@ -82,46 +59,37 @@ CLOUDS: dict[str, tuple[str | None, str | None, str]] = {
 }
 
 
-def trained_model(shape: Shape, sizes: Sizes, report: Report) -> Model:
+def trained_model(shape: Shape, size: Size, report: Report) -> Model:
     """A small network of the set, and a smaller one, trained shorter on the blurred set."""
     generator = report.generator(1)
-    points, labels = shape.sample(sizes.draws, generator)
-    task = _task(points, labels, f"{shape.name}", width=64, label_dropout=0.1)
-    blurred = [shape.blurred.sample(sizes.draws, y, generator) for y in (0, 1)]
-    worse = _task(torch.cat(blurred), labels, f"{shape.name}-worse", width=32)
-    settings: dict[str, Any] = {"batch_size": sizes.batch, "lr": 2e-3}
+    points, labels = shape.sample(size.draws, generator)
+    blurred = torch.cat([shape.blurred.sample(size.draws, y, generator) for y in (0, 1)])
+
+    def trained(data: Tensor, steps: int, name: str, **net: Any) -> Denoiser:
+        net |= {"num_classes": 2, "embedding": 32, "name": name}
+        task = ToyTask(data, labels, SCHEDULE, "v_prediction", **net)
+        made = train_toy(task, report, steps=steps, batch_size=size.batch, lr=2e-3)
+        return toy_denoiser(made, task)
+
     return Model(
-        toy_denoiser(train_toy(task, report, steps=sizes.steps, **settings), task),
-        toy_denoiser(train_toy(worse, report, steps=sizes.worse_steps, **settings), worse),
-    )
-
-
-def _task(points: Tensor, labels: Tensor, name: str, **net: Any) -> ToyTask:
-    return ToyTask(
-        points, labels, SCHEDULE, "v_prediction", num_classes=2, name=name, embedding=32, **net
+        trained(points, size.steps, shape.name, width=64, label_dropout=0.1),
+        trained(blurred, size.worse_steps, f"{shape.name}-worse", width=32),
     )
 
 
 def exact_model(shape: Shape) -> Model:
     """The exact denoisers of the set and of the blurred set."""
-    return Model(
-        shape.mixture.denoiser(schedule=SCHEDULE), shape.blurred.denoiser(schedule=SCHEDULE)
-    )
+    return Model(*(m.denoiser(schedule=SCHEDULE) for m in (shape.mixture, shape.blurred)))
 
 
 def clouds(
-    model: Model,
-    grids: Mapping[tuple[str, int], TiltedGrid],
-    w: float,
-    count: int,
-    first_seed: int = 0,
-    names: tuple[str, ...] = tuple(CLOUDS),
+    model: Model, grids: Grids, w: float, count: int, first_seed: int, names: tuple[str, ...]
 ) -> dict[str, Tensor]:
     """Samples of both classes by 25 ancestral steps, each (2, count, 2) float64 on the CPU.
 
     Args:
         model: guided; the golden clouds use the exact model with exact golden guidance instead.
-        grids: of golden guidance, by (kind, label).
+        grids: of golden guidance.
         w: mean weight, scale - 1.
         count: samples a class; sample k has seed first_seed + k, whatever the method.
         names: keys of CLOUDS.
@@ -135,33 +103,20 @@ def clouds(
     return found
 
 
-def _engine(
-    name: str, model: Model, grids: Mapping[tuple[str, int], TiltedGrid], w: float
-) -> Engine:
+def _engine(name: str, model: Model, grids: Grids, w: float) -> Engine:
     method, rectify, kind = CLOUDS[name]
-    denoiser: Denoiser = model.denoiser
-    guidance = Guidance(1.0, rectify=None)
+    denoiser, guidance = model.denoiser, Guidance(1.0, rectify=None)
     if name.endswith("golden"):
         own = {label: grid for (of, label), grid in grids.items() if of == kind}
-        denoiser = golden_denoiser(own, w, SCHEDULE)
+        denoiser = grid_denoiser(own, w, SCHEDULE)
     elif method is not None:
         guidance = Guidance(METHODS[method].weight(w), model.reference(kind), rectify)
-    return Engine(
-        denoiser,
-        guidance=guidance,
-        schedule=SCHEDULE,
-        solver="ddpm",
-        steps=STEPS,
-        progress=False,
-    )
+    chain: dict[str, Any] = {"schedule": SCHEDULE, "solver": "ddpm", "steps": STEPS}
+    return Engine(denoiser, guidance=guidance, progress=False, **chain)
 
 
 def energies(
-    grids: Mapping[tuple[str, int], TiltedGrid],
-    found: Mapping[str, Tensor],
-    w: float,
-    target: int,
-    generator: torch.Generator,
+    grids: Grids, found: dict[str, Tensor], w: float, target: int, generator: torch.Generator
 ) -> dict[str, float]:
     """Energy distance of clouds to the targets that they aim at, mean over the classes.
 
@@ -173,7 +128,7 @@ def energies(
     for kind, floor in ((CFG, "floor"), (WORSE, "auto_floor")):
         mine = {name: cloud for name, cloud in found.items() if CLOUDS[name][2] == kind}
         for label in (0, 1):
-            wanted = grids[kind, label].target(w, target, generator)
+            wanted = target_draws(grids[kind, label], w, target, generator)
             spread = float(torch.pdist(wanted).mean())
             scores[floor] = scores.get(floor, 0.0) + spread * (1 / count + 1 / target) / 2
             for name, cloud in mine.items():

@@ -11,46 +11,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...guidance.directions import Delta
 from ...guidance.references import BadModel, Unconditional
 from ...guidance.weights import Constant, Cosine, Interval, Linear, Weight
 from ...networks.denoisers import Denoiser
-from ...networks.point import Point, Reference
-from ...noise import SampleNoise
+from ...networks.point import Reference
+from ...oracles import TiltedGrid, chain_rewards, golden_of, win_ratio
 from ...rectifiers import RECTIFIERS, make
 from ...solvers import Row, Table
-from ..golden import chain_rewards, golden_of, win_ratio
-from .golden import CFG, WORSE, Reward, TiltedGrid
-
-__all__ = [
-    "ESTIMATORS",
-    "FELT",
-    "INTERVAL",
-    "METHODS",
-    "Chains",
-    "Golden",
-    "Method",
-    "Model",
-    "Oracle",
-    "Points",
-    "Scores",
-    "rectified_terms",
-    "simulation_errors",
-    "win_ratios",
-]
+from ..points import guidance_terms
+from .golden import CFG, WORSE
 
 ESTIMATORS = tuple(RECTIFIERS)
 FELT = 0.1  # in units of grad log: x_0 of unit variance has scores of order 1
-Points = Callable[[Row], tuple[Tensor, Tensor]]  # row -> x_t (G, 2) float64, labels (G,)
 INTERVAL = (0.28, 2.9)  # noise levels; the authors' interval for EDM2
 
+Points = Callable[[Row], tuple[Tensor, Tensor]]  # row -> x_t (G, 2) float64, labels (G,)
+Grids = Mapping[tuple[str, int], TiltedGrid]  # by (kind of reference, label)
+# (kind of reference, weight) -> grad log E_t at the points of one step, (G, 2) float64; and what
+# prepares it for a row, its index, x_t and labels.
+AtWeight = Callable[[str, float], Tensor]
+Golden = Callable[[Row, int, Tensor, Tensor], AtWeight]
 
-@dataclass(frozen=True)
-class Method:
+
+class Method(NamedTuple):
     """A way of guiding: its weight for a mean of about w, and what it moves away from."""
 
     weight: Callable[[float], Weight]
@@ -78,25 +66,13 @@ class Model:
         return Unconditional() if kind == CFG else BadModel(self.worse)
 
 
-class Golden:
-    """Golden guidance at the points of one step: `at(row, index, x, labels)` prepares it.
-
-    The function that it returns takes a reference's kind and a weight and gives grad log E_t,
-    (G, 2), float64.
-    """
-
-    def at(self, row: Row, index: int, x: Tensor, labels: Tensor) -> Callable[[str, float], Tensor]:
-        """See the class."""
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
-class Oracle(Golden):
-    """Exact golden guidance; `grids` by (kind, label)."""
+class Oracle:
+    """Exact golden guidance, a `Golden`."""
 
-    grids: Mapping[tuple[str, int], TiltedGrid]
+    grids: Grids
 
-    def at(self, row: Row, index: int, x: Tensor, labels: Tensor) -> Callable[[str, float], Tensor]:
+    def __call__(self, row: Row, index: int, x: Tensor, labels: Tensor) -> AtWeight:
         def golden(kind: str, w: float) -> Tensor:
             out = torch.empty_like(x)
             for label in labels.unique().tolist():
@@ -108,11 +84,11 @@ class Oracle(Golden):
 
 
 @dataclass(frozen=True)
-class Chains(Golden):
+class Chains:
     """Golden guidance by `repeats` ancestral chains of the model itself, as the paper has it.
 
     Args:
-        denoiser: whose chains. table: of the chain (ddpm). rewards: by (kind, label).
+        denoiser: whose chains. table: of the chain (ddpm). grids: whose ratios are rewarded.
         repeats: chains a point. generator: of their noise.
         device: where the network is.
         seen: what was asked for, by (row index, kind, w): to be compared with the oracle's.
@@ -120,27 +96,22 @@ class Chains(Golden):
 
     denoiser: Denoiser
     table: Table
-    rewards: Mapping[tuple[str, int], Reward]
+    grids: Grids
     repeats: int
     generator: torch.Generator
     device: torch.device
     seen: dict[tuple[int, str, float], Tensor] = field(default_factory=dict)
 
-    def at(self, row: Row, index: int, x: Tensor, labels: Tensor) -> Callable[[str, float], Tensor]:
+    def __call__(self, row: Row, index: int, x: Tensor, labels: Tensor) -> AtWeight:
         runs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        kinds = {kind for kind, _ in self.rewards}
+        chain = (self.denoiser, self.table, index)
+        kinds = {kind for kind, _ in self.grids}
         for kind, label in sorted((k, n) for k in kinds for n in labels.unique().tolist()):
             start = x[labels == label].float().to(self.device)
-            runs[kind, label] = chain_rewards(
-                self.denoiser,
-                self.table,
-                index,
-                start,
-                self.rewards[kind, label].log_ratio,
-                self.repeats,
-                self.generator,
-                cond=torch.full((len(start),), label, device=self.device),
-            )
+            cond = torch.full((len(start),), label, device=self.device)
+            ratio = self.grids[kind, label].log_ratio
+            draws = (self.repeats, self.generator)
+            runs[kind, label] = chain_rewards(*chain, start, ratio, *draws, cond=cond)
 
         def golden(kind: str, w: float) -> Tensor:
             out = torch.empty_like(x)
@@ -166,7 +137,7 @@ def simulation_errors(
         if weight != w:
             continue
         row = table.rows[index]
-        exact = oracle.at(row, index, *points(row))(kind, w)
+        exact = oracle(row, index, *points(row))(kind, w)
         sums = found.setdefault(kind, {"size": 0.0, "error": 0.0})
         sums["size"] += float(exact.norm(dim=1).mean()) / len(table.rows)
         sums["error"] += float((simulated - exact).norm(dim=1).mean()) / len(table.rows)
@@ -195,24 +166,24 @@ class Scores:
         """One more step: guidance with and without REG and golden guidance, each (G, 2)."""
         with_reg, without = ((part - target).norm(dim=1) for part in (guided, plain))
         much = without > FELT
-        self.counts.append(int(much.sum()))
         self.steps.append(step)
         self.wins.append(win_ratio(guided, plain, target))
         self.errors.append(float(with_reg.mean()))
         self.baseline.append(float(without.mean()))
-        self.felt.append(
-            win_ratio(guided[much], plain[much], target[much]) if self.counts[-1] else float("nan")
-        )
+        self.counts.append(int(much.sum()))
+        felt = win_ratio(guided[much], plain[much], target[much]) if much.any() else float("nan")
+        self.felt.append(felt)
 
-    @property
-    def mean(self) -> float:
-        """Win ratio over steps, in [0, 1]."""
-        return sum(self.wins) / len(self.wins)
-
-    @property
-    def error_ratio(self) -> float:
-        """Sum over steps of the mean error with REG, over the same without."""
-        return sum(self.errors) / sum(self.baseline)
+    def plain(self) -> dict[str, float | list[float] | list[int]]:
+        """For JSON: the win ratio's mean over the steps, in [0, 1]; the error with REG over that
+        without, both summed over the steps; and the lists."""
+        return {
+            "mean": sum(self.wins) / len(self.wins),
+            "error_ratio": sum(self.errors) / sum(self.baseline),
+            "wins": self.wins,
+            "felt": self.felt,
+            "felt_points": self.counts,
+        }
 
 
 def rectified_terms(
@@ -224,23 +195,10 @@ def rectified_terms(
     labels: Tensor,
     estimators: Sequence[str] = ESTIMATORS,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """delta and K^T delta by each estimator, in units of grad log at weight 1, each (G, 2).
-
-    Every estimator stands at the point without a past: `jvp` and `fd_batched` have no previous
-    delta there and take the exact direction in a second pass.
-    """
-    unit = row.alpha / row.sigma**2
-    found: dict[str, Tensor] = {}
-    delta = torch.empty(0)
-    for name in estimators:
-        probes = SampleNoise(range(len(x)), "probes") if name.startswith("diagonal") else None
-        point = Point(
-            x, row, index, model.denoiser, model.reference(kind), labels, {}, probes=probes
-        )
-        with torch.no_grad():
-            _, rectified, delta = make(name)(point, Delta())
-        found[name] = unit * rectified
-    return unit * delta, found
+    """delta and K^T delta by each estimator, in units of grad log at weight 1, each (G, 2)."""
+    at = (model.denoiser, model.reference(kind), row, index, x, labels)
+    terms = {name: guidance_terms(*at, make(name)) for name in estimators}
+    return terms[estimators[-1]][0], {name: rectified for name, (_, rectified) in terms.items()}
 
 
 def win_ratios(
@@ -250,7 +208,6 @@ def win_ratios(
     points: Points,
     w: float,
     *,
-    methods: Sequence[str] = tuple(METHODS),
     estimators: Sequence[str] = ESTIMATORS,
     device: torch.device | str = "cpu",
 ) -> dict[str, dict[str, Scores]]:
@@ -261,26 +218,21 @@ def win_ratios(
         table: of the chain.
         golden: what is right.
         points: row -> x_t (G, 2) float64 and labels (G,), on the CPU.
-        w: the methods' mean weight, scale - 1 of vanilla guidance.
+        w: the methods' mean weight, scale - 1 of a constant one.
         device: where the networks are.
     """
-    weights = {name: METHODS[name].weight(w) for name in methods}
-    found = {name: {estimator: Scores() for estimator in estimators} for name in methods}
+    weights = {name: method.weight(w) for name, method in METHODS.items()}
+    found = {name: {estimator: Scores() for estimator in estimators} for name in METHODS}
     for index, row in enumerate(table.rows):
         at = {name: weight(row, table) for name, weight in weights.items()}
-        active = [name for name in methods if at[name] > 0]
+        active = {name: METHODS[name].reference for name in METHODS if at[name] > 0}
         x, labels = points(row)
-        right = golden.at(row, index, x, labels)
-        terms = {
-            kind: rectified_terms(
-                model, kind, row, index, x.to(device), labels.to(device), estimators
-            )
-            for kind in sorted({METHODS[name].reference for name in active})
-        }
-        for name in active:
-            kind, weight = METHODS[name].reference, at[name]
-            target = right(kind, weight)
-            plain = weight * terms[kind][0].cpu()
+        right = golden(row, index, x, labels)
+        given = (row, index, x.to(device), labels.to(device), estimators)
+        terms = {kind: rectified_terms(model, kind, *given) for kind in sorted({*active.values()})}
+        for name, kind in active.items():
+            target = right(kind, at[name])
+            plain = at[name] * terms[kind][0].cpu()
             for estimator, term in terms[kind][1].items():
-                found[name][estimator].add(index, weight * term.cpu(), plain, target)
+                found[name][estimator].add(index, at[name] * term.cpu(), plain, target)
     return found

@@ -16,8 +16,7 @@ beta), m_t = (x_t + b_t score_t)/a_t, and the kernel's variance is DDPM's larger
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +24,6 @@ from torch import Tensor
 from ...errors import InputError
 from ...oracles import GaussianMixture
 from ...schedules import VPLinear, karras
-
-__all__ = ["Chain", "Gap", "Level", "paper_levels", "two_class_1d", "vp_levels"]
 
 VISIBLE = 1e-4  # of the demanded density's peak: where the largest mismatch is looked for
 
@@ -40,8 +37,7 @@ def two_class_1d() -> GaussianMixture:
     return GaussianMixture(means, 0.2, labels=torch.tensor([0, 0, 1, 1]))
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """(alpha, sigma) of one time."""
 
     alpha: float
@@ -77,19 +73,12 @@ def vp_levels(steps: int, first: float = 0.05, last: float = 10.0) -> list[Level
     return levels
 
 
-@dataclass(frozen=True)
-class Gap:
-    """log(implied / demanded) of one step, the constant removed.
+class Gap(NamedTuple):
+    """log(implied / demanded) of one step, the constant removed."""
 
-    Attributes:
-        noise: the noise level that the step leaves.
-        mean: mean magnitude, in nats, under the demanded density.
-        worst: largest magnitude where that density is above VISIBLE of its peak.
-    """
-
-    noise: float
-    mean: float
-    worst: float
+    noise: float  # the noise level that the step leaves
+    mean: float  # mean magnitude, in nats, under the demanded density
+    worst: float  # largest magnitude where that density is above VISIBLE of its peak
 
 
 class Chain:
@@ -106,37 +95,30 @@ class Chain:
     """
 
     def __init__(
-        self,
-        mixture: GaussianMixture,
-        w: float,
-        levels: Sequence[Level],
-        low: float = -6.0,
-        high: float = 6.0,
+        self, mixture: GaussianMixture, w: float, levels: list[Level], low: float, high: float
     ) -> None:
         if mixture.dim != 1:
             raise InputError("mixture", f"has {mixture.dim} dimensions", "Give one in 1-D")
         rising = all(s.noise < t.noise for s, t in zip(levels, levels[1:], strict=False))
         if len(levels) < 2 or levels[0].sigma != 0 or not rising:
             raise InputError("levels", "do not rise from sigma = 0", "Order them clean to noisy")
-        self.mixture, self.w, self.levels = mixture, w, list(levels)
+        self.mixture, self.w, self.levels = mixture, w, levels
         # The trapezoidal rule on Gaussians of deviation d errs by exp(-2 (pi d / cell)^2).
         least = min(math.sqrt(self._step(t)[1]) for t in range(1, len(levels)))
         nodes = 1 + math.ceil((high - low) / (0.7 * least))
         self.x = torch.linspace(low, high, nodes, dtype=torch.float64)
+        self._points = self.x[:, None]
         self.cell = (high - low) / (nodes - 1)
         self._log_tilted = self.log_density(0) + self.log_marginal_reward(0)
         self._tilts: dict[int, tuple[Tensor, Tensor]] = {}
 
     def log_density(self, t: int) -> Tensor:
         """log p_t(x|y) on the grid."""
-        level = self.levels[t]
-        return self.mixture.log_prob(self.x[:, None], level.alpha, level.sigma, 0)
+        return self.mixture.log_prob(self._points, *self.levels[t], 0)
 
     def log_marginal_reward(self, t: int) -> Tensor:
         """log R_t = w log p_t(x|y)/p_t(x): what CFG claims at every t (Eq. 9)."""
-        level, x = self.levels[t], self.x[:, None]
-        ref = self.mixture.log_prob(x, level.alpha, level.sigma)
-        return self.w * (self.log_density(t) - ref)
+        return self.w * self.mixture.log_ratio(self._points, *self.levels[t])
 
     def log_joint_reward(self, t: int) -> Tensor:
         """log E_t by its own quadrature over x_0 (Theorem 4.1); log R_0 at t = 0."""
@@ -151,24 +133,22 @@ class Chain:
         """
         if kind == "unguided":
             return torch.zeros_like(self.x)
-        level, x = self.levels[t], self.x[:, None]
         if kind == "golden":
             return self._tilted(t)[1]
-        scores = [self.mixture.score(x, level.alpha, level.sigma, y)[:, 0] for y in (0, None)]
-        plain = self.w * (scores[0] - scores[1])
+        at = (self._points, *self.levels[t])
+        plain = self.w * (self.mixture.score(*at, 0) - self.mixture.score(*at))[:, 0]
         if kind == "cfg":
             return plain
         if kind == "reg":
-            return plain * self.mixture.jacobian(x, level.alpha, level.sigma, 0)[:, 0, 0]
+            return plain * self.mixture.jacobian(*at, 0)[:, 0, 0]
         raise InputError("kind", f"is {kind!r}", "Known: unguided, cfg, reg, golden")
 
     def kernel(self, t: int, guidance: Tensor) -> Tensor:
         """N(x_s; m_t + b/a guidance, b): rows x_s, columns x_t, (nodes, nodes)."""
         a, b = self._step(t)
-        level = self.levels[t]
-        score = self.mixture.score(self.x[:, None], level.alpha, level.sigma, 0)[:, 0]
+        score = self.mixture.score(self._points, *self.levels[t], 0)[:, 0]
         mean = (self.x + b * (score + guidance)) / a
-        return _normal(self.x[:, None] - mean, b)
+        return _normal(self._points - mean, b)
 
     def implied(self, t: int, log_reward: Tensor, guidance: Tensor) -> Tensor:
         """log of the reward at level t - 1 that a guided kernel implies, up to a constant.
@@ -222,7 +202,7 @@ class Chain:
         a, b = self._step(t)
         cleaner = self.log_density(t - 1) + self.log_joint_reward(t - 1)
         noisier = self.log_density(t) + self.log_joint_reward(t)
-        return _normal(self.x - a * self.x[:, None], b, cleaner[:, None] - noisier)
+        return _normal(self.x - a * self._points, b, cleaner[:, None] - noisier)
 
     def joint_run(self) -> tuple[float, float]:
         """The chain of joint kernels, from p_T E_T down to level 0.
@@ -243,8 +223,7 @@ class Chain:
 
     def target(self) -> Tensor:
         """Density of the tilted target p(x_0|y)^(1+w) / p(x_0)^w on the grid."""
-        log_target = self.log_density(0) + self.log_marginal_reward(0)
-        return log_target.softmax(0) / self.cell
+        return self._log_tilted.softmax(0) / self.cell
 
     def distance(self, density: Tensor) -> float:
         """Total variation between a density on the grid and the target, in [0, 1]."""
@@ -252,20 +231,19 @@ class Chain:
 
     def _step(self, t: int) -> tuple[float, float]:
         """a and b of x_t = a x_s + N(0, b)."""
-        s, t_level = self.levels[t - 1], self.levels[t]
-        a = t_level.alpha / s.alpha
-        return a, t_level.sigma**2 - (a * s.sigma) ** 2
+        cleaner, noisier = self.levels[t - 1], self.levels[t]
+        a = noisier.alpha / cleaner.alpha
+        return a, noisier.sigma**2 - (a * cleaner.sigma) ** 2
 
     def _tilted(self, t: int) -> tuple[Tensor, Tensor]:
         """log E_t and its gradient on the grid."""
         if t not in self._tilts:
-            level, x = self.levels[t], self.x[:, None]
-            alpha, sigma = level.alpha, level.sigma
-            log_f = -0.5 * ((x - alpha * self.x) / sigma).square() + self._log_tilted
+            alpha, sigma = self.levels[t]
+            log_f = -0.5 * ((self._points - alpha * self.x) / sigma).square() + self._log_tilted
             log_mass = log_f.logsumexp(1)
             mean = (log_f - log_mass[:, None]).exp() @ self.x
             log_norm = math.log(self.cell) - 0.5 * math.log(2 * math.pi * sigma**2)
-            plain = self.mixture.denoised(x, alpha, sigma, 0)[:, 0]
+            plain = self.mixture.denoised(self._points, alpha, sigma, 0)[:, 0]
             slope = alpha / sigma**2 * (mean - plain)
             self._tilts[t] = log_mass + log_norm - self.log_density(t), slope
         return self._tilts[t]

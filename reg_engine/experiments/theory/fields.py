@@ -12,29 +12,18 @@ condition: zero where x_t has told everything, large where the condition still a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...oracles import GaussianMixture
+from ...oracles import GaussianMixture, TiltedGrid, win_ratio
 from ...schedules import Schedule
 from ...solvers import table
-from ..golden import win_ratio
-from .scores import SCHEDULE, GridGolden
+from .scores import SCHEDULE
 
-__all__ = [
-    "Errors",
-    "Fields",
-    "FieldErrors",
-    "field_errors",
-    "fields",
-    "middle_third",
-    "renyi_gap",
-    "renyi_sides",
-    "solver_levels",
-]
+FORMS = ("product", "columns", "diagonal")
 
 
 def renyi_gap(
@@ -81,90 +70,56 @@ def renyi_sides(
     return golden - cfg, renyi_gap(mixture, x, alpha, sigma, w), cfg
 
 
-@dataclass(frozen=True)
-class Fields:
-    """Guidance terms at points of one noise level, alpha = 1, in units of data: sigma^2 grad log.
+def fields(grid: TiltedGrid, w: float, x: Tensor, sigma: float) -> dict[str, Tensor]:
+    """What guidance adds to the conditional denoised estimate at x (B, 2), alpha = 1: sigma^2 grad
+    log, in units of data, each (B, 2).
 
-    Each (B, d) is what guidance adds to the conditional denoised estimate.
+    Returns:
+        golden; cfg; and REG in its three FORMS: "product" (K delta: estimators vjp, jvp, fd,
+        fd_batched), "columns" (column sums of K times delta: `paper`), "diagonal" (diag(K) delta).
     """
-
-    golden: Tensor
-    cfg: Tensor
-    reg: dict[str, Tensor]  # estimator's meaning -> term
-
-
-def fields(golden: GridGolden, x: Tensor, sigma: float) -> Fields:
-    """Fields of the golden net's mixture and weight at x (B, 2).
-
-    `reg` holds "product" (K delta: estimators vjp, jvp, fd, fd_batched), "columns" (column sums of
-    K times delta: `paper`) and "diagonal" (diag(K) delta).
-    """
-    mixture, w = golden.mixture, golden.w
-    cond, ref = (mixture.denoised(x, 1.0, sigma, y) for y in (golden.y, None))
+    mixture, y = grid.mixture, grid.label
+    cond, ref = (mixture.denoised(x, 1.0, sigma, label) for label in (y, None))
     delta = w * (cond - ref)
-    k = mixture.jacobian(x, 1.0, sigma, golden.y)
-    return Fields(
-        golden.mean(x, sigma) - cond,
-        delta,
-        {
-            "product": (k @ delta[..., None])[..., 0],
-            "columns": k.sum(1) * delta,
-            "diagonal": k.diagonal(dim1=1, dim2=2) * delta,
-        },
-    )
+    k = mixture.jacobian(x, 1.0, sigma, y)
+    return {
+        "golden": grid.denoised(x, 1.0, sigma, w) - cond,
+        "cfg": delta,
+        "product": (k @ delta[..., None])[..., 0],
+        "columns": k.sum(1) * delta,
+        "diagonal": k.diagonal(dim1=1, dim2=2) * delta,
+    }
 
 
-@dataclass(frozen=True)
-class Errors:
-    """A field against golden, means over points.
+def errors(found: Tensor, golden: Tensor) -> dict[str, float]:
+    """A field against golden, both (B, d), over points.
 
-    Attributes:
+    Returns:
         angle: degrees between the two vectors, mean weighted by golden's length.
         length: total length over golden's total length, 1 where right.
         relative: root mean square of the difference over that of golden.
     """
-
-    angle: float
-    length: float
-    relative: float
-
-    @classmethod
-    def of(cls, found: Tensor, golden: Tensor) -> Errors:
-        sizes, wanted = found.norm(dim=1), golden.norm(dim=1)
-        cosine = (found * golden).sum(1) / (sizes * wanted).clamp_min(1e-300)
-        angles = cosine.clamp(-1, 1).acos().rad2deg()
-        return cls(
-            float((angles * wanted).sum() / wanted.sum()),
-            float(sizes.sum() / wanted.sum()),
-            float((found - golden).norm() / golden.norm()),
-        )
+    sizes, wanted = found.norm(dim=1), golden.norm(dim=1)
+    cosine = (found * golden).sum(1) / (sizes * wanted).clamp_min(1e-300)
+    angles = cosine.clamp(-1, 1).acos().rad2deg()
+    return {
+        "angle": float((angles * wanted).sum() / wanted.sum()),
+        "length": float(sizes.sum() / wanted.sum()),
+        "relative": float((found - golden).norm() / golden.norm()),
+    }
 
 
-@dataclass(frozen=True)
-class FieldErrors:
-    """CFG and the estimators against golden at one noise level.
-
-    Attributes:
-        sigma: the noise level.
-        cfg: of CFG. reg: of each of `Fields.reg`.
-        wins: win ratio of each estimator over CFG, in [0, 1].
-    """
-
-    sigma: float
-    cfg: Errors
-    reg: dict[str, Errors]
-    wins: dict[str, float]
-
-
-def field_errors(golden: GridGolden, x: Tensor, sigma: float) -> FieldErrors:
-    """Compare at the points x (B, 2) of one noise level."""
-    found = fields(golden, x, sigma)
-    return FieldErrors(
-        sigma,
-        Errors.of(found.cfg, found.golden),
-        {name: Errors.of(term, found.golden) for name, term in found.reg.items()},
-        {name: win_ratio(term, found.cfg, found.golden) for name, term in found.reg.items()},
-    )
+def field_errors(grid: TiltedGrid, w: float, x: Tensor, sigma: float) -> dict[str, Any]:
+    """At the points x (B, 2) of one noise level: `errors` of CFG and of REG's FORMS, and the win
+    ratio of each form over CFG, in [0, 1]."""
+    found = fields(grid, w, x, sigma)
+    golden, cfg = found["golden"], found["cfg"]
+    return {
+        "sigma": sigma,
+        "cfg": errors(cfg, golden),
+        "reg": {name: errors(found[name], golden) for name in FORMS},
+        "wins": {name: win_ratio(found[name], cfg, golden) for name in FORMS},
+    }
 
 
 def solver_levels(steps: int = 18, schedule: Schedule = SCHEDULE) -> list[float]:

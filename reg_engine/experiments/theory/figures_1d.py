@@ -18,8 +18,6 @@ from .fields import renyi_sides
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["renyi", "scaling"]
-
 SHADES = (OKABE_ITO["sky"], OKABE_ITO["blue"], OKABE_ITO["black"])
 
 
@@ -68,9 +66,10 @@ def scaling(
     _demanded(axes[0, 0], paper, 13, "the paper's 1-D setting, w = {:g}, step 13 to 12")
     middle = round(0.45 * (len(ours.levels) - 1))
     _demanded(axes[0, 1], ours, middle, "two classes, w = {:g}, noise level {:.2g}")
+    names = {"cfg": "marginal (CFG)", "golden": "joint (golden)"}
     ax = axes[0, 2]
     for setting, filled in (("paper", True), ("two classes", False)):
-        for kind, name in (("cfg", "marginal (CFG)"), ("golden", "joint (golden)")):
+        for kind, name in names.items():
             rows = gaps[setting][kind][1:]  # the clean level has no place on a log axis
             looks = style(kind) | {"label": f"{name}, {setting}", "ms": 4}
             looks |= {} if filled else {"mfc": "white", "ls": "--"}
@@ -80,9 +79,8 @@ def scaling(
     ax.set_title("mismatch of every single step", fontsize=10)
     ax.legend(frameon=False, fontsize=8)
     ax = axes[1, 0]
-    for kind, label in (("cfg", "marginal (CFG)"), ("golden", "joint (golden)")):
-        looks = style(kind) | {"label": label}
-        ax.plot([n for n, _ in sums[kind]], [v for _, v in sums[kind]], **looks)
+    for kind, name in names.items():
+        ax.plot(*zip(*sums[kind], strict=True), **style(kind) | {"label": name})
     ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="sum of the means, nats")
     ax.set_title(f"mismatch summed over the chain, two classes, w = {ours.w:g}", fontsize=10)
     ticks = [n for n, _ in sums["cfg"]]

@@ -25,10 +25,9 @@ from ...errors import InputError
 from ...guidance.guidance import Guidance
 from ...guidance.weights import Interval
 from ...networks.denoisers import Denoiser
-from ...oracles import GaussianMixture
+from ...oracles import GaussianMixture, TiltedGrid, grid_denoiser
+from ...oracles.energy import mean_distance
 from ...schedules import Schedule
-
-__all__ = ["INTERVAL", "SCHEDULE", "GridGolden", "Sampler", "Target", "sobol_noise"]
 
 SCHEDULE = schedules.EDM(sigma_min=0.01, sigma_max=20.0)
 INTERVAL = (0.28, 2.90)  # noise levels of the authors' interval runs (their EDM2 command line)
@@ -69,13 +68,13 @@ class Target:
         sampler = mixture.target_sampler(w)
         self.w, self.count = w, count
         self.sets = [sampler(count, torch.Generator().manual_seed(seed + k)) for k in range(draws)]
-        self._within = sum(_apart(points, points) for points in self.sets) / draws
+        self._within = sum(mean_distance(points, points) for points in self.sets) / draws
 
     def score(self, samples: Tensor) -> float:
         """Mean of `energy_distance(samples, set)` over the sets (its within-terms kept)."""
         samples = samples.double()
-        across = _apart(samples, torch.cat(self.sets))
-        return max(2 * across - _apart(samples, samples) - self._within, 0.0)
+        across = mean_distance(samples, torch.cat(self.sets))
+        return max(2 * across - mean_distance(samples, samples) - self._within, 0.0)
 
     def floor(self, count: int) -> float:
         """What `count` independent target draws score on average: E|x - x'| (1/count + 1/m).
@@ -87,108 +86,10 @@ class Target:
         return apart * (1 / count + 1 / self.count)
 
 
-def _apart(a: Tensor, b: Tensor, chunk: int = 1024) -> float:
-    """Mean distance of all pairs of (n, d) and (m, d)."""
-    # Distances by differences: the matrix-product form loses half the digits of close pairs.
-    total = sum(
-        float(torch.cdist(rows, b, compute_mode="donot_use_mm_for_euclid_dist").sum())
-        for rows in a.split(chunk)
-    )
-    return total / (len(a) * len(b))
-
-
-class GridGolden:
-    """net(x, t, cond) -> the denoised of golden guidance in 2-D, for many points at once.
-
-    It is the mean of the tilted target times N(x_t; alpha x_0, sigma^2) (Theorem 4.1 with Tweedie's
-    formula). All points share one grid over the target, on which the kernel is a product of one
-    factor an axis, so that a point costs two small matrix products where
-    `GaussianMixture.golden_denoiser` integrates on a box of its own. The trapezoidal rule's error
-    falls as exp(-2 (pi width / cell)^2): the cell is 0.7 of the posterior's least width.
-
-    Args:
-        mixture: 2-D, its reference the whole mixture.
-        w: scale - 1, >= 0.
-        y: the class.
-        schedule: of the times that it is called with.
-        reach: deviations around the components that the grid covers.
-
-    Raises:
-        InputError: a mixture that is not 2-D or has a reference of its own.
-    """
-
-    def __init__(
-        self,
-        mixture: GaussianMixture,
-        w: float,
-        y: int = 0,
-        schedule: Schedule = SCHEDULE,
-        reach: float = 6.5,
-    ) -> None:
-        if mixture.dim != 2 or not mixture.own_reference:
-            raise InputError(
-                "mixture",
-                f"has {mixture.dim} dimensions or another reference",
-                "Use golden_denoiser",
-            )
-        self.mixture, self.w, self.y, self.schedule = mixture, w, y, schedule
-        own = mixture.log_weights[y].isfinite()
-        spread = mixture.variances[own].amax(-1, keepdim=True).sqrt()
-        means = mixture.means[own]
-        self.low = (means - reach * spread).amin(0)
-        self.high = (means + reach * spread).amax(0)
-        self.width = float(mixture.variances[own].amin().sqrt())
-        self._grids: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-
-    def denoiser(self) -> Denoiser:
-        """A Denoiser to be sampled with scale 1."""
-        null = self.mixture.num_classes
-        return Denoiser(self, "sample", self.schedule, (2,), null, num_classes=null)
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """E[x_0 | x_t] under the target: x (B, 2), t (B,) times of the schedule."""
-        out = torch.empty_like(x)
-        for time in t.unique().tolist():
-            at = t == time
-            alpha, sigma = self.schedule(float(time))
-            out[at] = self.mean(x[at].double() / alpha, sigma / alpha).to(x)
-        return out
-
-    def mean(self, x: Tensor, sigma: float) -> Tensor:
-        """E[x_0 | x_t / alpha_t = x] at the noise level `sigma` > 0: x (B, 2) float64."""
-        first, second, density = self._grid(sigma)
-        left = (-0.5 * ((x[:, :1] - first) / sigma) ** 2).softmax(-1)
-        right = (-0.5 * ((x[:, 1:] - second) / sigma) ** 2).softmax(-1)
-        half = left @ density  # (B, nodes of the second axis)
-        mass = (half * right).sum(-1)
-        moments = ((left * first) @ density * right).sum(-1), (half * right * second).sum(-1)
-        return torch.stack(moments, -1) / mass[:, None]
-
-    def _grid(self, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Nodes of both axes and the target on them, fine enough for `sigma`."""
-        width = self.width * sigma / (self.width**2 + sigma**2) ** 0.5
-        # Tilting narrows the posterior further, by less than this for w <= 4.
-        cell = 0.7 * min(width, self.width / (1 + self.w) ** 0.5)
-        nodes = 1 + int(float((self.high - self.low).max()) / cell)
-        nodes = 32 * -(-nodes // 32)  # few different grids serve all noise levels
-        if nodes not in self._grids:
-            axes = [
-                torch.linspace(float(a), float(b), nodes, dtype=torch.float64)
-                for a, b in zip(self.low, self.high, strict=True)
-            ]
-            points = torch.cartesian_prod(*axes)
-            log_class = self.mixture.log_prob(points, y=self.y)
-            log_f = (1 + self.w) * log_class - self.w * self.mixture.log_prob(points)
-            density = (log_f - log_f.max()).exp().reshape(nodes, nodes)
-            self._grids[nodes] = (axes[0], axes[1], density)
-        return self._grids[nodes]
-
-
-@lru_cache(maxsize=8)
-def _golden(mixture: GaussianMixture, w: float, schedule: Schedule) -> GridGolden:
-    """One for every weight: its grids are most of its work."""
-    return GridGolden(mixture, w, schedule=schedule)
+@lru_cache(maxsize=2)
+def grid_of(mixture: GaussianMixture) -> TiltedGrid:
+    """Golden guidance of class 0, kept: its tables are most of its work."""
+    return TiltedGrid(mixture)
 
 
 @dataclass(frozen=True)
@@ -222,7 +123,7 @@ class Sampler:
 
     def golden(self, w: float) -> Tensor:
         """Under optimal guidance."""
-        model = _golden(self.mixture, w, self.schedule).denoiser()
+        model = grid_denoiser({0: grid_of(self.mixture)}, w, self.schedule)
         return self._run(model, Guidance(1.0, rectify=None))[0]
 
     def _run(self, model: Denoiser, guidance: Guidance, **options: Any) -> tuple[Tensor, float]:

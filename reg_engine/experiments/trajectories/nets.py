@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,25 +15,27 @@ from ...schedules import VPLinear
 from ..classifier_guidance import ClassifierNet, ExactClassifier, bayes_denoiser
 from ..report import Report
 from ..toys import ToyClassifierTask, ToyTask, toy_denoiser, train_toy
-
-__all__ = [
-    "MEAN",
-    "SCHEDULE",
-    "STD",
-    "Parts",
-    "classifier_errors",
-    "denoiser_error",
-    "exact_slope",
-    "mixture",
-    "rectifier",
-    "slopes",
-    "trained_parts",
-]
+from .paths import quantiles
 
 MEAN, STD = 1.0, 0.6  # classes N(-m, s^2) and N(m, s^2), equally likely
 SCHEDULE = VPLinear()
 NET: dict[str, Any] = {"width": 64, "embedding": 64, "input_scale": 4.0}
 LEVELS = tuple(range(0, 1000, 37))  # the times that errors are averaged over: 0 .. 999
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    points: int  # a class, for training
+    training: int  # steps of the denoiser; the classifiers take half as many
+    count: int  # starts a class
+    steps: int  # of Heun, for every trajectory
+    scales: tuple[float, ...]
+
+
+FULL = Size(16384, 10_000, 256, 40, (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0))
+QUICK = Size(4096, 1200, 64, 20, (1.0, 2.0, 4.0, 8.0))
 
 
 @dataclass(frozen=True)
@@ -56,27 +57,25 @@ def mixture(shift: float = 0.0) -> GaussianMixture:
     return GaussianMixture(means, STD, labels=torch.arange(2))
 
 
-def trained_parts(report: Report) -> Parts:
+def trained_parts(report: Report, size: Size) -> Parts:
     """Train the denoiser and both classifiers; the exact ones stand next to them.
 
     They are trained in float32 on the report's device; trajectories are computed in float64 on the
     CPU, so that rounding is no part of any comparison.
     """
     exact = mixture()
-    count, generator = (4096, 16384)[not report.quick], report.generator(1)
-    points = torch.cat([exact.sample(count, y, generator) for y in (0, 1)])
-    labels = torch.arange(2).repeat_interleave(count)
-    steps = 1200 if report.quick else 10_000
+    generator = report.generator(1)
+    points = torch.cat([exact.sample(size.points, y, generator) for y in (0, 1)])
+    labels = torch.arange(2).repeat_interleave(size.points)
     task = ToyTask(
         points, labels, SCHEDULE, num_classes=2, label_dropout=1 / 3, name="denoiser", **NET
     )
-    denoiser = toy_denoiser(train_toy(task, report, steps=steps).cpu().double(), task)
+    denoiser = toy_denoiser(train_toy(task, report, steps=size.training).cpu().double(), task)
     classifiers: dict[str, ClassifierNet] = {"exact": ExactClassifier(exact, SCHEDULE)}
     for kind, lr in (("mlp", 1e-3), ("linear", 1e-2)):
         net = NET if kind == "mlp" else {}
-        task_ = ToyClassifierTask(points, labels, SCHEDULE, kind, name=kind, **net)
-        trained = train_toy(task_, report, steps=steps // 2, lr=lr)
-        classifiers[kind] = trained.cpu().double()
+        guide = ToyClassifierTask(points, labels, SCHEDULE, kind, name=kind, **net)
+        classifiers[kind] = train_toy(guide, report, steps=size.training // 2, lr=lr).cpu().double()
     return Parts({"exact": exact.denoiser(schedule=SCHEDULE), "learned": denoiser}, classifiers)
 
 
@@ -89,10 +88,7 @@ def exact_slope(t: float) -> float:
 def slopes(net: ClassifierNet, x: Tensor, t: float) -> Tensor:
     """d/dx of the logit of class 1 against class 0 at points (B, 1), (B,)."""
 
-    def logit(log_p: Tensor) -> Tensor:
-        return log_p[:, 1] - log_p[:, 0]
-
-    return _gradient(net, x, t, logit)
+    return _gradient(net, x, t, (-1.0, 1.0))
 
 
 def rectifier(parts: Parts, kind: str, t: float) -> float:
@@ -122,7 +118,7 @@ def classifier_errors(net: ClassifierNet) -> dict[str, float]:
         slope.append(float(slopes(net, boundary, t)[0]) - exact_slope(t))
         for y in (0, 1):
             x, sigma = _noised(y, t)
-            own, right = (_gradient(part, x, t, _of_class(y)) for part in (net, exact))
+            own, right = (_gradient(part, x, t, (1.0 - y, y)) for part in (net, exact))
             error += float((sigma * (own - right)).square().mean())
             size += float((sigma * right).square().mean())
             with torch.no_grad():
@@ -156,18 +152,14 @@ def denoiser_error(denoiser: Denoiser) -> dict[str, float]:
 def _noised(y: int, t: float, count: int = 256) -> tuple[Tensor, float]:
     """Quantiles of p(x_t|y), (count, 1), and sigma_t."""
     alpha, sigma = SCHEDULE(t)
-    middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    unit = torch.special.ndtri(middle)[:, None]
-    return (2 * y - 1) * alpha * MEAN + math.hypot(alpha * STD, sigma) * unit, sigma
+    spread = math.hypot(alpha * STD, sigma)
+    return (2 * y - 1) * alpha * MEAN + spread * quantiles(count), sigma
 
 
-def _of_class(y: int) -> Callable[[Tensor], Tensor]:
-    return lambda log_p: log_p[:, y]
-
-
-def _gradient(net: ClassifierNet, x: Tensor, t: float, pick: Callable[[Tensor], Tensor]) -> Tensor:
-    """d/dx of pick(log p(.|x_t)) at points (B, 1), (B,)."""
+def _gradient(net: ClassifierNet, x: Tensor, t: float, weights: tuple[float, float]) -> Tensor:
+    """d/dx of the weighted sum of log p(0|x_t) and log p(1|x_t), at points (B, 1), (B,)."""
     own = x.detach().requires_grad_(True)
     times = torch.full((len(x),), float(t), dtype=torch.float64)
-    (found,) = torch.autograd.grad(pick(net(own, times).log_softmax(-1)).sum(), own)
+    log_p = net(own, times).log_softmax(-1)
+    (found,) = torch.autograd.grad((log_p * torch.tensor(weights).to(log_p)).sum(), own)
     return found[:, 0]

@@ -1,9 +1,4 @@
-"""Denoising trajectories of guided models in one dimension, with exact or trained parts.
-
-Classifier guidance (CG) is written twice. `classifier_paths` guides `bayes_denoiser`, a conditional
-model, with weight w = scale - 1; `shifted_paths` guides the unconditional model itself: there the
-classifier's term has the factor `scale`, and K is the unconditional model's.
-"""
+"""Denoising trajectories of guided models in one dimension, with exact or trained parts."""
 
 from __future__ import annotations
 
@@ -20,14 +15,7 @@ from ...networks.denoisers import Denoiser
 from ...networks.point import Reference
 from ..classifier_guidance import ClassifierNet, bayes_denoiser, unlabelled
 
-__all__ = [
-    "Flipped",
-    "Paths",
-    "classifier_paths",
-    "free_paths",
-    "quantile_starts",
-    "shifted_paths",
-]
+SIGNS = torch.tensor([-1.0, 1.0], dtype=torch.float64)[:, None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +34,7 @@ class Paths:
     @property
     def x(self) -> Tensor:
         """x_t, (R + 1, 2, n), class 0 first."""
-        return self.signed * torch.tensor([-1.0, 1.0], dtype=self.signed.dtype)[:, None]
+        return self.signed * SIGNS
 
     @property
     def ends(self) -> Tensor:
@@ -64,59 +52,46 @@ class Flipped:
         return self.net(x, t).flip(-1)
 
 
+def quantiles(count: int) -> Tensor:
+    """`count` quantiles of the unit normal, (count, 1), float64."""
+    middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return torch.special.ndtri(middle)[:, None]
+
+
 def quantile_starts(count: int) -> Tensor:
     """Unit noise (2 count, 1), float64: the normal's quantiles, mirrored for class 0.
 
     The flow of a deterministic solver keeps their order in one dimension, so the ends are quantiles
     of the distribution that it samples: no sampling noise.
     """
-    middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    start = torch.special.ndtri(middle)[:, None]
+    start = quantiles(count)
     return torch.cat([-start, start])
 
 
-def free_paths(
-    denoiser: Denoiser, scale: float, rectify: str | None, count: int, steps: int
-) -> Paths:
-    """CFG (or, with an estimator, REG) at `scale`; 1 is the conditional model itself."""
-    return _paths(denoiser, Unconditional(), scale, rectify, count, steps)
-
-
-def classifier_paths(
+def guided_paths(
     denoiser: Denoiser,
-    classifier: ClassifierNet,
+    classifier: ClassifierNet | None,
     scale: float,
     rectify: str | None,
     count: int,
     steps: int,
+    bayes: bool = True,
 ) -> Paths:
-    """CG at `scale` on the Bayes conditional model, K of that model."""
-    guided = bayes_denoiser(denoiser, classifier)
-    return _paths(guided, Classifier(classifier), scale, rectify, count, steps)
+    """Trajectories of CFG (classifier None) or classifier guidance (CG), with REG if `rectify`.
 
-
-def shifted_paths(
-    denoiser: Denoiser,
-    classifier: ClassifierNet,
-    scale: float,
-    rectify: str | None,
-    count: int,
-    steps: int,
-) -> Paths:
-    """CG at `scale` on the unconditional model, K of that model."""
-    # guided = cond + w K^T delta with cond the unconditional model: w is the whole weight.
-    shifted = scale + 1.0
-    return _paths(unlabelled(denoiser), Classifier(classifier), shifted, rectify, count, steps)
-
-
-def _paths(
-    denoiser: Denoiser,
-    reference: Reference,
-    scale: float,
-    rectify: str | None,
-    count: int,
-    steps: int,
-) -> Paths:
+    Args:
+        scale: 1 is the conditional model.
+        count: starts a class. steps: Heun steps.
+        bayes: CG guides the conditional model that Bayes' rule makes, with weight w = scale - 1.
+            False: it guides the unconditional model itself; the classifier's term has the factor
+            `scale` there, and K is the unconditional model's.
+    """
+    reference: Reference = Unconditional()
+    if classifier is not None:
+        reference = Classifier(classifier)
+        # guided = cond + w K^T delta with cond the unconditional model: w is the whole weight.
+        scale = scale if bayes else scale + 1.0
+        denoiser = bayes_denoiser(denoiser, classifier) if bayes else unlabelled(denoiser)
     guidance = Guidance(Constant(scale), reference, rectify=rectify)
     engine = Engine(denoiser, guidance=guidance, steps=steps, dtype=torch.float64, progress=False)
     labels = torch.arange(2).repeat_interleave(count)
@@ -125,5 +100,4 @@ def _paths(
     path = [(step.t, step.x) for step in visited if step.s != step.t]
     path.append((visited[-1].s, visited[-1].x_next))
     states = torch.stack([x.cpu() for _, x in path])[..., 0].unflatten(1, (2, count))
-    signs = torch.tensor([-1.0, 1.0], dtype=torch.float64)[:, None]
-    return Paths(torch.tensor([t for t, _ in path]), signs * states)
+    return Paths(torch.tensor([t for t, _ in path]), SIGNS * states)

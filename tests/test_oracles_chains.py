@@ -1,8 +1,9 @@
-"""Golden guidance by chains against closed forms and the exact oracle; the win ratio by hand."""
+"""Golden guidance by chains, simulated and in the limit, against closed forms and the oracle."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,14 @@ from torch import Tensor
 
 import reg_engine
 from reg_engine import InputError, schedules
-from reg_engine.experiments.golden import chain_golden, chain_rewards, golden_of, win_ratio
-from reg_engine.oracles import GaussianMixture, one_d
+from reg_engine.oracles import (
+    GaussianMixture,
+    chain_golden,
+    chain_limit,
+    chain_rewards,
+    golden_of,
+    one_d,
+)
 from reg_engine.solvers import Table, table
 
 F64 = torch.float64
@@ -196,22 +203,6 @@ class _Named(torch.nn.Module):
         return out
 
 
-def test_win_ratio_counts_points_and_leaves_ties_out() -> None:
-    golden = torch.zeros(4, 1)
-    found = torch.tensor([[1.0], [-1.0], [2.0], [0.0]])
-    baseline = torch.tensor([[2.0], [-2.0], [-2.0], [0.0]])
-    assert win_ratio(found, baseline, golden) == 0.5  # the last two are ties
-    assert win_ratio(baseline, found, golden) == 0.0
-    assert win_ratio(golden, baseline, golden) == 0.75
-
-
-def test_win_ratio_measures_rows_by_their_norm() -> None:
-    golden = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    found = torch.tensor([[1.0, 3.0], [3.0, 4.0]])  # 2 and 5 away
-    baseline = torch.tensor([[-0.5, -0.5], [4.9, 0.0]])  # 2.12 and 4.9 away
-    assert win_ratio(found, baseline, golden) == 0.5
-
-
 def pndm() -> Table:
     return table("pndm", SCHEDULE, 10)
 
@@ -251,11 +242,42 @@ def test_bad_input(change: dict[str, object], argument: str) -> None:
     assert caught.value.argument == argument
 
 
-def test_win_ratio_bad_input() -> None:
-    golden = torch.zeros(2, 1)
-    for found, argument in ((torch.zeros(3, 1), "found"), (torch.full((2, 1), math.nan), "found")):
-        with pytest.raises(InputError) as caught:
-            win_ratio(found, golden, golden)
-        assert caught.value.argument == argument
-    with pytest.raises(InputError):
-        win_ratio(golden[:0], golden[:0], golden[:0])
+# Infinitely many chains.
+
+
+def test_the_limit_of_gaussian_chains_is_closed_form() -> None:
+    """One Gaussian, a quadratic reward: every integral is Gaussian."""
+    sharp, centre = 3.0, 1.1
+    m = GaussianMixture(torch.tensor([[0.7]], dtype=F64), 0.4)
+
+    def rewards(x0: Tensor) -> Tensor:
+        return torch.cat([-0.5 * w * sharp * (x0 - centre) ** 2 for w in (1.0, 4.0)], 1)
+
+    found = chain_limit(m.denoiser(0, schedule=SCHEDULE), DDPM, GRID, rewards)
+    slope, shift, spread = 1.0, 0.0, 0.0  # x_0 = slope x_t + shift + N(0, spread)
+    for index in range(19, -1, -1):
+        row = DDPM.rows[index]
+        gain = row.alpha * 0.16 / (row.alpha**2 * 0.16 + row.sigma**2)
+        shift += slope * row.b[0] * (1 - gain * row.alpha) * 0.7
+        spread += (slope * row.c) ** 2
+        slope *= row.a + row.b[0] * gain
+        for column, w in enumerate((1.0, 4.0)):
+            wanted = -slope * (slope * GRID + shift - centre) / (spread + 1 / (w * sharp))
+            got = found[index, :, column : column + 1]
+            torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [
+        ({"x": torch.zeros(3, 2, dtype=F64)}, "x"),
+        ({"nodes": 400}, "nodes"),
+        ({"table": table("ddpm", SCHEDULE, 3, times=[19.0, 9.0, 4.0, 1.0])}, "table"),
+        ({"table": table("pndm", SCHEDULE, 10)}, "table"),
+    ],
+)
+def test_limit_bad_input(change: dict[str, Any], argument: str) -> None:
+    given = {"table": DDPM, "x": GRID, **change}
+    with pytest.raises(InputError) as caught:
+        chain_limit(one_d().denoiser(0, schedule=SCHEDULE), log_rewards=lambda x0: x0, **given)
+    assert caught.value.argument == argument

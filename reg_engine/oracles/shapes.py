@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError, choice
-from ..oracles import GaussianMixture
+from .mixture import GaussianMixture
 
 __all__ = ["SHAPES", "Shape", "make_shape"]
 
@@ -69,7 +70,8 @@ def make_shape(
         seed: of scikit-learn's random sets, >= 0.
 
     Raises:
-        InputError: an unknown name, or a number out of its range.
+        InputError: an unknown name, a number out of its range, or a set of scikit-learn where that
+            is not installed.
     """
     title, points = SHAPES[choice("name", name, SHAPES)]
     if components < 16:
@@ -98,21 +100,26 @@ def _ring_and_cross(components: int, seed: int) -> Points:
         # Midpoints: the two arms do not put a component twice on the centre.
         along = 1.5 * (2 * (np.arange(count) + 0.5) / count - 1) / np.sqrt(2)
         arms.append(np.stack([along, slope * along], -1))
-    return _two(ring, np.concatenate(arms))
+    return np.concatenate([ring, *arms]), np.repeat(np.arange(2), components)
+
+
+def _datasets() -> Any:
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        remedy = "Run `pip install 'reg-engine[eval]'`, or take another set"
+        raise InputError("name", f"needs scikit-learn ({error})", remedy) from error
+    return datasets
 
 
 def _two_moons(components: int, seed: int) -> Points:
-    from sklearn.datasets import make_moons
-
-    points, labels = make_moons((components, components), noise=0.08, random_state=seed)
+    points, labels = _datasets().make_moons((components, components), noise=0.08, random_state=seed)
     return points, labels
 
 
 def _swiss_roll(components: int, seed: int) -> Points:
     """The roll's section; the classes are its inner and its outer half, cut at the median angle."""
-    from sklearn.datasets import make_swiss_roll
-
-    points, angle = make_swiss_roll(2 * components, noise=0.3, random_state=seed)
+    points, angle = _datasets().make_swiss_roll(2 * components, noise=0.3, random_state=seed)
     order = np.argsort(angle)
     labels = np.empty(2 * components, dtype=np.int64)
     labels[order] = np.arange(2 * components) // components
@@ -125,11 +132,6 @@ def _checkerboard(components: int, seed: int) -> Points:
     within = (np.arange(4 * side) + 0.5) / side  # 0 .. 4
     grid = np.stack(np.meshgrid(within, within, indexing="ij"), -1).reshape(-1, 2)
     return grid, (grid.astype(np.int64).sum(-1) % 2).astype(np.int64)
-
-
-def _two(first: np.ndarray, second: np.ndarray) -> Points:
-    labels = np.repeat(np.arange(2), [len(first), len(second)])
-    return np.concatenate([first, second]), labels
 
 
 SHAPES: dict[str, tuple[str, Callable[[int, int], Points]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from reg_engine import InputError
-from reg_engine.experiments.shapes import SHAPES, Shape, make_shape
-from reg_engine.oracles import GaussianMixture
+from reg_engine.oracles import SHAPES, GaussianMixture, Shape, make_shape
 
 NAMES = tuple(SHAPES)
 
@@ -123,3 +123,10 @@ def test_the_blurred_set_is_the_set_with_noise() -> None:
 def test_bad_input_is_named(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
         make_shape(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_set_of_a_package_that_is_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(InputError, match="needs scikit-learn"):
+        make_shape("moons")
+    assert make_shape("checkerboard").mixture.num_classes == 2
