@@ -4,6 +4,21 @@
 
 namespace reg_engine {
 
-enum Column { kW, kSkip, kOut, kP, kQ, kA, kC, kCIn, kTime, kAlpha, kSigma, kLimit, kKeep, kFirstB };
+enum Column {
+  kW,
+  kSkip,
+  kOut,
+  kP,
+  kQ,
+  kA,
+  kC,
+  kCIn,
+  kTime,
+  kAlpha,
+  kSigma,
+  kLimit,
+  kKeep,
+  kFirstB
+};
 
 }  // namespace reg_engine

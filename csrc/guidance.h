@@ -95,8 +95,8 @@ inline View per_sample(const char* name, const Maybe& values, const Tensor& x, i
   return view;
 }
 
-// views[kHistory] is slot 0 of the ring, views[kNonfinite] row 0. What the row of the table excludes
-// is still to be said.
+// views[kHistory] is slot 0 of the ring, views[kNonfinite] row 0. What the row of the table leaves
+// out is still to be said.
 inline void take_step(Guidance& all, const Tensor& x, const Tensor& cond, const Tensor& table,
                       const Tensor& step, const Maybe& ref, const Maybe& term, const Maybe& weight,
                       const Maybe& gain, const Maybe& noise, const Maybe& history,

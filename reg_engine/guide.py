@@ -34,7 +34,6 @@ from .networks.conditioning import Cond, as_cond
 from .networks.frozen import frozen
 from .networks.point import Counter, Point
 from .noise import SampleNoise
-from .ops.coefficients import COLUMNS
 from .plan import Plan
 from .rectifiers import Rectifier
 from .schedules import Schedule
@@ -146,9 +145,8 @@ class Guide:
         if "reg" in run.modes:
             self._first(run.dtype).prepare((self._cond, beside), len(x), self.stats)
         counter, step = Counter(), torch.zeros((), dtype=torch.int64, device=x.device)
-        weights = run.coefficients[:, COLUMNS.index("w")]
-        tables = run.coefficients, run.own_coefficients
-        state = State(x.clone(), *tables, None, Watch(run.table, x, weights), self._memory)
+        numbers = run.coefficients
+        state = State(x.clone(), numbers, None, Watch(run.table, x, numbers.w), self._memory)
         point = Point(
             x,
             run.table.rows[0],
@@ -159,11 +157,11 @@ class Guide:
             self._memory,
             counter,
             self._probes,
-            run.coefficients,
+            numbers.estimates,
             step,
             run.backend,
             beside=beside,
-            landing=run.landing,
+            landing=numbers.landing,
             weights=run.terms_at(0),
         )
         run.advance(state, point, run.modes[0], run.weights[0], None)

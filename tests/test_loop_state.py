@@ -49,15 +49,15 @@ def test_a_new_state_holds_the_engines_numbers(solver: str, slots: int | None) -
     model = tiny()
     engine = Engine(model, scale=1.5, rectify=None, solver=solver, steps=4)
     x = torch.zeros(3, *model.sample_shape)
-    state = State.new(x, engine.table, engine.coefficients, engine.own_coefficients)
-    assert state.x is x and len(state.table) == len(engine.table.rows)
+    state = State.new(x, engine.table, engine.coefficients)
+    assert state.x is x and len(state.coefficients.w) == len(engine.table.rows)
     places = [model.at(row.t) for row in engine.table.rows]
     fields = {"c_in": 0, "skip": 1, "out": 2, "time": 3}
     for name, index in fields.items():
         wanted = torch.tensor([place[index] for place in places])
-        assert torch.equal(state.own_table[:, COLUMNS.index(name)], wanted)
+        assert torch.equal(state.coefficients.own[:, COLUMNS.index(name)], wanted)
         if name in ("c_in", "time"):
-            assert torch.equal(state.table[:, COLUMNS.index(name)], wanted)
+            assert torch.equal(state.coefficients.estimates[:, COLUMNS.index(name)], wanted)
     for name, number in {"skip": 0.0, "out": 1.0, "w": 0.5, "limit": math.inf}.items():
-        assert bool((state.table[:, COLUMNS.index(name)] == number).all())
+        assert bool((state.coefficients.estimates[:, COLUMNS.index(name)] == number).all())
     assert state.history is None if slots is None else state.history.shape == (slots, *x.shape)

@@ -58,7 +58,7 @@ def test_a_probe_in_one_pass_is_the_stack_and_counts_every_row(
     x = torch.randn(2, *SHAPE)
     p = Point(
         x, engine.table.rows[1], 1, model, Unconditional(), torch.tensor([0, 2]), {},
-        table=engine.coefficients, step=torch.tensor(1), backend="reference",
+        table=engine.coefficients.estimates, step=torch.tensor(1), backend="reference",
     )  # fmt: skip
     written: list[int] = []
 

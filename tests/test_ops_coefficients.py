@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -28,6 +30,7 @@ def test_every_number_is_in_its_column(solver: str) -> None:
         for name in ("p", "q", "a", "c", "alpha", "sigma"):
             assert line[column(name)] == getattr(row, name)
         assert line[column("w")] == w and line[column("time")] == row.t
+        assert (line[column("limit")], line[column("keep")]) == (math.inf, 0.0)
         assert (line[column("c_in")], line[column("skip")], line[column("out")]) == (1.0, 0.0, 1.0)
         assert tuple(line[FIRST_B : FIRST_B + len(row.b)]) == row.b
         assert not any(line[FIRST_B + len(row.b) :])
@@ -41,3 +44,10 @@ def test_predictions_and_dtype() -> None:
     for i, line in enumerate(found):
         wanted = torch.tensor(numbers[i])
         assert torch.equal(line[[column(n) for n in ("c_in", "skip", "out", "time")]], wanted)
+
+
+def test_every_row_has_its_own_clip() -> None:
+    rows = table("ddim", schedules.VPLinear(), 3).rows
+    clips = [(0.5, 0.1), (math.inf, 0.0), (2.0, -0.3)]
+    found = coefficient_table(rows, [1.0] * 3, clips=clips, dtype=torch.float64)
+    assert found[:, [column("limit"), column("keep")]].tolist() == [list(clip) for clip in clips]

@@ -21,8 +21,8 @@ from reg_engine.rectifiers import (
     DiagonalBatched,
     FDBatched,
     Paper,
+    as_rectify,
     make,
-    resolve,
 )
 from reg_engine.rectifiers.auto import choose
 from reg_engine.rectifiers.reverse import saved_bytes_per_sample
@@ -283,11 +283,11 @@ def test_tensors_made_in_inference_mode_are_named() -> None:
 
 
 def test_names_and_options_are_checked() -> None:
-    assert resolve(None) is None
+    assert as_rectify(None) is None
     with pytest.raises(InputError, match="Did you mean 'paper'"):
-        resolve("papr")
+        as_rectify("papr")
     with pytest.raises(InputError, match="rectify"):
-        resolve(VJP)  # the class, not a value
+        as_rectify(VJP)  # the class, not a value
     for bad in (
         lambda: FD(0.0),
         lambda: FD(float("nan")),

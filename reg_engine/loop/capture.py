@@ -116,8 +116,7 @@ class Capture:
         self._run, self._record = run, recorder
         x = torch.zeros((count, *run.denoiser.sample_shape), dtype=run.dtype)
         x = x.to(run.device)
-        tables = run.coefficients, run.own_coefficients
-        self.state = State.new(x, run.table, *tables, captured=True)
+        self.state = State.new(x, run.table, run.coefficients, captured=True)
         self.conds = plain(conds)
         self.step = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.noise = torch.zeros_like(x)
@@ -129,7 +128,8 @@ class Capture:
 
     def number(self, name: str) -> Tensor:
         """A coefficient of the row where the counter stands, 0-dim."""
-        return self.state.table.index_select(0, self.step)[0, COLUMNS.index(name)]
+        table = self.state.coefficients.estimates
+        return table.index_select(0, self.step)[0, COLUMNS.index(name)]
 
     def terms(self, guided: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         """w of several terms there, 0-dim; None for those that are not guided."""
@@ -219,12 +219,12 @@ class Capture:
                 state.memory,
                 counter,
                 tape,
-                state.table,
+                run.coefficients.estimates,
                 self.step,
                 run.backend,
                 self.missed,
                 self.conds[1],
-                run.landing,
+                run.coefficients.landing,
                 self.terms(terms),
                 capture=self,
             )

@@ -11,7 +11,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..guidance.adjustments import clips_of
 from ..guidance.directions import Delta
@@ -19,7 +19,7 @@ from ..guidance.estimate import fuses
 from ..guidance.terms import WeightedDirections
 from ..networks.conditioning import Cond, take
 from ..networks.point import Point
-from ..ops.coefficients import coefficient_table
+from ..ops.coefficients import Coefficients, coefficient_table
 from ..profiling import ranges
 from ..rectifiers import Rectifier, name_of
 from ..rectifiers.auto import settled
@@ -52,23 +52,21 @@ class Rows:
         self.table, self.weights = choices.table, choices.weights
         self.clips, self.adjust = clips_of(self.guidance.adjust, self.table, self.weights)
         self.modes = self._modes()
-        self.coefficients, self.own_coefficients, self.landing = self._coefficients()
+        self.coefficients = self._coefficients()
         rectify = self.guidance.rectify if "reg" in self.modes else None
         self._unsettled = (
             None if isinstance(rectify, str) else rectify,
             "no evaluation is rectified" if rectify is None else "not settled yet",
         )
 
-    def _coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows' numbers on the device (ops/coefficients.py): for estimates of x_0, for the
-        network's own predictions, and to make an estimate of a prediction."""
+    def _coefficients(self) -> Coefficients:
         rows, weights, clips = self.table.rows, self.weights, self.clips
         places: Any = [self.denoiser.at(row.t) for row in rows]
         estimates: Any = [(place.c_in, 0.0, 1.0, place.time) for place in places]
         own: Any = [(place.c_in, place.c_skip, place.c_out, place.time) for place in places]
         landings = [replace(row, p=0.0, q=1.0, a=0.0, c=0.0, b=(1.0,)) for row in rows]
         made = partial(coefficient_table, device=self.device, dtype=self.dtype)
-        return (
+        return Coefficients(
             made(rows, weights, predictions=estimates, clips=clips),
             made(rows, weights, predictions=own, clips=clips),
             made(landings, weights, predictions=own),

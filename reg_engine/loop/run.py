@@ -84,7 +84,7 @@ class Run(Rows):
         draws, probes = self.draws(SampleNoise(seeds)), SampleNoise(seeds, "probes")
         with ranges.plan():
             start = self.start(next(draws), batch.unit)
-            state = State.new(start, self.table, self.coefficients, self.own_coefficients)
+            state = State.new(start, self.table, self.coefficients)
         steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
         for index, row in enumerate(self.table.rows):
             point = Point(
@@ -97,12 +97,12 @@ class Run(Rows):
                 state.memory,
                 counter,
                 probes,
-                state.table,
+                self.coefficients.estimates,
                 steps[index],
                 self.backend,
                 missed,
                 beside,
-                self.landing,
+                self.coefficients.landing,
                 self.terms_at(index),
             )
             drawn = next(draws) if row.c else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import ops
 from ..guidance.estimate import Estimate
-from ..ops.coefficients import COLUMNS
+from ..ops.coefficients import Coefficients
 from ..solvers import Table
 from .watch import Watch
 
@@ -67,16 +67,14 @@ class State:
 
     Args:
         x: x_t, (B, *sample_shape); stepped in place.
-        table, own_table: coefficients of every row (ops/coefficients.py), for estimates of x_0 and
-            for the network's own predictions.
+        coefficients: of every row.
         history: ring of the solver's earlier d, (H, B, *sample_shape), or None.
         watch: looks for NaN and Inf.
         memory: see Memory.
     """
 
     x: Tensor
-    table: Tensor
-    own_table: Tensor
+    coefficients: Coefficients
     history: Tensor | None
     watch: Watch
     memory: Memory = field(default_factory=Memory)
@@ -86,7 +84,7 @@ class State:
         ops.guided_step(
             self.x,
             estimate.cond,
-            self.own_table if estimate.own else self.table,
+            self.coefficients.own if estimate.own else self.coefficients.estimates,
             step,
             ref=estimate.ref,
             term=estimate.term,
@@ -105,16 +103,14 @@ class State:
         cls,
         x: Tensor,
         rows: Table,
-        coefficients: Tensor,
-        own_coefficients: Tensor,
+        coefficients: Coefficients,
         captured: bool = False,
     ) -> State:
         """The state before the first row; `captured` fixes every place and never looks."""
         return cls(
             x,
             coefficients,
-            own_coefficients,
             x.new_zeros((rows.history, *x.shape)) if rows.history > 1 else None,
-            Watch(rows, x, coefficients[:, COLUMNS.index("w")], False if captured else None),
+            Watch(rows, x, coefficients.w, False if captured else None),
             Memory(fixed=captured),
         )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..solvers import Row
 
-__all__ = ["COLUMNS", "FIRST_B", "coefficient_table"]
+__all__ = ["COLUMNS", "FIRST_B", "Coefficients", "coefficient_table"]
 
 # w: guided = cond + w T.  skip, out: denoised = skip x + out guided, with guided in the network's
 # own prediction (0 and 1 where it is denoised already).  p, q, a, c: the solver's (Row).  c_in: the
@@ -28,6 +29,25 @@ COLUMNS = (
     *("limit", "keep"),
 )
 FIRST_B = len(COLUMNS)
+
+
+class Coefficients(NamedTuple):
+    """The device tables of a call's rows, each (N, FIRST_B + H).
+
+    Args:
+        estimates: for steps that are given estimates of x_0.
+        own: for those that are given the network's own predictions.
+        landing: make an estimate of x_0 of a prediction.
+    """
+
+    estimates: Tensor
+    own: Tensor
+    landing: Tensor
+
+    @property
+    def w(self) -> Tensor:
+        """w of every row, (N,)."""
+        return self.estimates[:, COLUMNS.index("w")]
 
 
 def coefficient_table(
