@@ -1,4 +1,4 @@
-// The arithmetic of combine and guided_step over a tile: short loops that compilers make vectors of.
+// The arithmetic of combine and guided_step over a tile: short loops that become vector code.
 #pragma once
 
 #include <cmath>
