@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from nets import TinyNet, tiny
+from rerun import Rerun
 from torch import Tensor
 
 import reg_engine
@@ -27,6 +29,7 @@ from reg_engine import (
     schedules,
 )
 from reg_engine.loop.capture import Capture
+from reg_engine.loop.graphs import Graphs
 from reg_engine.noise import SampleNoise
 from reg_engine.oracles import GaussianMixture
 
@@ -206,3 +209,92 @@ def test_terms_that_do_not_go_together_are_refused(given: dict[str, Any], messag
 def test_terms_in_one_line() -> None:
     shown = repr(Guidance(terms=(Term(3.0), Term(2.0, rectify=None))))
     assert shown.startswith("Guidance(Term(Constant(scale=3.0), ") and "\n" not in shown
+
+
+def samples(guidance: Guidance, **choices: Any) -> Tensor:
+    model = tiny(net=TinyNet().double())
+    common = {"solver": "euler", "steps": 4, **EXACT}
+    return reg_engine.sample(model, LABELS, guidance=guidance, **common, **choices).samples
+
+
+def test_one_term_of_scale_0_is_the_short_form() -> None:
+    short, long = Guidance(0.0), Guidance(terms=(Term(0.0),))
+    assert torch.equal(samples(short), samples(long))
+
+
+def test_a_terms_memory_can_be_gone_through() -> None:
+    class Looks:
+        def per_sample(self, point: Any, cond: Tensor, delta: Tensor) -> Tensor:
+            point.memory["own"] = delta
+            assert dict(point.memory).keys() >= {"own"} and len(point.memory) in (1, 2)
+            point.memory["gone"] = delta
+            del point.memory["gone"]
+            assert "gone" not in point.memory and not any("term" in name for name in point.memory)
+            return torch.ones(len(cond))
+
+    samples(Guidance(terms=(Term(Looks(), rectify=None), Term(2.0, rectify=None))))
+
+
+def test_a_lagged_estimator_is_captured_where_its_term_begins_later() -> None:
+    """The `cfg` rows before leave a delta of zeros, so the batch runs twice, every time."""
+    terms = (Term(Interval(3.0, 0.1, 5.0), rectify="fd_batched"), Term(2.0, BadModel(tiny()), None))
+    engine = Engine(tiny(), guidance=Guidance(terms=terms), steps=5, progress=False)
+    engine._graphs = Graphs(Rerun(), always=True)
+    assert engine.sample(LABELS).stats.capture == "captured"
+
+
+@pytest.mark.parametrize("rectify", ["vjp", "fd_batched"])
+def test_a_plan_without_rectifier_adds_up_all_terms(rectify: str) -> None:
+    """And the lag that it leaves is of the rectified ones alone."""
+    _, denoiser = mixture_model()
+    terms = (Term(3.0, Unconditional(), rectify), Term(1.5, Unconditional(4), None))
+    label = torch.zeros(3, dtype=torch.long)
+    plan = Plan((1.5,), ("reg", "cfg"))
+    guide = Guide(denoiser, label, guidance=Guidance(terms=terms), plan=plan, check=False)
+    x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    cond, every, two = estimates(denoiser, 2 * x, 2.0, 0, 3, 4)
+    wanted = cond + 2.0 * (cond - every) + 0.5 * (cond - two)
+    assert torch.allclose(guide(2 * x, 2.0), wanted, rtol=1e-10)
+    assert torch.allclose(guide._memory["delta"], 2.0 * (cond - every), rtol=1e-10)
+    assert torch.allclose(guide._memory["term 1: delta"], cond - two, rtol=1e-10)
+
+
+def test_a_direction_of_several_terms_is_their_weighted_sum() -> None:
+    for rectify in (None, "vjp"):
+        terms = (Term(3.0, rectify=rectify), Term(2.0, Unconditional(1), rectify))
+        one = Guidance(terms=terms).as_one()
+        seen = []
+
+        def spy(point: Any, direction: Any) -> tuple[Tensor, Tensor, Tensor]:
+            ref, cond = point.stack(point.x)
+            total = one.direction(point, cond, ref)  # noqa: B023
+            seen.append(torch.equal(total, 2.0 * (cond - ref[0]) + (cond - ref[1])))  # noqa: B023
+            return cond, total, total
+
+        spied = tuple(replace(term, rectify=spy) for term in terms)
+        samples(Guidance(terms=spied))
+        assert seen and all(seen)
+
+
+def test_networks_of_every_reference_are_frozen() -> None:
+    others = tiny(), tiny()
+    one = Guidance(terms=tuple(Term(2.0, BadModel(other)) for other in others)).as_one()
+    assert one.reference.modules == (*others[0].modules, *others[1].modules)
+
+
+def test_auto_gives_way_to_an_estimator_that_is_named() -> None:
+    assert Guidance(terms=(Term(3.0, rectify="vjp"), Term(2.0))).as_one().rectify == "vjp"
+
+
+@pytest.mark.parametrize("part", ["direction", "reference"])
+def test_what_a_term_answers_is_checked(part: str) -> None:
+    class One(BadModel):
+        def denoised(self, point: Any, cond: Tensor) -> Tensor:
+            return cond[:1]
+
+    wrong = {"reference": One(tiny())}
+    if part == "direction":
+        wrong = {"direction": lambda point, cond, ref: cond[:1]}
+    guidance = Guidance(terms=(Term(2.0, rectify=None), Term(2.0, rectify=None, **wrong)))
+    with pytest.raises(InputError, match=f"{part}: returned"):
+        samples(guidance)

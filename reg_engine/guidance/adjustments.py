@@ -1,8 +1,8 @@
 """What some methods do to the guided estimate before the solver sees it.
 
 An adjustment is a value: `adjustment(point, guided, cond) -> guided`, in denoised space. One that
-only multiplies the guided prediction may say by how much, `gain(point, cond, ref, w, before)`, (B,)
-or None: after plain CFG the fused step then does it.
+only multiplies the guided prediction may say by how much: `prediction_gain(point, cond, ref,
+before)`, (B,) or None; after plain CFG the fused step then does it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import InputError
-from ..networks.denoisers import Number
 from ..networks.point import Point
 from ..ops.formulas import per_sample
 from ..solvers import Row, Table
@@ -120,14 +119,14 @@ class Rescale:
         factor = self._factor(gram).to(guided.dtype)
         return point.from_prediction(per_sample(factor, guided) * prediction)
 
-    def gain(
-        self, point: Point, cond: Tensor, ref: Tensor, w: Number, before: Tensor | None
+    def prediction_gain(
+        self, point: Point, cond: Tensor, ref: Tensor, before: Tensor | None
     ) -> Tensor:
         """(B,) the factor for before (cond + w (cond - ref)), predictions: one pass over both."""
         gram = ops.reduce(cond, ref, backend=point.backend)
         # Gram of (1, guided, cond): both are combinations of cond and ref.
         change = gram.new_zeros(len(gram), 3, 3)
-        scale = 1.0 if before is None else before.to(gram)
+        scale, w = 1.0 if before is None else before.to(gram), point.w.to(gram)
         change[:, 0, 0] = change[:, 2, 1] = 1
         change[:, 1, 1], change[:, 1, 2] = scale * (1 + w), -scale * w
         factor = self._factor(change @ gram @ change.mT).to(point.x.dtype)
@@ -158,8 +157,8 @@ class ZeroInit:
             return guided
         return point.from_prediction(torch.zeros_like(guided))
 
-    def gain(
-        self, point: Point, cond: Tensor, ref: Tensor, w: Number, before: Tensor | None
+    def prediction_gain(
+        self, point: Point, cond: Tensor, ref: Tensor, before: Tensor | None
     ) -> Tensor | None:
         """(B,) zeros in the first evaluations, then what was there before."""
         return before if point.index >= self.evaluations else point.x.new_zeros(len(point.x))

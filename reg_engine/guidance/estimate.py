@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import ops
@@ -18,7 +19,7 @@ from ..rectifiers import Rectifier
 from .directions import Delta
 from .guidance import Guidance
 from .terms import WeightedDirections
-from .weights import as_weights
+from .weights import as_weights, looks_at_samples
 
 __all__ = ["EVALUATIONS", "Estimate", "adjusted", "fuses"]
 
@@ -43,7 +44,7 @@ class Estimate:
 
     def denoised(self, point: Point) -> Tensor:
         """cond, E[x_0 | x_t, cond]."""
-        return point.from_prediction(self.cond) if self.own else self.cond
+        return point.from_prediction(self.cond.to(point.x.dtype)) if self.own else self.cond
 
     def guided(self, point: Point, w: Number) -> Tensor:
         """The guided denoised, for a row's w."""
@@ -51,10 +52,13 @@ class Estimate:
         cond, ref = self.cond.to(x.dtype), self.ref
         term = self.term if ref is None else cond - ref
         if term is not None:
-            if self.weight is None and isinstance(w, float):
+            if self.weight is not None:
+                each = per_sample(self.weight, x)
+                cond = torch.where(each == 0, cond, cond + each * term)
+            elif isinstance(w, float):
                 cond = ops.combine(cond, None, term, w, backend=point.backend)
             else:
-                cond = cond + (w if self.weight is None else per_sample(self.weight, x)) * term
+                cond = cond + w * term
         if self.gain is not None:
             cond = per_sample(self.gain, x) * cond
         return point.from_prediction(cond) if self.own else cond
@@ -70,8 +74,8 @@ def fuses(guidance: Guidance, adjust: tuple[Any, ...], keeps_delta: bool) -> boo
     return (
         not keeps_delta
         and type(guidance.direction) is Delta
-        and not hasattr(guidance.weight, "per_sample")
-        and all(hasattr(one, "gain") for one in adjust)
+        and not looks_at_samples(guidance.weight)
+        and all(callable(getattr(one, "prediction_gain", None)) for one in adjust)
     )
 
 
@@ -85,7 +89,7 @@ def adjusted(estimate: Estimate, adjust: tuple[Any, ...], point: Point, w: Numbe
     if estimate.own:
         gain = None
         for adjustment in adjust:
-            gain = adjustment.gain(point, estimate.cond, estimate.ref, w, gain)
+            gain = adjustment.prediction_gain(point, estimate.cond, estimate.ref, gain)
         return replace(estimate, gain=gain)
     cond = estimate.cond
     guided = estimate.guided(point, w)
@@ -101,9 +105,9 @@ def _weighed(
     point: Point, guidance: Guidance, cond: Tensor, term: Tensor, delta: Tensor
 ) -> Estimate:
     """cond + w term; a weight that looks at the samples finds the previous delta in memory."""
-    weight, per_sample = None, getattr(guidance.weight, "per_sample", None)
-    if per_sample is not None:
-        weight = as_weights(per_sample(point, cond, delta), cond)
+    weight = None
+    if looks_at_samples(guidance.weight):
+        weight = as_weights(guidance.weight.per_sample(point, cond, delta), cond)
     point.memory["delta"] = delta
     return Estimate(cond, term=term, weight=weight)
 
@@ -114,8 +118,8 @@ def _cond(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: bo
 
 def _directed(
     point: Point, guidance: Guidance, cond: Tensor, ref: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """The direction that is rectified, and what several terms add beside it."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """The direction that is rectified, and what several terms add beside it (None: nothing)."""
     direction = guidance.direction
     if isinstance(direction, WeightedDirections):
         return direction.sums(point, cond, ref)
@@ -128,6 +132,8 @@ def _cfg(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: boo
         return Estimate(cond, ref, own=True)
     ref, cond = point.stack(point.x)
     delta, beside = _directed(point, guidance, cond, ref)
+    if delta is None:  # an earlier one is a better lag than none
+        return Estimate(cond, term=beside)
     return _weighed(point, guidance, cond, delta if beside is None else delta + beside, delta)
 
 
@@ -138,7 +144,7 @@ def _reg(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: boo
     def direction(point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         nonlocal beside
         delta, beside = _directed(point, guidance, cond, ref)
-        return delta
+        return torch.zeros_like(cond) if delta is None else delta
 
     with ranges.rectifier():
         result: object = rectifier(point, direction)

@@ -13,7 +13,7 @@ from .adjustments import Adjustment
 from .directions import Delta
 from .references import Unconditional
 from .terms import References, WeightedDirections, Weights, one_rectifier
-from .weights import Constant, SampleWeight, Weight
+from .weights import Constant, SampleWeight, Weight, looks_at_samples
 
 __all__ = ["Guidance", "Term"]
 
@@ -49,8 +49,8 @@ class Term:
     def __post_init__(self) -> None:
         if isinstance(self.weight, type):
             raise InputError("weight", f"is {self.weight.__name__}", "Give a value of it")
-        if not callable(self.weight) and not hasattr(self.weight, "per_sample"):
-            store(self, weight=Constant(self.weight))
+        if not callable(self.weight) and not looks_at_samples(self.weight):
+            store(self, weight=Constant(self.weight))  # type: ignore[arg-type]
         if not hasattr(self.reference, "denoised") or isinstance(self.reference, type):
             raise InputError(
                 "reference",
@@ -115,6 +115,9 @@ class Guidance(Term):
         """The same with all terms as one (terms.py)."""
         if not self.terms:
             return self
+        if len(self.terms) == 1:
+            only = self.terms[0]
+            return Guidance(only.weight, only.reference, only.rectify, only.direction, self.adjust)
         weights = tuple(term.weight for term in self.terms)
         directions = tuple(term.direction for term in self.terms)
         rectified = tuple(term.rectify is not None for term in self.terms)

@@ -21,7 +21,7 @@ from ..ops.formulas import per_sample
 from ..rectifiers import Rectifier
 from ..solvers import Row, Table
 from ..values import shown
-from .weights import SampleWeight, Weight, as_weights, weights_of
+from .weights import SampleWeight, Weight, as_weights, looks_at_samples, weights_of
 
 __all__ = ["References", "WeightedDirections", "Weights", "one_rectifier", "term_weights"]
 
@@ -42,7 +42,8 @@ class _Own(MutableMapping[str, Tensor]):
         del self._whole[self._prefix + name]
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._whole if name.startswith(self._prefix))
+        own = (name.partition(self._prefix) for name in self._whole)
+        return (name for before, found, name in own if found and not before)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -67,10 +68,6 @@ class References:
     """The references of all terms; `denoised` gives one a term, None where a term has no weight."""
 
     each: tuple[Reference, ...]
-
-    @property
-    def needs_cond(self) -> bool:
-        return any(getattr(one, "needs_cond", True) for one in self.each)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -133,9 +130,10 @@ class WeightedDirections:
     rectified: tuple[bool, ...]
 
     def __call__(self, point: Point, cond: Tensor, ref: Any) -> Tensor:
-        return self.sums(point, cond, ref)[0]
+        rectified = self.sums(point, cond, ref)[0]
+        return torch.zeros_like(cond) if rectified is None else rectified
 
-    def sums(self, point: Point, cond: Tensor, ref: Any) -> tuple[Tensor, Tensor | None]:
+    def sums(self, point: Point, cond: Tensor, ref: Any) -> tuple[Tensor | None, Tensor | None]:
         """The sum that is rectified, and the one beside it that is not (None: nothing)."""
         assert isinstance(point.reference, References)
         kinds = self.rectified if any(self.rectified) else [True] * len(self.each)
@@ -145,17 +143,18 @@ class WeightedDirections:
             if part is not None:
                 term, before = self._term(index, part, cond, one), sums[kind]
                 sums[kind] = term if before is None else before + term
-        rectified = sums[True]
-        return torch.zeros_like(cond) if rectified is None else rectified, sums[False]
+        return sums[True], sums[False]
 
     def _term(self, index: int, part: Point, cond: Tensor, ref: Tensor) -> Tensor:
         weight, w = self.weights[index], part.weights[index]
         delta = as_state("direction", self.each[index](part, cond, ref), cond)
-        if hasattr(weight, "per_sample"):
-            w = per_sample(as_weights(weight.per_sample(part, cond, delta), cond), cond)
-        part.memory["delta"] = delta
         assert w is not None
-        return w * delta
+        term = w * delta
+        if looks_at_samples(weight):
+            each = per_sample(as_weights(weight.per_sample(part, cond, delta), cond), cond)
+            term = torch.where(each == 0, 0, each * delta)  # whatever lies in its reference
+        part.memory["delta"] = delta
+        return term
 
 
 def term_weights(
@@ -178,6 +177,7 @@ def one_rectifier(each: Sequence[str | Rectifier | None]) -> str | Rectifier | N
     for one in each:
         if one is not None and one not in found:
             found.append(one)
+    found = [one for one in found if one != "auto"] or found  # it gives way
     if len(found) > 1:
         raise InputError(
             "terms",

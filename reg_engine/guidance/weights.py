@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from torch import Tensor
 
@@ -79,10 +79,20 @@ def as_scale(name: str, value: float) -> float:
     return as_float(name, value, remedy, lambda v: 0 <= v < math.inf)
 
 
+def looks_at_samples(weight: object) -> TypeGuard[SampleWeight]:
+    """Whether it is a SampleWeight."""
+    return callable(getattr(weight, "per_sample", None))
+
+
 def as_weights(value: object, like: Tensor) -> Tensor:
     """What `per_sample` of a weight returned: one number a sample, in the dtype of `like`."""
     if isinstance(value, Tensor) and value.shape == like.shape[:1]:
-        return value.to(like.device, like.dtype)
+        each = value.to(like.device, like.dtype)
+        if each.device.type == "cpu" and not bool(each.isfinite().all()):  # a device would wait
+            bad = (~each.isfinite()).nonzero().flatten().tolist()[:8]
+            problem = f"per_sample returned NaN or Inf for samples {bad} of the batch"
+            raise InputError("weight", problem, "Return finite numbers")
+        return each
     got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
     raise InputError("weight", f"per_sample returned {got}", f"Return w of shape ({len(like)},)")
 
@@ -206,7 +216,7 @@ def weights_of(
         InputError: the weight is not callable or gave something else than a finite number.
     """
     if not callable(weight):
-        if hasattr(weight, "per_sample"):
+        if looks_at_samples(weight):
             return (1.0,) * len(table.rows)
         raise InputError(
             "weight",

@@ -17,6 +17,7 @@ from ..guidance.adjustments import clips_of
 from ..guidance.directions import Delta
 from ..guidance.estimate import fuses
 from ..guidance.terms import WeightedDirections
+from ..guidance.weights import looks_at_samples
 from ..networks.conditioning import Cond, take
 from ..networks.point import Point
 from ..ops.coefficients import Coefficients, coefficient_table
@@ -92,8 +93,8 @@ class Rows:
         direction, adjustment nor weight looks at cond, the reference alone is evaluated.
         """
         guidance = self.guidance
-        each = hasattr(guidance.weight, "per_sample")
-        looks = guidance.adjust or each or not isinstance(guidance.direction, Delta)
+        each = looks_at_samples(guidance.weight)
+        looks = self.adjust or not isinstance(guidance.direction, Delta)
         alone = "cfg" if looks else "ref"
 
         def mode_of(index: int, planned: str, w: float) -> str:
@@ -123,7 +124,8 @@ class Rows:
     @property
     def fused(self) -> bool:
         """Whether a `cfg` row leaves the network's predictions to the fused step as they are."""
-        lagged = "reg" in self.modes and getattr(self._estimator[0], "lagged", True)
+        rectifies = self.guidance.rectify is not None and "reg" in self.choices.plan.modes
+        lagged = rectifies and getattr(self._estimator[0], "lagged", True)
         return fuses(self.guidance, self.adjust, lagged)
 
     def prepare(self, conds: Conds, count: int, stats: Stats) -> None:

@@ -20,13 +20,15 @@ __all__ = ["Memory", "State"]
 class Memory(MutableMapping[str, Tensor]):
     """Tensors kept from row to row under a name (the previous delta, momentum).
 
+    What lies in `state` is copied: the state is stepped in place.
+
     With `fixed` each name keeps one place on the device, so that a captured graph finds there what
     an earlier one left. Which names hold something is known on the host (`filled`), and so is who
     asked for what (`asked`: name -> whether it was there).
     """
 
-    def __init__(self, fixed: bool = False) -> None:
-        self._fixed = fixed
+    def __init__(self, fixed: bool = False, state: Tensor | None = None) -> None:
+        self._fixed, self._state = fixed, state
         self._places: dict[str, Tensor] = {}
         self.filled: frozenset[str] = frozenset()
         self.asked: dict[str, bool] = {}
@@ -39,7 +41,8 @@ class Memory(MutableMapping[str, Tensor]):
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         if not self._fixed:
-            self._places[name] = value
+            moves = self._state is not None and _same_storage(value, self._state)
+            self._places[name] = value.clone() if moves else value
         else:
             if name not in self._places:
                 with torch.inference_mode(False):
@@ -59,6 +62,10 @@ class Memory(MutableMapping[str, Tensor]):
     def places(self) -> list[Tensor]:
         """The tensors behind every name that was ever written."""
         return list(self._places.values())
+
+
+def _same_storage(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 @dataclass
@@ -112,5 +119,5 @@ class State:
             coefficients,
             x.new_zeros((rows.history, *x.shape)) if rows.history > 1 else None,
             Watch(rows, x, coefficients.w, False if captured else None),
-            Memory(fixed=captured),
+            Memory(captured, x),
         )

@@ -26,7 +26,7 @@ class Step:
             solver step, and one whose s is its t corrects the state where it stands.
         t, s: times of the schedule that is sampled in, from and to.
         x: the state x_t that the network saw.
-        cond: E[x_0 | x_t, cond], not guided.
+        cond: E[x_0 | x_t, cond], not guided; the reference's where it alone is evaluated (scale 0).
         guided: the guided estimate, adjusted and clipped, that the solver took.
         x_next: the state x_s after the row; the last row's are the samples.
     """

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import InputError
 from ..noise import Draws
+from ..ops.coefficients import COLUMNS
 from ..ops.formulas import per_sample
 from ..profiling import ranges
 from ..solvers import Row
@@ -119,6 +120,12 @@ class Point:
         """sigma_t."""
         return self.row.sigma
 
+    @property
+    def w(self) -> Tensor:
+        """The row's w on the device, 0-dim, in the state's dtype."""
+        assert self.table is not None and self.step is not None
+        return self.table.index_select(0, self.step.reshape(1))[0, COLUMNS.index("w")]
+
     def place(self, denoiser: Denoiser) -> Place:
         """How `denoiser` is asked at this row."""
         return denoiser.at(self.row.t)
@@ -170,7 +177,8 @@ class Point:
         it)."""
         with ranges.ref():
             found = self.reference.denoised(self, cond)
-        return found if self.weights else as_state("reference", found, cond)
+        several = hasattr(self.reference, "gathered")  # one of each was checked
+        return found if several else as_state("reference", found, cond)
 
     def predictions(self, null: Cond) -> tuple[Tensor, Tensor]:
         """What the network itself returns at x_t under `null` and under cond, in one batch."""
@@ -180,7 +188,9 @@ class Point:
         self.counter.forward += 2 * len(scaled)
         with ranges.cond_ref():
             rows = concat([null, self.cond])
-            ref, cond = denoiser.output(torch.cat([scaled, scaled]), place, rows).chunk(2)
+            both = denoiser.output(torch.cat([scaled, scaled]), place, rows)
+        both = both if both.dtype in ops.FLOATS else both.to(self.x.dtype)  # float8, say
+        ref, cond = both.chunk(2)
         return ref, cond
 
     def stack(self, *states: Tensor) -> tuple[Tensor, ...]:

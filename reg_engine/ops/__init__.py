@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .checks import FLOATS
 from .door import (
     BACKENDS,
     available,
@@ -16,6 +17,7 @@ from .door import (
 
 __all__ = [
     "BACKENDS",
+    "FLOATS",
     "available",
     "combine",
     "differentiates",

@@ -9,7 +9,7 @@ from ..errors import InputError
 from .coefficients import FIRST_B
 from .formulas import traced
 
-__all__ = ["check_combine", "check_guided_step", "check_probe", "check_reduce"]
+__all__ = ["FLOATS", "check_combine", "check_guided_step", "check_probe", "check_reduce"]
 
 STATES = (torch.float32, torch.float64)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -119,16 +119,19 @@ def _predictions(name: str, first: Tensor, x: Tensor | None, **others: Tensor | 
 
 def _alike(
     name: str,
-    value: Tensor,
+    value: object,
     shape: tuple[int, ...] | torch.Size,
     device: torch.device,
     dtypes: tuple[torch.dtype, ...],
 ) -> None:
-    if value.shape == tuple(shape) and value.device == device and value.dtype in dtypes:
-        return
+    got = f"is a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        if value.shape == tuple(shape) and value.device == device and value.dtype in dtypes:
+            return
+        got = f"is {value.dtype} of shape {tuple(value.shape)} on {value.device}"
     raise InputError(
         name,
-        f"is {value.dtype} of shape {tuple(value.shape)} on {value.device}",
+        got,
         f"Give {_names(dtypes)} of shape {tuple(shape)} on {device}",
     )
 

@@ -1,7 +1,8 @@
 """One digest of whatever a result depends on: equal digests mean equal content, bit for bit.
 
 Numbers count exactly, tensors by dtype, shape and bytes, networks by their class, attributes and
-weights, functions by their code and what they close over, other objects by their attributes.
+weights, functions by their code and what they close over, other objects by their attributes and,
+where their class is of no library, by its functions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import PurePath
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 __all__ = ["digest", "parts"]
 
 _PLAIN = (bool, int, str, bytes, complex, range, slice, torch.dtype, torch.device, torch.Size)
+LIBRARIES = ("reg_engine", "torch", "numpy", "diffusers")  # part of the key by their versions
 _MODULE = ("_parameters", "_buffers", "_modules")  # the private attributes that hold weights
 
 
@@ -80,10 +83,22 @@ def _pieces(value: Any, around: tuple[int, ...]) -> Iterator[bytes | memoryview]
     elif id(value) in around:
         yield f"itself, {around.index(id(value))}".encode()
     else:
-        held = list(_held(value))
+        held = [*_held(value), *_own_functions(type(value))]
         yield str(len(held)).encode()
         for part in held:
             yield from _pieces(part, (*around, id(value)))
+
+
+def _own_functions(kind: type) -> list[Any]:
+    """What an object does, where its class is the user's own; libraries have versions."""
+    found = []
+    for each in kind.__mro__:
+        top = each.__module__.partition(".")[0]
+        if top in sys.stdlib_module_names or top in LIBRARIES or issubclass(each, nn.Module):
+            continue
+        members = sorted(vars(each).items())
+        found += [part for _, part in members if isinstance(part, types.FunctionType)]
+    return found
 
 
 def _held(value: Any) -> Iterable[Any]:
