@@ -257,7 +257,7 @@ class Launches(TorchDispatchMode):
 # a rescale or a lag asks for; the guided step itself is one. docs/performance.md has them too.
 AFTER = {
     None: 1,
-    "rescale": 21,
+    "rescale": 26,
     "paper": 4,
     "vjp": 4,
     "diagonal": 5,
