@@ -117,30 +117,42 @@ def calibrate(
         raise InputError(
             "rectify", "no evaluation is rectified", "Calibrate with rectify and scale > 1"
         )
-    wanted = full.sample(cond, seeds).samples
-    recorder = full.recorder
+    out = full.sample(cond, seeds)
+    wanted, recorder, costs = out.samples, full.recorder, {Plan.full(): _cost(out.stats)}
     settings = {k: v for k, v in choices.items() if k not in ("scale", "rectify", "guidance")}
     settings["guidance"] = replace(full.guidance, rectify=recorder.inner)
 
     def deviation(plan: Plan) -> float:
-        found = Engine(model, **settings, plan=plan).sample(cond, seeds).samples
-        return float((found - wanted).norm() / wanted.norm())
+        found = Engine(model, **settings, plan=plan).sample(cond, seeds)
+        costs[plan] = _cost(found.stats)
+        return float((found.samples - wanted).norm() / wanted.norm())
 
     size = float(wanted.flatten(1).square().sum(1).mean().sqrt())
     plan, measured = _search(full, recorder.displacements(full), size, tolerance, deviation)
-    modes = plan.modes_for(full.table)
     report = {
         "tolerance": tolerance,
         "measured_deviation": measured,
-        "cost": sum(COST[m] for m in modes),
-        "cost_full": sum(COST[m] for m in full.modes),
-        "cost_cfg": sum(min(COST[m], 2) for m in full.modes),
+        "cost": costs.get(plan, costs[Plan.full()]),
+        "cost_full": costs[Plan.full()],
+        "cost_cfg": sum(_cost_of_cfg(full, index) for index in range(len(full.modes))),
         "solver": full.table.solver,
         "evaluations": len(full.table.rows),
         "samples": int(wanted.shape[0]),
         "estimator": recorder.name,
     }
     return replace(plan, report=report)
+
+
+def _cost(stats: Stats) -> float:
+    """Evaluations and backward passes a sample."""
+    return stats.nfe + stats.backward
+
+
+def _cost_of_cfg(engine: Engine, index: int) -> int:
+    """Evaluations a sample of a row without rectifier."""
+    if engine.modes[index] in ("cond", "ref"):
+        return 1
+    return 1 + (sum(w is not None for w in engine.terms_at(index)) or 1)
 
 
 def _check(tolerance: float, choices: dict[str, Any]) -> None:

@@ -10,10 +10,21 @@ import torch
 from nets import tiny
 
 import reg_engine
-from reg_engine import Engine, Guidance, InputError, Linear, Plan, oracles, schedules
+from reg_engine import (
+    BadModel,
+    Engine,
+    Guidance,
+    InputError,
+    Linear,
+    Plan,
+    Term,
+    Unconditional,
+    oracles,
+    schedules,
+)
 from reg_engine.calibrate import _Recorder
 from reg_engine.loop.stats import Output
-from reg_engine.rectifiers import FD, VJP, name_of
+from reg_engine.rectifiers import FD, VJP, DiagonalBatched, name_of
 
 
 @pytest.mark.parametrize("tolerance", [0.003, 0.03])
@@ -130,3 +141,22 @@ def test_displacements_are_where_one_step_would_land() -> None:
         for mode, guided in (("cond", cond), ("cfg", cond + w * delta)):
             away = (landing(guided) - full).flatten(1).norm(dim=1).square().mean().sqrt()
             assert found[mode] == pytest.approx(float(away), rel=1e-9), (index, mode)
+
+
+def test_the_report_states_what_runs_cost() -> None:
+    """Of several terms too, and of an estimator that evaluates more than three times."""
+    terms = (
+        Term(3.0, rectify="vjp"),
+        Term(2.0, BadModel(tiny()), None),
+        Term(1.5, Unconditional(1), None),
+    )
+    choices = {"solver": "euler", "steps": 4, "progress": False}
+    for guidance, full, cfg in (
+        (Guidance(terms=terms), 20, 16),
+        (Guidance(3.0, rectify="vjp"), 12, 8),
+        (Guidance(3.0, rectify=DiagonalBatched(probes=3)), 20, 8),
+    ):
+        report = Plan.calibrate(tiny(), [0, 1], guidance=guidance, **choices).report
+        stats = Engine(tiny(), guidance=guidance, **choices).sample([0, 1]).stats
+        assert report["cost_full"] == stats.nfe + stats.backward == full
+        assert report["cost_cfg"] == cfg and report["cost"] <= full

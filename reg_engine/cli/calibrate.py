@@ -64,7 +64,7 @@ def calibrate(
         as_json,
         (
             f"plan by noise level: {bands}\n"
-            f"cost {report['cost']} F a sample (full REG {report['cost_full']}, CFG "
+            f"cost {report['cost']:g} F a sample (full REG {report['cost_full']:g}, CFG "
             f"{report['cost_cfg']})\n"
             f"measured deviation from full REG {report['measured_deviation']:.4f} "
             f"(tolerance {tolerance:g})\nwritten to {out}"
