@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import calibrate, engine, schedules
+from . import engine, schedules
+from .calibration import calibrate
 from .engine import Engine, sample
 from .errors import (
     BackendError,

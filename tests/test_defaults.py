@@ -11,7 +11,7 @@ import torch
 
 import reg_engine
 from reg_engine import Denoiser, Engine, Guidance, Plan, schedules
-from reg_engine.calibrate import calibrate
+from reg_engine.calibration.plan import calibrate
 from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
 from reg_engine.guidance.directions import APG, Delta
 from reg_engine.guidance.references import BadModel, Classifier, Unconditional

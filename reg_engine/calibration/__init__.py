@@ -1,0 +1,7 @@
+"""Calibration: measure on a few samples, once, what guidance is worth at every noise level."""
+
+from __future__ import annotations
+
+from .plan import calibrate
+
+__all__ = ["calibrate"]
