@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import engine, schedules
-from .calibration import calibrate
+from .calibration import Damping, calibrate, calibrate_damping
 from .engine import Engine, sample
 from .errors import (
     BackendError,
@@ -26,6 +26,7 @@ from .guidance import (
     Clip,
     Constant,
     Cosine,
+    Damped,
     Delta,
     Guidance,
     Interval,
@@ -54,6 +55,7 @@ __all__ = [
     "Guide",
     "ranges",
     "calibrate",
+    "calibrate_damping",
     "ZeroInit",
     "Rescale",
     "Delta",
@@ -70,6 +72,8 @@ __all__ = [
     "Classifier",
     "Constant",
     "Cosine",
+    "Damped",
+    "Damping",
     "Denoiser",
     "Engine",
     "EstimatorError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .damping import Damping, calibrate_damping
 from .plan import calibrate
 
-__all__ = ["calibrate"]
+__all__ = ["Damping", "calibrate", "calibrate_damping"]

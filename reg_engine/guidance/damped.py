@@ -81,15 +81,15 @@ class Damped:
         """F at a noise level >= 0 (may be infinite). Warns once, by RuntimeWarning, where a finite
         one lies more than ten times outside the table."""
         levels, factors = self.levels, self.factors
-        if math.isfinite(noise_level) and noise_level > 0:
-            if noise_level > FAR * levels[-1] or noise_level < levels[0] / FAR:
-                warnings.warn(
-                    f"the damping was measured at noise levels {levels[0]:.3g} to {levels[-1]:.3g},"
-                    " and this schedule goes more than ten times beyond: calibrate with levels= "
-                    "that cover it",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+        inside = levels[0] / FAR <= noise_level <= FAR * levels[-1]
+        if not inside and 0 < noise_level < math.inf:
+            warnings.warn(
+                f"the damping was measured at noise levels {levels[0]:.3g} to {levels[-1]:.3g}, "
+                "and this schedule goes more than ten times beyond: calibrate with levels= that "
+                "cover it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         index = bisect_right(levels, noise_level)
         if index == 0:
             return factors[0]
