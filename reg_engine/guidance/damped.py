@@ -23,7 +23,7 @@ from ..values import as_float, as_tuple, shown, store
 
 __all__ = ["Damped", "check_model"]
 
-FAR = 10.0  # times a table's ends: beyond, nobody measured anything like it
+FAR = 20.0  # times beyond an end of a table: nobody measured anything like it
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class Damped:
 
     def factor(self, noise_level: float) -> float:
         """F at a noise level >= 0 (may be infinite). Warns once, by RuntimeWarning, where a finite
-        one lies more than ten times outside the table."""
+        one lies more than 20 times outside the table."""
         levels, factors = self.levels, self.factors
         inside = levels[0] / FAR <= noise_level <= FAR * levels[-1]
         if not inside and 0 < noise_level < math.inf:
             warnings.warn(
                 f"the damping was measured at noise levels {levels[0]:.3g} to {levels[-1]:.3g}, "
-                "and this schedule goes more than ten times beyond: calibrate with levels= that "
+                "and this schedule goes more than 20 times beyond: calibrate with levels= that "
                 "cover it",
                 RuntimeWarning,
                 stacklevel=2,
