@@ -100,11 +100,23 @@ def test_headroom_is_the_share_that_rejection_throws_away(tilted: Damping) -> No
 
 def test_classes_apart_leave_guidance_nothing_to_do() -> None:
     """l is constant there: nothing is rejected, and F is exactly its prior's share of nothing."""
-    means = torch.tensor([[4.0, 0.0], [-4.0, 0.0]], dtype=torch.float64)
-    apart = GaussianMixture(means, 0.3, labels=torch.arange(2)).denoiser(schedule=SCHEDULE)
+    means = torch.tensor([[2.0, 0.0], [-2.0, 0.0]], dtype=torch.float64)
+    apart = GaussianMixture(means, 0.3, labels=torch.arange(2)).denoiser()
     found = measured(model=apart, method="tilt", scales=(2.0,), seeds=range(128))
     assert found.headroom(2.0) < 0.02 and "almost nothing" in found.meaning(2.0)
     assert max(found.factors[0][8:]) < 0.02
+
+
+@pytest.mark.parametrize("method", ["rayleigh", "tilt"])
+def test_a_level_without_delta_takes_its_neighbours_factor(method: str) -> None:
+    """Classes far apart: at low noise delta is exactly 0, and F multiplies nothing."""
+    means = torch.tensor([[9.0, 0.0], [-9.0, 0.0]], dtype=torch.float64)
+    model = GaussianMixture(means, 0.3, labels=torch.arange(2)).denoiser(schedule=SCHEDULE)
+    choices: dict[str, Any] = {"method": method, "levels": (0.1, 0.2, 4.0, 16.0)}
+    found = measured(model=model, scales=(2.0,), **choices)
+    first, second, third, _ = found.factors[0]
+    assert first == second == third
+    assert all(map(math.isfinite, found.report["errors"][0]))
 
 
 def test_each_class_is_tilted_by_itself() -> None:

@@ -219,7 +219,9 @@ def calibrate_damping(
         seeds: one a sample; None = as many as x0 or cond have rows, at least 64 (rayleigh) or 512
             (tilt) without x0.
         levels: noise levels sigma/alpha, two or more, increasing; None = 16 (tilt: 18) in equal
-            ratios from 0.02 to 80 or the model's noisiest. Independent of schedule and solver.
+            ratios from 0.02 to 80 or the model's noisiest. Independent of schedule and solver. For
+            tilt the last must be far above the distance of the classes: what tells them apart
+            there is missing from l.
         repeats: of tilt: noised paths of every sample, >= 1.
         choices: as for `Engine` (solver, steps, batch_size, device, dtype, progress, ...).
 

@@ -57,10 +57,10 @@ def rayleigh(samples: Samples, levels: tuple[float, ...]) -> Measured:
                 along[index, part] = _inner(k_delta, delta)
                 norms[index, part] = _inner(delta, delta)
     _check(levels, along + norms)
-    factors = along.sum(1) / norms.sum(1)
+    total = norms.sum(1)
+    factors = along.sum(1) / total
     spread = (along - factors[:, None] * norms).square().sum(1).sqrt()
-    errors = (spread / norms.sum(1)).tolist()
-    return Measured([factors.tolist()], [errors], [], [])
+    return Measured([_filled(factors, total)], [_filled(spread / total, total)], [], [])
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _solved(
     raw = gain.sum(1) / norm
     variance = (gain.square().sum(1) / norm.square()).clamp_min(1e-12)
     shrunk = (raw / variance + 1 / PRIOR**2) / (1 / variance + 1 / PRIOR**2)
-    return shrunk.tolist(), variance.sqrt().tolist()
+    return _filled(shrunk, norm), _filled(variance.sqrt(), norm)
 
 
 def _paths(samples: Samples, levels: tuple[float, ...], repeats: int) -> _Paths:
@@ -204,12 +204,20 @@ def _check(levels: tuple[float, ...], values: Tensor) -> None:
         if not bool(row.isfinite().all()):
             bad = (~row.isfinite()).nonzero()[:, 0].tolist()[:8]
             raise NumericalError(f"NaN or Inf at noise level {level:.3g} in samples {bad}")
-        if not bool(row.any()):
-            raise InputError(
-                "cond",
-                f"changes nothing at noise level {level:.3g}: delta is 0, there is no gain to damp",
-                "Calibrate a conditional model with conditions it knows, or leave that level out",
-            )
+    if not bool(values.any()):
+        raise InputError(
+            "cond",
+            "changes nothing at any noise level: delta is 0, there is no gain to damp",
+            "Calibrate a conditional model with conditions it knows",
+        )
+
+
+def _filled(values: Tensor, norms: Tensor) -> list[float]:
+    """`values`; where delta is 0 and F has nothing to multiply, that of the nearest level."""
+    known = (norms > 0).nonzero()[:, 0]
+    nearest = (torch.arange(len(values))[:, None] - known).abs().argmin(1)
+    filled: list[float] = values[known[nearest]].tolist()
+    return filled
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
