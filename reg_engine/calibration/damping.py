@@ -229,10 +229,7 @@ def calibrate_damping(
         InputError: a bad argument, or a condition that changes nothing (delta = 0).
         NumericalError: NaN or Inf in a prediction.
     """
-    known_names(choices, Engine.__init__, "calibrate_damping")
-    for name in ("scale", "guidance", "rectify", "plan"):
-        if choices.get(name) is not None:
-            raise InputError(name, "is what calibration settles", "Leave it out")
+    _unsettled(choices)
     choice("method", method, METHODS)
     asked = as_scales(scales) if method == "tilt" else ()
     repeats = as_int("repeats", repeats)
@@ -244,16 +241,19 @@ def calibrate_damping(
     else:
         found = tilt(samples, levels, asked, repeats)
         asks = 2 * repeats * (3 * len(levels) - 2)
-    report = {
-        "samples": len(samples.seeds),
-        "evaluations": asks,  # a sample, beside its own sampling
-        "errors": found.errors,
-        "effective_samples": found.effective,
-    }
+    report: dict[str, Any] = {"samples": len(samples.seeds), "evaluations": asks}
+    report |= {"errors": found.errors, "effective_samples": found.effective}
     factors = tuple(tuple(max(f, 0.0) for f in row) for row in found.factors)
     rejected = tuple(min(max(share, 0.0), 1.0) for share in found.rejected)
-    known = fingerprint(engine.denoiser)
-    return Damping(method, levels, factors, asked, rejected, known, report)
+    model = fingerprint(engine.denoiser)
+    return Damping(method, levels, factors, asked, rejected, model, report)
+
+
+def _unsettled(choices: dict[str, Any]) -> None:
+    known_names(choices, Engine.__init__, "calibrate_damping")
+    for name in ("scale", "guidance", "rectify", "plan"):
+        if choices.get(name) is not None:
+            raise InputError(name, "is what calibration settles", "Leave it out")
 
 
 def as_scales(scales: object) -> tuple[float, ...]:

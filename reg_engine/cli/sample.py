@@ -88,16 +88,7 @@ def sample(
     if len(seed_list) != len(chosen):
         problem = f"{len(seed_list)} for {len(chosen)} samples"
         raise InputError("--seeds", problem, "Give one a sample")
-    methods: dict[str, tuple[Any, str | None]] = {}
-    if compare or (rectify == "none" and damping is None):
-        methods["CFG"] = scale, None
-    if damping is not None:
-        methods["damped"] = (
-            Damping.load(damping)(scale, skip_below=skip_below),
-            None if rectify == "none" else rectify,
-        )
-    elif rectify != "none":
-        methods["REG"] = scale, rectify
+    methods = _methods(scale, rectify, compare, damping, skip_below)
     engines = {
         name: Engine(denoiser, scale=weight, rectify=method, plan=plan_of(plan), **run)
         for name, (weight, method) in methods.items()
@@ -128,6 +119,21 @@ def sample(
     shards.remove()
     report["out"] = str(target)
     emit(report, as_json, _text(report))
+
+
+def _methods(
+    scale: float, rectify: str, compare: bool, damping: str | None, skip_below: float
+) -> dict[str, tuple[Any, str | None]]:
+    """Scale or weight, and estimator, of what is sampled, by its name."""
+    methods: dict[str, tuple[Any, str | None]] = {}
+    method = None if rectify == "none" else rectify
+    if compare or (method is None and damping is None):
+        methods["CFG"] = scale, None
+    if damping is not None:
+        methods["damped"] = Damping.load(damping)(scale, skip_below=skip_below), method
+    elif method is not None:
+        methods["REG"] = scale, method
+    return methods
 
 
 def _target(out: str, compare: bool) -> Path:
