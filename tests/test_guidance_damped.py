@@ -89,7 +89,8 @@ def test_it_replaces_the_rectifier() -> None:
         with pytest.raises(InputError, match="^rectify: .*twice.*rectify=None"):
             Engine(tiny(), scale=DAMPED, rectify=rectify)
     mixed = Guidance(terms=(Term(DAMPED), Term(1.5, rectify="vjp"))).as_one()
-    assert mixed.rectify == "vjp" and mixed.direction.rectified == (False, True)  # type: ignore[attr-defined]
+    assert mixed.rectify == "vjp"
+    assert mixed.direction.rectified == (False, True)  # type: ignore[attr-defined]
 
 
 def test_scale_takes_any_weight() -> None:

@@ -90,12 +90,11 @@ def sample(
         raise InputError("--seeds", problem, "Give one a sample")
     methods = _methods(scale, rectify, compare, damping, skip_below)
     engines = {
-        name: Engine(denoiser, scale=weight, rectify=method, plan=plan_of(plan), **run)
-        for name, (weight, method) in methods.items()
+        name: Engine(denoiser, scale=w, rectify=method, plan=plan_of(plan), **run)
+        for name, (w, method) in methods.items()
     }
     settings = {
-        "model": model,
-        "labels": chosen,
+        **{"model": model, "labels": chosen},
         "seeds": seed_list,
         "scale": scale,
         "methods": methods,
