@@ -1,12 +1,17 @@
 """Prints the table of docs/oracle.md: how far guided samples are from the distribution they aim at.
 
 python docs/oracle_table.py            # about two minutes on one core
+python docs/oracle_table.py damped     # the dampings alone, with calibrations by five seeds
 """
 
 from __future__ import annotations
 
-from reg_engine import oracles
-from reg_engine.experiments.theory.scores import Sampler, Target, sobol_noise
+import sys
+
+import torch
+
+from reg_engine import calibrate_damping, oracles
+from reg_engine.experiments.theory.scores import SCHEDULE, Sampler, Target, sobol_noise
 from reg_engine.rectifiers import RECTIFIERS
 
 COUNT = 4096
@@ -28,5 +33,30 @@ def main() -> None:
         print(f"| {w:g} | " + " | ".join(f"{value:.1e}" for value in row) + " |", flush=True)
 
 
+def damped(seeds: int = 5) -> None:
+    """Mean and deviation over calibrations and noise by `seeds` seeds; every sample costs what CFG
+    costs (K delta: half more)."""
+    mixture = oracles.two_class_2d()
+    model = mixture.denoiser(schedule=SCHEDULE)
+    methods = {"rayleigh": 64, "tilt": 512}
+    print("| w | floor | CFG | K delta (`fd`) | " + " | ".join(methods) + " |")
+    print("|---" * (len(methods) + 4) + "|")
+    for w in (1.0, 2.0, 4.0):
+        target = Target(mixture, w, COUNT)
+        rows: dict[str, list[float]] = {name: [] for name in ("CFG", "fd", *methods)}
+        for seed in range(seeds):
+            sampler = Sampler(mixture, sobol_noise(COUNT, scramble=seed))
+            rows["CFG"].append(target.score(sampler.guided(1 + w, None)[0]))
+            rows["fd"].append(target.score(sampler.guided(1 + w, "fd")[0]))
+            for method, count in methods.items():
+                own = range(1000 * seed, 1000 * seed + count)
+                choices = {"steps": 18, "dtype": torch.float64, "progress": False}
+                damping = calibrate_damping(model, 0, method=method, seeds=own, **choices)
+                rows[method].append(target.score(sampler.guided(damping(1 + w), None)[0]))
+        found = (torch.tensor(values) for values in rows.values())
+        cells = (f"{v.mean():.1e} ± {v.std():.0e}" for v in found)
+        print(f"| {w:g} | {target.floor(COUNT):.1e} | " + " | ".join(cells) + " |", flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    damped() if sys.argv[1:] == ["damped"] else main()

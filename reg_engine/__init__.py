@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import calibrate, engine, schedules
+from . import engine, schedules
+from .calibration import Damping, calibrate, calibrate_damping
 from .engine import Engine, sample
 from .errors import (
     BackendError,
@@ -25,6 +26,7 @@ from .guidance import (
     Clip,
     Constant,
     Cosine,
+    Damped,
     Delta,
     Guidance,
     Interval,
@@ -53,6 +55,7 @@ __all__ = [
     "Guide",
     "ranges",
     "calibrate",
+    "calibrate_damping",
     "ZeroInit",
     "Rescale",
     "Delta",
@@ -69,6 +72,8 @@ __all__ = [
     "Classifier",
     "Constant",
     "Cosine",
+    "Damped",
+    "Damping",
     "Denoiser",
     "Engine",
     "EstimatorError",

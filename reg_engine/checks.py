@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .guidance.damped import check_model
 from .guidance.guidance import Guidance
-from .guidance.weights import Constant
+from .guidance.weights import Constant, SampleWeight, Weight
 from .networks.conditioning import as_cond, size
 from .networks.denoisers import Denoiser
 from .ops.formulas import widest
@@ -32,6 +33,7 @@ __all__ = [
     "as_postprocess",
     "as_schedule",
     "as_seeds",
+    "as_weight",
     "known_names",
 ]
 
@@ -128,19 +130,39 @@ def as_denoiser(model: Any) -> Denoiser:
 
 
 def as_guidance(
-    scale: float | None, guidance: Guidance | None, rectify: str | Rectifier | None
+    scale: float | Weight | SampleWeight | None,
+    guidance: Guidance | None,
+    rectify: str | Rectifier | None,
+    denoiser: Denoiser,
 ) -> Guidance:
+    """The guidance that `scale` (None = 2) and `rectify` stand for, or `guidance`, as one term.
+
+    Raises:
+        InputError: `scale` or `rectify` beside `guidance`, or a bad one.
+    """
     if guidance is None:
-        return Guidance(weight=Constant(2.0 if scale is None else scale), rectify=rectify)
-    if not isinstance(guidance, Guidance):
+        guidance = Guidance(2.0 if scale is None else as_weight(scale), rectify=rectify)
+    elif not isinstance(guidance, Guidance):
         raise InputError(
             "guidance", f"is a {type(guidance).__name__}", "Give a reg_engine.Guidance"
         )
-    if scale is not None:
+    elif scale is not None:
         raise InputError("scale", "is given beside guidance", "Put it into Guidance(weight=scale)")
-    if rectify != "auto":
+    elif rectify != "auto":
         raise InputError("rectify", "is given beside guidance", "Put it into Guidance(rectify=...)")
+    check_model((guidance.weight, *(term.weight for term in guidance.terms)), denoiser)
     return guidance.as_one()
+
+
+def as_weight(scale: Any) -> Any:
+    """A number as the same scale everywhere; a weight as it is.
+
+    Raises:
+        InputError: neither; a class or a Damping in place of a value.
+    """
+    if isinstance(scale, type) or not (callable(scale) or hasattr(scale, "per_sample")):
+        return Constant(scale)
+    return scale
 
 
 def as_options(solver_options: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from .checks import (
 )
 from .guidance.guidance import Guidance
 from .guidance.terms import term_weights
-from .guidance.weights import weights_of
+from .guidance.weights import SampleWeight, Weight, weights_of
 from .loop.batches import Batches
 from .loop.choices import Choices
 from .loop.graphs import graphs_for
@@ -48,9 +48,11 @@ class Engine(Batches):
 
     Args:
         model: a Denoiser, or an object whose `denoiser()` gives one.
-        scale: guidance scale >= 0, 1 = none; instead of `guidance`.
+        scale: guidance scale >= 0, 1 = none, or a weight (`Linear(...)`, `damping(4.0)`); instead
+            of `guidance`.
         guidance: a Guidance; then neither scale nor rectify is given.
-        rectify: None, "auto", an estimator's name, or a Rectifier.
+        rectify: None, "auto", an estimator's name, or a Rectifier. Beside a calibrated damping,
+            which replaces the rectifier, "auto" is None.
         plan: a Plan; None = Plan.full().
         solver: a name in SOLVERS; `solver_options` are its own (ddim: eta; heun: s_churn, ...).
         steps: number of solver steps >= 1; None = as many as solver_options' `times` have, or 32.
@@ -78,7 +80,7 @@ class Engine(Batches):
         self,
         model: Any,
         *,
-        scale: float | None = None,
+        scale: float | Weight | SampleWeight | None = None,
         guidance: Guidance | None = None,
         rectify: str | Rectifier | None = "auto",
         plan: Plan | None = None,
@@ -99,7 +101,7 @@ class Engine(Batches):
     ) -> None:
         network = as_denoiser(model)
         denoiser = network.on(as_schedule(schedule, network))
-        chosen = as_guidance(scale, guidance, rectify)
+        chosen = as_guidance(scale, guidance, rectify, network)
         rows: Table = table(solver, denoiser.schedule, steps, **as_options(solver_options))
         dtype = as_dtype(dtype)
         modules = (*network.modules, *chosen.reference.modules)
@@ -136,7 +138,7 @@ def sample(
     seeds: Iterable[int] | None = None,
     noise: Tensor | None = None,
     callback: Callable[[Step], object] | None = None,
-    scale: float | None = None,
+    scale: float | Weight | SampleWeight | None = None,
     guidance: Guidance | None = None,
     rectify: str | Rectifier | None = "auto",
     plan: Plan | None = None,

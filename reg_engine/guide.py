@@ -23,7 +23,7 @@ from .checks import as_denoiser, as_device, as_guidance, as_plan, as_schedule, a
 from .errors import InputError
 from .guidance import Guidance
 from .guidance.terms import WeightedDirections
-from .guidance.weights import weights_of
+from .guidance.weights import SampleWeight, Weight, weights_of
 from .loop.choices import Choices
 from .loop.run import Run
 from .loop.state import Memory, State
@@ -70,7 +70,7 @@ class Guide:
         model: Any,
         cond: Any,
         *,
-        scale: float | None = None,
+        scale: float | Weight | SampleWeight | None = None,
         guidance: Guidance | None = None,
         rectify: str | Rectifier | None = "auto",
         plan: Plan | None = None,
@@ -84,7 +84,7 @@ class Guide:
     ) -> None:
         network = as_denoiser(model)
         self.denoiser = network.on(as_schedule(schedule, network))
-        self.guidance = as_guidance(scale, guidance, rectify)
+        self.guidance = as_guidance(scale, guidance, rectify, network)
         modules = (*network.modules, *self.guidance.reference.modules)
         self.device = as_device(device, network.device, modules, torch.float32)
         self.seeds = as_seeds(seeds, cond)

@@ -113,7 +113,7 @@ class Plan:
     @classmethod
     def calibrate(cls, model: Any, cond: Any, tolerance: float = 0.02, **choices: Any) -> Plan:
         """The cheapest plan found whose samples stay within `tolerance` of full REG; see
-        calibrate.py."""
+        calibration/plan.py."""
         return _CALIBRATE[0](model, cond, tolerance=tolerance, **choices)
 
     def mode_at(self, noise_level: float) -> str:

@@ -13,7 +13,7 @@ import torch
 from tiny_runs import tiny
 from torch import Tensor
 
-from reg_engine import Plan
+from reg_engine import Damping, Plan
 from reg_engine.data.cifar10 import load_cifar10
 from reg_engine.data.mnist import load_mnist
 from reg_engine.errors import InputError
@@ -119,6 +119,8 @@ def doors(folder: Path) -> dict[str, Door]:
     """Every door; valid files are made in `folder`."""
     plan = Plan((0.5, 2.0), ("cfg", "reg", "cond"), {"cost": 3})
     plan.save(folder / "plan.json")
+    damping = Damping("tilt", (0.1, 2.0), ((0.9, 0.2),), (3.0,), (0.1,), "", {"samples": 64})
+    damping.save(folder / "damping.json")
     shards = Shards(folder / "parts", {})
     shards.store("batch", torch.zeros(2, 3), {"nfe": 3.0})
     tiny(folder / "run", steps=60).run(2)
@@ -126,6 +128,7 @@ def doors(folder: Path) -> dict[str, Door]:
     log = ",".join(COLUMNS) + "\n10,0.1,0.5,0.001,99.0,1.0\n"
     return {
         "plan": Door("plan.json", Plan.load, (folder / "plan.json").read_bytes()),
+        "damping": Door("d.json", Damping.load, (folder / "damping.json").read_bytes()),
         "model": Door("a.safetensors", load_model, weights["model"]),
         "judge": Door("a.safetensors", classifier_for, weights["model"]),
         "classifier": Door("a.safetensors", load_classifier, weights["classifier"]),

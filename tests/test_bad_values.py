@@ -31,7 +31,7 @@ from reg_engine import (
     rectifiers,
     schedules,
 )
-from reg_engine.calibrate import calibrate
+from reg_engine.calibration.plan import calibrate
 from reg_engine.guidance.adjustments import Rescale, ZeroInit
 from reg_engine.guidance.directions import APG
 from reg_engine.solvers import SOLVERS, table

@@ -1,16 +1,18 @@
-"""A resumable run against the engine itself: same samples, nothing done twice."""
+"""A resumable run against the engine itself: same samples, nothing done twice; damped samples."""
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 from nets import tiny
 
-from reg_engine import Engine, InputError
+from reg_engine import Damping, Engine, InputError, load_model
 from reg_engine.cli import cli
 from reg_engine.cli.sample import _drawable
 from reg_engine.pictures.images import grid
@@ -86,3 +88,42 @@ def test_a_comparison_is_twice_as_many_images(
     assert two.exit_code == 0, two.output
     with pytest.raises(InputError, match=r"4 images of \(1, 28, 28\)"):
         CliRunner().invoke(cli, [*call, "--compare", "--out", out], catch_exceptions=False)
+
+
+def test_calibrate_writes_a_damping_that_sample_takes(tmp_path: Path) -> None:
+    file, fast = str(tmp_path / "d.json"), ["--steps", "3", "--labels", "0-3", "--no-progress"]
+    call = ["calibrate", *fast, "--damping", "rayleigh", "--out", file]
+    result = CliRunner().invoke(cli, call, catch_exceptions=False)
+    assert result.output.startswith("F by noise level: 0.02:")
+    damping = Damping.load(file)
+    assert damping.method == "rayleigh" and damping.report["samples"] == 64
+    call = ["sample", *fast, "--damping", file, "--scale", "3", "--skip-below", "0.15"]
+    out = ["--json", "--out", str(tmp_path / "s.npz")]
+    result = CliRunner().invoke(cli, [*call, *out], catch_exceptions=False)
+    ((name, row),) = json.loads(result.output)["methods"].items()
+    assert name == "damped" and row["estimator"] == "none"
+    engine = Engine(load_model("mnist"), scale=damping(3.0, skip_below=0.15), steps=3)
+    assert row["modes"] == {m: engine.modes.count(m) for m in set(engine.modes)}
+    assert row["modes"]["cond"] > 0
+    picture = ["--compare", "--out", str(tmp_path / "s.png")]
+    result = CliRunner().invoke(cli, [*call, *picture], catch_exceptions=False)
+    assert result.output.index("CFG") < result.output.index("damped")
+    with pytest.raises(InputError, match="twice"):
+        CliRunner().invoke(cli, [*call, "--rectify", "vjp", *out], catch_exceptions=False)
+    plain = ["sample", *fast, "--damping", file, "--rectify", "none", *out]
+    assert '"damped"' in CliRunner().invoke(cli, plain, catch_exceptions=False).output
+
+
+def test_calibrate_tells_the_headroom_of_a_tilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("reg_engine.cli.calibrate")
+    table = Damping("tilt", (0.1, 1.0), ((0.9, 0.4), (0.8, 0.3)), (2.0, 3.0), (0.01, 0.2))
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        module, "calibrate_damping", lambda *a, **k: (asked.append((a, k)), table)[1]
+    )
+    with CliRunner().isolated_filesystem():
+        call = ["calibrate", "--damping", "tilt", "--scales", "2,3", "--steps", "3"]
+        output = CliRunner().invoke(cli, call, catch_exceptions=False).output
+    assert "scale 3: 0.1:0.800 1:0.300" in output and "rejects 20.0%" in output
+    (arguments, choices), *_ = asked
+    assert arguments[2] == [2.0, 3.0] and choices["method"] == "tilt" and choices["steps"] == 3

@@ -11,8 +11,10 @@ import torch
 
 import reg_engine
 from reg_engine import Denoiser, Engine, Guidance, Plan, schedules
-from reg_engine.calibrate import calibrate
+from reg_engine.calibration.damping import calibrate_damping
+from reg_engine.calibration.plan import calibrate
 from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
+from reg_engine.guidance.damped import Damped
 from reg_engine.guidance.directions import APG, Delta
 from reg_engine.guidance.references import BadModel, Classifier, Unconditional
 from reg_engine.guidance.weights import Constant, Cosine, Linear
@@ -40,6 +42,11 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     Output: {"value_range": (-1.0, 1.0)},
     Plan.calibrate: {"tolerance": 0.02},
     calibrate: {"tolerance": 0.02, "seeds": None},
+    calibrate_damping: {
+        "scales": (2.0, 3.0, 5.0), "method": "rayleigh", "repeats": 4,
+        **dict.fromkeys(("x0", "seeds", "levels")),
+    },
+    Damped: {"decay": 2.0, "skip_below": 0.0, "model": ""},
     schedules.EDM: {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "spacing": "karras"},
     schedules.Flow: {
         "shift": 1.0, "grid_end": 0.0, "grid_start": 1.0, "extra_step": False, "terminal": None,

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as arrays
 
 NAMES = (
     "plan",
+    "damping",
     "model",
     "judge",
     "classifier",

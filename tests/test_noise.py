@@ -32,8 +32,9 @@ def test_draws_are_standard_normal_and_seeds_differ() -> None:
     correlation = torch.corrcoef(values)
     correlation.fill_diagonal_(0)
     assert float(correlation.abs().max()) < 6 / 64
-    probes = SampleNoise(range(64), "probes").normal(torch.empty(64, 4096))
-    assert abs(float((probes * values).mean())) < 5 / 512
+    for stream in ("probes", "calibration"):
+        other = SampleNoise(range(64), stream).normal(torch.empty(64, 4096))
+        assert abs(float((other * values).mean())) < 5 / 512
 
 
 @pytest.mark.parametrize("shape", [(2, 7), (3, 1, 5, 5), (1, 2**17), (5, 2**16)])

@@ -1,17 +1,19 @@
-"""`reg-engine calibrate`: find the cheapest plan within a tolerance and write it as JSON."""
+"""`reg-engine calibrate`: the cheapest plan within a tolerance, or a damping, as JSON."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
+from ..calibration.damping import METHODS, Damping, calibrate_damping
 from ..models import load_model
 from ..plan import Plan
 from ..storage.files import check_writable
-from .options import apply, emit, json_option, labels_of, run_options
+from .options import apply, emit, json_option, labels_of, numbers, run_options
 
 __all__ = ["calibrate"]
 
@@ -28,22 +30,36 @@ __all__ = ["calibrate"]
     type=float,
     help="Largest relative root-mean-square distance from full REG.",
 )
-@click.option("--out", default="plan.json", show_default=True, help="The plan's file.")
+@click.option(
+    "--damping", type=click.Choice(METHODS), default=None, help="A damping in place of a plan."
+)
+@click.option("--scales", default="2,3,5", show_default=True, help="Of --damping tilt.")
+@click.option("--out", default="plan.json", show_default=True, help="The file to write.")
 @json_option
 def calibrate(
     labels: str,
     scale: float,
     rectify: str,
     tolerance: float,
+    damping: str | None,
+    scales: str,
     out: str,
     as_json: bool,
     model: str,
     **run: Any,
 ) -> None:
-    """Measure where the rectifier and the reference matter, and plan to skip them elsewhere."""
+    """Measure where the rectifier and the reference matter, and plan to skip them elsewhere; or,
+    with --damping, how much REG damps guidance at every noise level."""
     target = check_writable(Path(out), "--out")
     denoiser = load_model(model)
     chosen = labels_of(labels, 1, denoiser)
+    if damping is not None:
+        table = calibrate_damping(
+            denoiser, torch.tensor(chosen), numbers("scales", scales), method=damping, **run
+        )
+        table.save(target)
+        _tell(table, out, as_json)
+        return
     plan = Plan.calibrate(
         denoiser,
         torch.tensor(chosen),
@@ -70,3 +86,17 @@ def calibrate(
             f"(tolerance {tolerance:g})\nwritten to {out}"
         ),
     )
+
+
+def _tell(table: Damping, out: str, as_json: bool) -> None:
+    scales = table.scales or (None,)
+    lines = [
+        "F by noise level"
+        + ("" if scale is None else f", scale {scale:g}")
+        + ": "
+        + " ".join(f"{level:.3g}:{f:.3f}" for level, f in zip(table.levels, row, strict=True))
+        for scale, row in zip(scales, table.factors, strict=True)
+    ]
+    lines += [table.meaning(scale) for scale in table.scales]
+    report = {**asdict(table), "out": out}
+    emit(report, as_json, "\n".join([*lines, f"written to {out}"]))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..calibration.damping import Damping
 from ..engine import Engine
 from ..errors import InputError
 from ..loop.stats import Stats
@@ -51,6 +52,10 @@ __all__ = ["sample"]
     "--out", default="samples.png", show_default=True, help="A .png grid or a .npz archive."
 )
 @click.option("--compare", is_flag=True, help="CFG and REG side by side (PNG only).")
+@click.option("--damping", default=None, help="A file of `calibrate --damping`, in place of REG.")
+@click.option(
+    "--skip-below", default=0.0, show_default=True, type=float, help="No guidance where F is less."
+)
 @json_option
 @click.pass_context
 def sample(
@@ -63,6 +68,8 @@ def sample(
     seeds: str | None,
     out: str,
     compare: bool,
+    damping: str | None,
+    skip_below: float,
     as_json: bool,
     model: str,
     **run: Any,
@@ -81,15 +88,13 @@ def sample(
     if len(seed_list) != len(chosen):
         problem = f"{len(seed_list)} for {len(chosen)} samples"
         raise InputError("--seeds", problem, "Give one a sample")
-    methods: dict[str, str | None] = {"CFG": None} if compare or rectify == "none" else {}
-    methods |= {"REG": rectify} if rectify != "none" else {}
+    methods = _methods(scale, rectify, compare, damping, skip_below)
     engines = {
-        name: Engine(denoiser, scale=scale, rectify=method, plan=plan_of(plan), **run)
-        for name, method in methods.items()
+        name: Engine(denoiser, scale=w, rectify=method, plan=plan_of(plan), **run)
+        for name, (w, method) in methods.items()
     }
     settings = {
-        "model": model,
-        "labels": chosen,
+        **{"model": model, "labels": chosen},
         "seeds": seed_list,
         "scale": scale,
         "methods": methods,
@@ -113,6 +118,21 @@ def sample(
     shards.remove()
     report["out"] = str(target)
     emit(report, as_json, _text(report))
+
+
+def _methods(
+    scale: float, rectify: str, compare: bool, damping: str | None, skip_below: float
+) -> dict[str, tuple[Any, str | None]]:
+    """Scale or weight, and estimator, of what is sampled, by its name."""
+    methods: dict[str, tuple[Any, str | None]] = {}
+    method = None if rectify == "none" else rectify
+    if compare or (method is None and damping is None):
+        methods["CFG"] = scale, None
+    if damping is not None:
+        methods["damped"] = Damping.load(damping)(scale, skip_below=skip_below), method
+    elif method is not None:
+        methods["REG"] = scale, method
+    return methods
 
 
 def _target(out: str, compare: bool) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..networks.point import Direction, Point, Reference
 from .adjustments import Adjustment, Clip, Rescale, ZeroInit
+from .damped import Damped
 from .directions import APG, TCFG, CFGZeroStar, Delta
 from .guidance import Guidance, Term
 from .references import BadModel, Classifier, Unconditional
@@ -19,6 +20,7 @@ __all__ = [
     "Clip",
     "Constant",
     "Cosine",
+    "Damped",
     "Delta",
     "Direction",
     "Guidance",

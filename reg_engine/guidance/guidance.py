@@ -10,6 +10,7 @@ from ..networks.point import Direction, Reference
 from ..rectifiers import Rectifier, as_rectify
 from ..values import as_tuple, shown, store
 from .adjustments import Adjustment
+from .damped import Damped
 from .directions import Delta
 from .references import Unconditional
 from .terms import References, WeightedDirections, Weights, one_rectifier
@@ -26,12 +27,13 @@ class Term:
         weight: a number (the scale, 1 = no guidance), a Weight, or a SampleWeight, which gives one
             number a sample.
         reference: Unconditional(), BadModel(denoiser) or Classifier(net).
-        rectify: None (plain guidance), an estimator's name, "auto", or a Rectifier.
+        rectify: None (plain guidance), an estimator's name, "auto", or a Rectifier. Beside a
+            Damped weight, which replaces the rectifier, "auto" is None.
         direction: Delta() (CFG), APG(), CFGZeroStar() or TCFG().
 
     Raises:
         InputError: an unknown name, or something that is no weight, reference, direction or
-            rectifier.
+            rectifier; an estimator beside a Damped weight.
     """
 
     weight: Weight | SampleWeight | float = field(default_factory=lambda: Constant(2.0))
@@ -68,6 +70,14 @@ class Term:
                 "Give Delta(), APG(), CFGZeroStar() or TCFG()",
             )
         as_rectify(self.rectify)  # an unknown name dies here, not in the loop
+        if isinstance(self.weight, Damped) and self.rectify is not None:
+            if self.rectify != "auto":
+                raise InputError(
+                    "rectify",
+                    f"{shown(self.rectify)} beside a calibrated damping would damp delta twice",
+                    "Give rectify=None, or a plain scale with the estimator",
+                )
+            store(self, rectify=None)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COPIED = ("reg_engine", "kernels", "csrc", "tests", "bench", "pyproject.toml")
 SUBJECTS = (
-    "guidance/*", "plan", "calibrate", "rectifiers/*", "solvers/*", "schedules/*", "noise",
+    "guidance/*", "plan", "calibration/*", "rectifiers/*", "solvers/*", "schedules/*", "noise",
     "loop/rows", "loop/run", "loop/stats", "networks/conditioning", "networks/point", "engine",
     "ops/coefficients", "storage/shards", "cli/sample",
 )  # fmt: skip

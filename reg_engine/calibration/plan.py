@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import as_seeds, known_names
-from .engine import Engine
-from .errors import InputError
-from .loop.rows import Conds
-from .loop.stats import Stats
-from .networks.point import Direction, Point
-from .plan import MODES, Plan, calibrates
-from .rectifiers import Rectifier, name_of
-from .values import as_float
+from ..checks import as_seeds, known_names
+from ..engine import Engine
+from ..errors import InputError
+from ..loop.rows import Conds
+from ..loop.stats import Stats
+from ..networks.point import Direction, Point
+from ..plan import MODES, Plan, calibrates
+from ..rectifiers import Rectifier, name_of
+from ..values import as_float
 
 __all__ = ["calibrate"]
 

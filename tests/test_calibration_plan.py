@@ -22,7 +22,7 @@ from reg_engine import (
     oracles,
     schedules,
 )
-from reg_engine.calibrate import _Recorder
+from reg_engine.calibration.plan import _Recorder
 from reg_engine.loop.stats import Output
 from reg_engine.rectifiers import FD, VJP, DiagonalBatched, name_of
 
@@ -94,7 +94,7 @@ def test_the_deviation_is_measured_with_the_estimator_that_was_settled(
             candidates.append(self)
             return super().sample(*args, **choices)
 
-    monkeypatch.setattr("reg_engine.calibrate.Engine", Candidate)
+    monkeypatch.setattr("reg_engine.calibration.plan.Engine", Candidate)
     choices = {"scale": 3.0, "solver": "euler", "steps": 4, "progress": False}
     model, labels, seeds = tiny(), [0, 1, 2], [4, 5, 6]
     plan = Plan.calibrate(model, labels, tolerance=0.2, seeds=seeds, **choices)
