@@ -84,7 +84,8 @@ def test_compare_draws_both_and_says_what_they_cost(tmp_path: Path) -> None:
     assert notes["Software"].startswith(f"reg_engine {reg_engine.__version__}, torch ")
     made = json.loads(notes["reg_engine"])
     assert (made["labels"], made["seeds"]) == ([0, 1, 2, 3], [0, 1, 2, 3])
-    assert (made["scale"], made["methods"]) == (4.0, {"CFG": None, "REG": "auto"})
+    methods = {"CFG": [4.0, None], "REG": [4.0, "auto"]}
+    assert (made["scale"], made["methods"]) == (4.0, methods)
     assert (made["steps"], made["solver"], made["plan"]["modes"]) == (3, "heun", ["reg"])
     assert str(tmp_path) not in str(notes)
 
