@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .guidance.damped import check_model
 from .guidance.guidance import Guidance
-from .guidance.weights import Constant, SampleWeight, Weight
+from .guidance.weights import Constant, SampleWeight, Weight, looks_at_samples
 from .networks.conditioning import as_cond, size
 from .networks.denoisers import Denoiser
 from .ops.formulas import widest
@@ -160,7 +160,7 @@ def as_weight(scale: Any) -> Any:
     Raises:
         InputError: neither; a class or a Damping in place of a value.
     """
-    if isinstance(scale, type) or not (callable(scale) or hasattr(scale, "per_sample")):
+    if isinstance(scale, type) or not (callable(scale) or looks_at_samples(scale)):
         return Constant(scale)
     return scale
 

@@ -145,7 +145,7 @@ class Guide:
         if "reg" in run.modes:
             self._first(run.dtype).prepare((self._cond, beside), len(x), self.stats)
         counter, step = Counter(), torch.zeros((), dtype=torch.int64, device=x.device)
-        numbers = run.coefficients
+        numbers, self._memory.state = run.coefficients, x
         state = State(x.clone(), numbers, None, Watch(run.table, x, numbers.w), self._memory)
         point = Point(
             x,

@@ -70,6 +70,25 @@ def test_a_weight_may_remember_the_state() -> None:
     assert torch.equal(plain, last.x_next)
 
 
+def test_a_guides_caller_may_step_in_place() -> None:
+    """memory["x"] is the state that was asked about, not what became of it."""
+    seen = []
+
+    class Remembers:
+        def per_sample(self, point: Any, cond: Tensor, delta: Tensor) -> Tensor:
+            seen.append(point.memory.get("x"))
+            point.memory["x"] = point.x
+            return torch.ones(len(cond))
+
+    guide = Guide(model(), LABELS, guidance=Guidance(Remembers(), rectify=None))
+    x = torch.ones(4, *guide.denoiser.sample_shape, dtype=torch.float64)
+    asked = x.clone()
+    guide(x, 2.0)
+    x.mul_(0.5)
+    guide(x, 1.0)
+    assert seen[0] is None and torch.equal(seen[1], asked)
+
+
 def test_a_step_tells_cond_of_a_half_network_as_finely_as_the_state() -> None:
     denoiser = tiny(net=HalfNet().bfloat16())
     engine = Engine(denoiser, scale=3.0, rectify=None, solver="euler", steps=5, progress=False)

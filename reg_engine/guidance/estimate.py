@@ -144,7 +144,8 @@ def _reg(point: Point, guidance: Guidance, rectifier: Rectifier | None, own: boo
     def direction(point: Point, cond: Tensor, ref: Tensor) -> Tensor:
         nonlocal beside
         delta, beside = _directed(point, guidance, cond, ref)
-        return torch.zeros_like(cond) if delta is None else delta
+        assert delta is not None  # a rectified term has a weight, or the mode would be cfg
+        return delta
 
     with ranges.rectifier():
         result: object = rectifier(point, direction)

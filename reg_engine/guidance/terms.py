@@ -148,11 +148,12 @@ class WeightedDirections:
     def _term(self, index: int, part: Point, cond: Tensor, ref: Tensor) -> Tensor:
         weight, w = self.weights[index], part.weights[index]
         delta = as_state("direction", self.each[index](part, cond, ref), cond)
-        assert w is not None
-        term = w * delta
         if looks_at_samples(weight):
             each = per_sample(as_weights(weight.per_sample(part, cond, delta), cond), cond)
             term = torch.where(each == 0, 0, each * delta)  # whatever lies in its reference
+        else:
+            assert w is not None  # or the term would have no part
+            term = w * delta
         part.memory["delta"] = delta
         return term
 

@@ -20,7 +20,7 @@ __all__ = ["Memory", "State"]
 class Memory(MutableMapping[str, Tensor]):
     """Tensors kept from row to row under a name (the previous delta, momentum).
 
-    What lies in `state` is copied: the state is stepped in place.
+    What lies in `state` is copied: it is stepped in place, by the loop or by a guide's caller.
 
     With `fixed` each name keeps one place on the device, so that a captured graph finds there what
     an earlier one left. Which names hold something is known on the host (`filled`), and so is who
@@ -28,7 +28,7 @@ class Memory(MutableMapping[str, Tensor]):
     """
 
     def __init__(self, fixed: bool = False, state: Tensor | None = None) -> None:
-        self._fixed, self._state = fixed, state
+        self._fixed, self.state = fixed, state
         self._places: dict[str, Tensor] = {}
         self.filled: frozenset[str] = frozenset()
         self.asked: dict[str, bool] = {}
@@ -41,7 +41,7 @@ class Memory(MutableMapping[str, Tensor]):
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         if not self._fixed:
-            moves = self._state is not None and _same_storage(value, self._state)
+            moves = self.state is not None and _same_storage(value, self.state)
             self._places[name] = value.clone() if moves else value
         else:
             if name not in self._places:
