@@ -12,14 +12,7 @@ from torch import Tensor
 
 from reg_engine.ops import extension
 
-SHAPE = (3, 5, 4, 6)
 LARGE = (3, 5, 49, 50)  # several threads on the CPU, several tiles of each sample and a rest
-VARIANTS = {
-    "none": (False, False),
-    "cfg": (True, False),
-    "rectifier": (True, True),
-    "vector": (False, True),
-}
 
 
 CUDA = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []

@@ -20,6 +20,15 @@ FLOATS = (F32, F16, BF16, F64)
 # One element, one pixel, odd and prime, several blocks, no picture, no sample.
 SHAPES = ((1, 1), (1, 1, 1, 1), (3, 5, 7, 11), (2, 4, 24, 24), (4, 9), (0, 3, 4, 4))
 
+SHAPE = (3, 5, 4, 6)
+# Whether there is a reference, and a term.
+VARIANTS = {
+    "none": (False, False),
+    "cfg": (True, False),
+    "rectifier": (True, True),
+    "vector": (False, True),
+}
+
 ROWS, ROW = 6, 3  # of the tables of steps, and the one that is taken
 
 Make = Callable[[tuple[int, ...], torch.dtype], Tensor]

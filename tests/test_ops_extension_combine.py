@@ -6,14 +6,16 @@ import itertools
 
 import pytest
 import torch
-from csrc_cases import LARGE, SHAPE, VARIANTS, device
+from csrc_cases import LARGE, device
 from kernel_cases import (
     BF16,
     F16,
     F32,
     FLOATS,
     LAYOUTS,
+    SHAPE,
     SHAPES,
+    VARIANTS,
     WRITABLE,
     Make,
     bits,

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from csrc_cases import LARGE, SHAPE, VARIANTS, device, run, verify
+from csrc_cases import LARGE, device, run, verify
 from kernel_cases import (
     F32,
     F64,
     FLOATS,
     LAYOUTS,
-    ROW,
+    SHAPE,
     SHAPES,
+    VARIANTS,
     WRITABLE,
     Step,
     bits,
@@ -26,6 +27,7 @@ from kernel_cases import (
     nan,
     rand,
 )
+from step_cases import StepCases
 
 from reg_engine.ops.coefficients import COLUMNS, FIRST_B
 
@@ -111,59 +113,8 @@ def test_table_step_and_gain_may_be_views(dtype: torch.dtype) -> None:
     verify(replace(case, gain=gain[:1, 0].expand(SHAPE[0])))
 
 
-@pytest.mark.parametrize("given", VARIANTS.values(), ids=VARIANTS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-def test_each_sample_has_its_own_weight(dtype: torch.dtype, shape: tuple, given: tuple) -> None:
-    """Whatever the row's is, 0 and what is not a number included."""
-    for w in (1.5, 0.0, math.nan):
-        case = make_step(shape, dtype, given, weight=True)
-        case.table[ROW, COLUMNS.index("w")] = w
-        verify(case)
-        verify(replace(case, channels=1 if len(shape) > 1 else -1))
-
-
-@pytest.mark.parametrize("given", VARIANTS.values(), ids=VARIANTS)
-def test_a_sample_without_weight_is_cond(given: tuple) -> None:
-    """Bitwise, and the others do not notice."""
-    case = full(given=given, weight=True)
-    case.weight[1] = 0.0
-    broken = replace(case, ref=case.ref if given[0] else None)
-    for name in ("ref", "term"):
-        value = getattr(case, name)
-        if value is not None:
-            value = value.clone()
-            value[1] = math.nan
-        broken = replace(broken, **{name: value})
-    plain = replace(case, ref=None, term=None, weight=None)
-    out, clean = run(broken, nan(SHAPE))[0], run(case, nan(SHAPE))[0]
-    assert torch.equal(bits(out), bits(clean))
-    assert torch.equal(bits(out[1]), bits(run(plain, nan(SHAPE))[0][1]))
-
-
-@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-@pytest.mark.parametrize("channels", [-1, 2])
-def test_clipped(dtype: torch.dtype, channels: int) -> None:
-    verify(full(dtype=dtype, channels=channels, weight=True, limit=0.5))
-    case = make_step(dtype=dtype, limit=0.25)
-    case.table[ROW, COLUMNS.index("keep")] = 0.0
-    for name, value in {"p": 0, "q": 1, "a": 0, "skip": 0.5}.items():
-        case.table[ROW, COLUMNS.index(name)] = value
-    case.table[ROW, FIRST_B] = 1.0
-    out = run(case, nan(SHAPE, dtype))[0]
-    assert float(out.abs().max()) == 0.25 and float(out.abs().min()) < 0.25
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("limit", [math.inf, 0.5])
-def test_samples_that_are_not_finite_are_marked(value: float, limit: float) -> None:
-    """`run` compares the marks with what lies in x_s; here some are there."""
-    for shape in (SHAPE, (70, 2), (3, 2, 1)):
-        case = make_step(shape, noise=True, lags=1, ring=2, limit=limit)
-        case.cond[1].view(-1)[-1] = value
-        out = run(case, rand(shape))[0]
-        finite = out.reshape(len(out), -1).isfinite().all(1)
-        assert not finite[1] and finite[0] and finite[2:].all()
+class TestPartsOfTheStep(StepCases):
+    run, verify = staticmethod(run), staticmethod(verify)
 
 
 @pytest.mark.parametrize("name", WRITABLE)

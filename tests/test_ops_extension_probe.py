@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from csrc_cases import LARGE, SHAPE, device, on
+from csrc_cases import LARGE, device, on
 from kernel_cases import (
     BF16,
     F16,
@@ -16,6 +16,7 @@ from kernel_cases import (
     LAYOUTS,
     ROW,
     ROWS,
+    SHAPE,
     SHAPES,
     bits,
     check,

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from csrc_cases import SHAPE, device
-from kernel_cases import BF16, F16, F32, F64, FLOATS, LAYOUTS, SHAPES, bits, check, nan, rand
+from csrc_cases import device
+from kernel_cases import BF16, F16, F32, F64, FLOATS, LAYOUTS, SHAPE, SHAPES, bits, check, nan, rand
 from torch import Tensor
 
 from reg_engine.ops import extension, formulas
