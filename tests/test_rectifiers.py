@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from rectifier_cases import Net, point
+from torch import Tensor
 
-from reg_engine import Denoiser, EstimatorError, InputError, schedules
+from reg_engine import EstimatorError, InputError
 from reg_engine.guidance.directions import Delta
-from reg_engine.guidance.references import Unconditional
 from reg_engine.networks.conditioning import take
-from reg_engine.networks.point import Counter, Point
+from reg_engine.networks.point import Point
 from reg_engine.noise import SampleNoise
 from reg_engine.rectifiers import (
     FD,
     JVP,
-    RECTIFIERS,
     VJP,
     Diagonal,
     DiagonalBatched,
@@ -25,57 +24,6 @@ from reg_engine.rectifiers import (
     make,
 )
 from reg_engine.rectifiers.auto import choose
-from reg_engine.rectifiers.reverse import saved_bytes_per_sample
-from reg_engine.solvers import table
-
-SHAPE = (2, 3)
-
-
-class Net(nn.Module):
-    """Smooth, not symmetric, label-dependent; blocks in a ModuleList, attention inside."""
-
-    def __init__(self, width: int = 12) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.enter = nn.Linear(6, width)
-        self.label = nn.Embedding(4, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-            for _ in range(3)
-        )
-        self.leave = nn.Linear(width, 6)
-        self.calls: list[int] = []
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        self.calls.append(x.shape[0])
-        h = self.enter(x.flatten(1)) + self.label(cond) + t[:, None].sin()
-        for block in self.blocks:
-            h = h + block(h)
-        q = h.reshape(len(x), 1, 3, 4)
-        h = h + nn.functional.scaled_dot_product_attention(q, q, q).flatten(1)
-        return self.leave(h).reshape_as(x)
-
-
-def point(prediction: str = "epsilon", batch: int = 3, net: nn.Module | None = None) -> Point:
-    schedule = schedules.VPLinear()
-    net = Net().double() if net is None else net
-    denoiser = Denoiser(net, prediction, schedule, SHAPE, null_cond=3, num_classes=3)
-    seeds = list(range(batch))
-    x = torch.randn(batch, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    row = table("ddim", schedule, 10).rows[4]
-    for p in net.parameters():
-        p.requires_grad_(False)
-    return Point(
-        x,
-        row,
-        4,
-        denoiser,
-        Unconditional(),
-        torch.arange(batch) % 3,
-        {},
-        Counter(),
-        SampleNoise(seeds, "probes"),
-    )
 
 
 def dense(p: Point) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,55 +135,6 @@ def test_vanished_lag_takes_the_exact_product_for_that_sample_alone(rectifier: o
     assert torch.allclose(got[[0, 2]], formula[[0, 2]], rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("rectifier", "forward", "backward", "calls"),
-    [
-        (Paper(), 2, 1, [3, 3]),
-        (VJP(), 2, 1, [3, 3]),
-        (Diagonal(probes=4), 2, 4, [3, 3]),
-        (DiagonalBatched(), 3, 0, [9]),
-        (DiagonalBatched(probes=2), 4, 0, [12]),
-        (FD(), 3, 0, [6, 3]),
-        (FDBatched(), 3, 0, [9]),
-        (JVP(), 3, 0, [3, 3]),
-        (JVP(lagged=False), 4, 0, [6, 3]),
-    ],
-)
-def test_work_is_counted_and_only_cond_rows_are_recorded(
-    rectifier: object, forward: int, backward: int, calls: list[int]
-) -> None:
-    p = point()
-    p.memory["delta"] = torch.ones_like(p.x)
-    rectifier(p, Delta())
-    assert p.counter == Counter(3 * forward, 3 * backward)
-    assert p.denoiser.net.calls == calls
-
-
-def test_checkpointing_gives_the_same_and_saves_less() -> None:
-    p = point()
-    plain = VJP()(p, Delta())[1]
-    needed = saved_bytes_per_sample(p)
-    before = [block.forward for block in p.denoiser.net.blocks]
-    tight = VJP(memory_budget=int(needed))  # three samples do not fit
-    assert torch.allclose(tight(p, Delta())[1], plain, rtol=1e-13, atol=1e-14)
-    assert [block.forward for block in p.denoiser.net.blocks] == before
-    with tight._blocks(p):
-        assert saved_bytes_per_sample(p) < 0.75 * needed
-
-
-def test_budget_too_small_without_blocks_is_said() -> None:
-    class Flat(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.ones(1, dtype=torch.float64))
-
-        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-            return (self.w * x).sin() * x
-
-    with pytest.raises(EstimatorError, match="nn.ModuleList"):
-        VJP(memory_budget=1)(point(net=Flat()), Delta())
-
-
 class Cut(Net):
     """A black box: neither reverse nor forward mode passes."""
 
@@ -260,26 +159,6 @@ def test_auto_follows_memory_and_ability() -> None:
     rectifier, reason = choose(point(net=Cut().double()), 3, None)
     assert rectifier.name == "fd_batched"
     assert "no reverse mode" in reason and "no forward mode" in reason
-
-
-def test_estimators_run_inside_inference_mode() -> None:
-    p = point()
-    wanted = {name: make(name)(p, Delta())[1] for name in RECTIFIERS if "diagonal" not in name}
-    inside = point()
-    with torch.inference_mode():
-        inside.x = inside.x.clone()
-        for name, value in wanted.items():
-            inside.memory.clear()
-            assert torch.equal(make(name)(inside, Delta())[1], value), name
-
-
-def test_tensors_made_in_inference_mode_are_named() -> None:
-    with torch.inference_mode():
-        p = point()
-    with pytest.raises(EstimatorError, match="inference_mode"):
-        VJP()(p, Delta())
-    assert choose(p, 3, None)[0].name == "jvp"
-    assert JVP()(p, Delta())[1].isfinite().all()
 
 
 def test_names_and_options_are_checked() -> None:
