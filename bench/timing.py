@@ -160,7 +160,7 @@ def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def copy_bandwidth(device: torch.device, rounds: int = 20) -> tuple[int, list[float]]:
-    """(bytes read and written, seconds) of a copy far larger than the cache: the roofline."""
+    """(bytes read and written, seconds) of a copy far larger than the cache."""
     count = 2**28 if device.type == "cuda" else 2**24  # float32: 1 GiB and 64 MiB
     source, target = torch.rand(count, device=device), torch.empty(count, device=device)
     calls = [lambda: target.copy_(source)]
