@@ -1,4 +1,4 @@
-"""The classifier task: labels of clean and of noisy digits."""
+"""The classifier task: labels of clean and of noisy grey images."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class ClassifierSettings:
 class ClassifierTask(LabelledImages):
     """Cross entropy of a noise-aware classifier; arguments as DiffusionTask."""
 
-    name = "mnist-classifier"
-
     def __init__(
         self,
         images: NDArray[np.uint8],
         labels: NDArray[np.int64],
         settings: ClassifierSettings | None = None,
         device: str | torch.device = "cpu",
+        data: str = "mnist",
     ) -> None:
-        super().__init__(images, labels, device)
+        super().__init__(images, labels, device, data)
+        self.name = f"{data}-classifier"
         self.settings = settings or ClassifierSettings()
 
     def build(self) -> nn.Module:
@@ -79,7 +79,7 @@ class ClassifierTask(LabelledImages):
         assert isinstance(net, NoisyClassifier)
         return {
             "architecture": "classifier",
-            "data": "mnist",
+            "data": self.source,
             "arguments": net.arguments,
             "sample_shape": [1, *self.images.shape[1:]],
             "num_classes": self.settings.num_classes,

@@ -100,12 +100,17 @@ class LabelledImages:
         images: (N, H, W) uint8.
         labels: (N,) integers.
         device: where the network is.
+        data: name of the data set; it goes into the description of the weights.
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], device: str | torch.device
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        device: str | torch.device,
+        data: str,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, self.source = torch.device(device), data
         self.images = torch.from_numpy(np.ascontiguousarray(images))
         self.labels = torch.from_numpy(np.ascontiguousarray(labels))
         self.size = len(images)
@@ -120,9 +125,8 @@ class DiffusionTask(LabelledImages):
         labels: (N,) in [0, num_classes).
         settings: see DiffusionSettings.
         device: where the network is.
+        data: name of the data set, and of the task.
     """
-
-    name = "mnist"
 
     def __init__(
         self,
@@ -130,8 +134,10 @@ class DiffusionTask(LabelledImages):
         labels: NDArray[np.int64],
         settings: DiffusionSettings | None = None,
         device: str | torch.device = "cpu",
+        data: str = "mnist",
     ) -> None:
-        super().__init__(images, labels, device)
+        super().__init__(images, labels, device, data)
+        self.name = data
         self.settings = settings or DiffusionSettings()
 
     def build(self) -> nn.Module:
@@ -157,7 +163,7 @@ class DiffusionTask(LabelledImages):
         s = self.settings
         return {
             "architecture": "unet",
-            "data": "mnist",
+            "data": self.source,
             "arguments": net.arguments,
             "prediction": "edm",
             "schedule": {"name": "edm", "sigma_min": s.sigma_min, "sigma_max": s.sigma_max},

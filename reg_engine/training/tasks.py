@@ -7,13 +7,14 @@ import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..data.cifar10 import CIFAR10, load_cifar10
-from ..data.mnist import MNIST, load_mnist
+from ..data.mnist import MNIST, load_fashion, load_mnist
 from ..errors import InputError, choice
 from ..models.checkpoint import read, save_weights
 from ..storage.readers import refusing
@@ -56,9 +57,16 @@ def _edm(images: Any, labels: Any, settings: Any = None, device: str = "cpu") ->
     return ColourTask(images, labels, settings or ColourSettings("edm"), device)
 
 
+_fashion = partial(DiffusionTask, data="fashion")
+_fashion_judge = partial(ClassifierTask, data="fashion")
+
 TASKS = {
     "mnist": Recipe(DiffusionTask, 40.0, 2e-3, "mnist.safetensors"),
     "mnist-classifier": Recipe(ClassifierTask, 6.0, 2e-3, "mnist_classifier.safetensors"),
+    "fashion": Recipe(_fashion, 40.0, 2e-3, "fashion.safetensors", load_fashion),
+    "fashion-classifier": Recipe(
+        _fashion_judge, 20.0, 2e-3, "fashion_classifier.safetensors", load_fashion
+    ),
     "cifar10": Recipe(ColourTask, 60.0, 2e-4, "cifar10.safetensors", load_cifar10),
     "cifar10-edm": Recipe(_edm, 60.0, 2e-4, "cifar10_edm.safetensors", load_cifar10),
     "cifar10-classifier": Recipe(
