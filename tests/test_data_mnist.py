@@ -1,4 +1,4 @@
-"""Loading MNIST: every source, and every file that must be refused."""
+"""Loading MNIST and Fashion-MNIST: every source, and every file that must be refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reg_engine.data.mnist import load_mnist
+from reg_engine.data.mnist import DATA_SETS, load_data_set, load_fashion, load_mnist
 from reg_engine.errors import InputError
 
 
@@ -28,13 +28,20 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REG_ENGINE_DATA", raising=False)
 
 
+LOADERS = {"mnist": load_mnist, "fashion": load_fashion}
+KINDS = pytest.mark.parametrize("kind", LOADERS)
+
+
+@KINDS
 @pytest.mark.parametrize("source", ["file", "folder", "environment"])
-def test_the_arrays_come_back(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = arrays()
-    np.savez(tmp_path / "mnist.npz", **wanted)
+def test_the_arrays_come_back(
+    kind: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, file = arrays(), tmp_path / DATA_SETS[kind].file
+    np.savez(file, **wanted)
     if source == "environment":
         monkeypatch.setenv("REG_ENGINE_DATA", str(tmp_path))
-    found = load_mnist({"file": tmp_path / "mnist.npz", "folder": tmp_path}.get(source))
+    found = LOADERS[kind]({"file": file, "folder": tmp_path}.get(source))
     np.testing.assert_array_equal(found.train_images, wanted["x_train"])
     np.testing.assert_array_equal(found.test_images, wanted["x_test"])
     assert found.train_labels.tolist() == [0, 1, 2, 3, 4, 5]
@@ -81,12 +88,55 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
             load_mnist(tmp_path / name)
 
 
-def test_without_a_path_it_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_holds_both_gives_each_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, value in (("mnist", 3), ("fashion", 200)):
+        filled = {**arrays(), "x_test": np.full((4, 28, 28), value, np.uint8)}
+        np.savez(tmp_path / DATA_SETS[kind].file, **filled)
+    monkeypatch.setenv("REG_ENGINE_DATA", str(tmp_path))
+    assert (load_mnist().test_images == 3).all() and (load_fashion().test_images == 200).all()
+    assert (load_data_set("mnist").test_images == 3).all()
+    assert (load_data_set("fashion", tmp_path).test_images == 200).all()
+
+
+@KINDS
+def test_a_file_that_is_called_as_the_other_data_set_is_refused(kind: str, tmp_path: Path) -> None:
+    (other,) = (DATA_SETS[name] for name in LOADERS if name != kind)
+    np.savez(tmp_path / other.file, **arrays())
+    own = DATA_SETS[kind]
+    with pytest.raises(InputError, match=f"is {other.title}, not {own.title}.*{own.file}"):
+        LOADERS[kind](tmp_path / other.file)
+    with pytest.raises(InputError, match=f"no file .*{own.file}"):  # the folder lacks its own
+        LOADERS[kind](tmp_path)
+    (tmp_path / other.file).rename(tmp_path / "renamed.npz")  # a name of one's own is no claim
+    assert len(LOADERS[kind](tmp_path / "renamed.npz").test_images) == 4
+
+
+def test_an_unknown_data_set_is_named() -> None:
+    with pytest.raises(InputError, match="data_set: unknown name 'fashoin'. Did you mean 'fashion"):
+        load_data_set("fashoin")
+
+
+def test_every_label_has_a_name() -> None:
+    assert all(len(set(data_set.classes)) == 10 for data_set in DATA_SETS.values())
+    assert DATA_SETS["fashion"].classes[6] == "shirt"  # of the list in the data set's own README
+
+
+@pytest.mark.parametrize(("kind", "openml"), [("mnist", "mnist_784"), ("fashion", "Fashion-MNIST")])
+def test_without_a_path_it_is_downloaded(
+    kind: str, openml: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.zeros((70000, 784), np.uint8)
     images[60000] = np.arange(784) % 256
     labels = np.array(["3"] * 60000 + ["7"] * 10000, dtype=object)
-    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda *a, **k: (images, labels))
-    found = load_mnist()
+
+    def fetch(name: str, *, version: int, **_: Any) -> tuple[Any, Any]:
+        assert (name, version) == (openml, 1)
+        return images, labels
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
+    found = LOADERS[kind]()
     assert found.train_images.shape == (60000, 28, 28)
     assert set(found.train_labels) == {3} and set(found.test_labels) == {7}
     assert found.test_images[0, 1, 0] == 28  # rows first, as the pixels are listed
@@ -99,6 +149,8 @@ def test_a_failing_download_and_a_missing_scikit_learn(monkeypatch: pytest.Monke
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fail)
     with pytest.raises(InputError, match="no route to host.*REG_ENGINE_DATA"):
         load_mnist()
+    with pytest.raises(InputError, match="downloading Fashion-MNIST .*your own fashion_mnist.npz"):
+        load_fashion()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(InputError, match="pip install scikit-learn"):
         load_mnist()

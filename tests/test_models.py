@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reg_engine.errors import InputError
-from reg_engine.models import UNet, classifier_for, load_classifier, load_model
+from reg_engine.models import (
+    PACKAGED,
+    UNet,
+    classifier_for,
+    data_of,
+    load_classifier,
+    load_model,
+)
 from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.classifier import NoisyClassifier
 
@@ -156,7 +163,7 @@ def test_a_damaged_description_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_unknown_names_and_missing_files(tmp_path: Path) -> None:
     for load in (load_model, load_classifier, classifier_for):
-        with pytest.raises(InputError, match="unknown model 'minst'.*Packaged: mnist"):
+        with pytest.raises(InputError, match="unknown model 'minst'.*Packaged: mnist, fashion"):
             load("minst")
         with pytest.raises(InputError, match="there is no file"):
             load(tmp_path / "net.safetensors")
@@ -174,6 +181,32 @@ def test_who_judges_a_model(saved: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_weights(other, small_unet().state_dict(), {**DESCRIPTION, "data": "letters"})
     assert classifier_for(other) is None
+
+
+def test_the_judge_is_that_of_the_data_set(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name, or by the "data" of a file's description."""
+    for number, name in enumerate(PACKAGED):
+        net = scrambled(NoisyClassifier((16, 32)), seed=number)
+        about = {"architecture": "classifier", "arguments": {"channels": [16, 32]}, "data": name}
+        save_weights(tmp_path / f"{name}_classifier.safetensors", net.state_dict(), about)
+        save_weights(
+            tmp_path / f"{name}.safetensors",
+            small_unet().state_dict(),
+            {**DESCRIPTION, "data": name},
+        )
+    monkeypatch.setattr("reg_engine.models.WEIGHTS", tmp_path)
+    own = {name: load_classifier(name).head.weight for name in PACKAGED}
+    assert not torch.equal(own["mnist"], own["fashion"])
+    for name in PACKAGED:
+        assert load_model(name).num_classes == 10 and data_of(name) == name
+        for model in (name, tmp_path / f"{name}.safetensors"):
+            judge = classifier_for(model)
+            assert judge is not None and torch.equal(judge.head.weight, own[name])
+    del about["data"]
+    save_weights(tmp_path / "silent.safetensors", net.state_dict(), about)
+    assert data_of(tmp_path / "silent.safetensors") is None
 
 
 # Networks

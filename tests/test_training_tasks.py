@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import reg_engine.training.trainer as trainer_module
 from reg_engine.data.mnist import MNIST
 from reg_engine.errors import InputError
-from reg_engine.models import load_classifier, load_model
-from reg_engine.training import TrainConfig, Trainer, train_task
+from reg_engine.models import data_of, load_classifier, load_model
+from reg_engine.training import TASKS, TrainConfig, Trainer, train_task
 from reg_engine.training.classification import (
     ClassifierSettings,
     ClassifierTask,
@@ -115,6 +115,40 @@ def test_a_trained_model_is_exported_and_loads(data: MNIST, tmp_path: Path) -> N
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     for name, value in model.modules[0].state_dict().items():
         assert torch.equal(value, checkpoint["average"][name].half().float())
+
+
+@pytest.mark.parametrize("task", ["mnist", "fashion"])
+def test_the_weights_say_what_they_were_trained_on(task: str, data: MNIST, tmp_path: Path) -> None:
+    """The classifier of a data set finds the models of the same one by that."""
+    options: dict[str, Any] = {"epochs": 0.01, "batch_size": 8, "show": False}
+    for name, file in ((task, task), (f"{task}-classifier", f"{task}_classifier")):
+        run = train_task(name, data, tmp_path / name, **options)
+        assert run.task == name and run.weights == str(tmp_path / name / f"{file}.safetensors")
+        assert data_of(run.weights) == task
+        other = {"mnist": "fashion", "fashion": "mnist"}[task] + name.removeprefix(task)
+        with pytest.raises(InputError, match=f"task '{name}' \\(now '{other}'\\)"):
+            train_task(other, data, tmp_path / name, **options)
+    assert load_model(tmp_path / task / f"{task}.safetensors").num_classes == 10
+
+
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [
+        ("mnist", "mnist.npz"),
+        ("mnist-classifier", "mnist.npz"),
+        ("fashion", "fashion_mnist.npz"),
+        ("fashion-classifier", "fashion_mnist.npz"),
+    ],
+)
+def test_a_task_reads_its_own_data_set(task: str, file: str, data: MNIST, tmp_path: Path) -> None:
+    for shift, name in enumerate(("mnist.npz", "fashion_mnist.npz")):
+        x, y = data.test_images[shift : shift + 20], data.test_labels[shift : shift + 20]
+        np.savez(tmp_path / name, x_train=x, y_train=y, x_test=x, y_test=y)
+    found = TASKS[task].load(tmp_path)
+    assert np.array_equal(found.train_images, np.load(tmp_path / file)["x_train"])
+    (other,) = {"mnist.npz", "fashion_mnist.npz"} - {file}
+    with pytest.raises(InputError, match="data: .* is (Fashion-)?MNIST, not (Fashion-)?MNIST"):
+        TASKS[task].load(tmp_path / other)
 
 
 def test_the_classifier_learns_real_digits(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import click
 import torch
 from torch import Tensor
 
-from ..data.mnist import load_mnist
+from ..data.mnist import load_data_set
 from ..engine import Engine
 from ..errors import InputError
-from ..models import classifier_for, load_model
+from ..models import PACKAGED, classifier_for, data_of, load_model
 from ..resume import digest, run_resumable
 from ..storage.files import check_writable, write_whole
 from ..storage.shards import Shards
@@ -36,7 +36,12 @@ __all__ = ["evaluate"]
     "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
 )
 @click.option("--samples", default=1000, show_default=True, type=int, help="Samples a point.")
-@click.option("--data", default=None, help="mnist.npz; default: REG_ENGINE_DATA, or a download.")
+@click.option(
+    "--data",
+    default=None,
+    help="mnist.npz or fashion_mnist.npz, as the model was trained on; default: REG_ENGINE_DATA, "
+    "or a download.",
+)
 @click.option(
     "--out",
     default="out/evaluation",
@@ -55,21 +60,24 @@ def evaluate(
     model: str,
     **run: Any,
 ) -> None:
-    """Label agreement and FID (in the packaged classifier's features, against the MNIST test
-    set)."""
+    """Label agreement and FID (in the packaged classifier's features, against the test images of
+    the data set that the model was trained on: MNIST or Fashion-MNIST)."""
     from ..metrics import fid, label_agreement
 
     if samples < 10:
         raise InputError("--samples", f"is {samples}", "Give 10 or more; FID needs about 1000")
     target, _ = (check_writable(Path(f"{out}.{kind}"), "--out") for kind in ("json", "png"))
-    denoiser, classifier = load_model(model), classifier_for(model)
-    if classifier is None:
-        raise InputError("--model", f"{model} has no classifier to judge it", "Use --model mnist")
+    denoiser, classifier, data_set = load_model(model), classifier_for(model), data_of(model)
+    if classifier is None or data_set is None:
+        known = " or ".join(PACKAGED)
+        raise InputError(
+            "--model", f"{model} has no classifier to judge it", f"Use --model {known}"
+        )
     fit("--samples", samples, denoiser)
-    real = load_mnist(data).test_images
+    real = load_data_set(data_set, data).test_images
     assert denoiser.num_classes is not None  # a packaged model has classes
     labels = torch.arange(samples) % denoiser.num_classes
-    settings = {"model": model, "plan": plan, "samples": samples, **run}
+    settings = {"model": model, "data": data_set, "plan": plan, "samples": samples, **run}
     settings.pop("progress")
     planned, points = plan_of(plan), []
     engines = {

@@ -36,7 +36,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 run_options = [
     click.option(
-        "--model", default="mnist", show_default=True, help="A packaged model or a .safetensors."
+        "--model",
+        default="mnist",
+        show_default=True,
+        help="A packaged model (mnist, fashion) or a .safetensors.",
     ),
     click.option("--solver", default="heun", show_default=True, help="A solver's name."),
     click.option("--steps", default=18, show_default=True, type=int, help="Solver steps."),

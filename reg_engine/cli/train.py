@@ -24,16 +24,16 @@ __all__ = ["train"]
 @click.option(
     "--data",
     default=None,
-    help="mnist.npz (default: REG_ENGINE_DATA, or a download), or CIFAR-10: pictures in a folder "
-    "or .tar.gz, an .npz, or cifar-10-binary.tar.gz.",
+    help="mnist.npz or fashion_mnist.npz (default: REG_ENGINE_DATA, or a download), or CIFAR-10: "
+    "pictures in a folder or .tar.gz, an .npz, or cifar-10-binary.tar.gz.",
 )
 @click.option("--out", default=None, help="Folder of the run; default: out/TASK.")
 @click.option(
     "--epochs",
     default=None,
     type=float,
-    help="Passes through the data [default: mnist 40, mnist-classifier 6, cifar10 and cifar10-edm "
-    "60, cifar10-classifier 30].",
+    help="Passes through the data [default: mnist and fashion 40, mnist-classifier 6, "
+    "fashion-classifier 20, cifar10 and cifar10-edm 60, cifar10-classifier 30].",
 )
 @click.option(
     "--minutes", default=None, type=float, help="Instead of --epochs: as many steps as fit."
@@ -43,7 +43,8 @@ __all__ = ["train"]
     "--lr",
     default=None,
     type=float,
-    help="Peak learning rate [default: mnist 0.002, cifar10 0.0002, cifar10-classifier 0.001].",
+    help="Peak learning rate [default: mnist and fashion 0.002, cifar10 0.0002, "
+    "cifar10-classifier 0.001].",
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Of weights, order and noise.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
@@ -61,7 +62,7 @@ __all__ = ["train"]
     default=-0.4,
     show_default=True,
     type=float,
-    help="Mean of ln(sigma) in training (mnist).",
+    help="Mean of ln(sigma) in training (mnist, fashion).",
 )
 @click.option(
     "--export",
@@ -93,6 +94,8 @@ def train(
     \b
     mnist               the digits model, an EDM U-Net
     mnist-classifier    its noise-aware judge
+    fashion             the clothes model: the same network on Fashion-MNIST
+    fashion-classifier  its noise-aware judge
     cifar10             a class-conditional rectified flow at 32x32; needs diffusers and a GPU
     cifar10-edm         the same network, preconditioned and trained as Karras et al. 2022
     cifar10-classifier  a noise-aware judge of colour images
@@ -111,9 +114,7 @@ def train(
     check_writable(folder / "checkpoint.pt", "--out")
     usable(device)
     numbers: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "dtype": dtype}
-    numbers["noise_mean"] = noise_mean
-    if lr is not None:
-        numbers["lr"] = lr
+    numbers |= {"noise_mean": noise_mean} | ({} if lr is None else {"lr": lr})
     result = train_task(
         task,
         TASKS[task].load(data),

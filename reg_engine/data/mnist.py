@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, choice
 from ..storage.readers import Header, read_npz
 
-__all__ = ["DATA_SETS", "KEYS", "MNIST", "DataSet", "load_fashion", "load_mnist"]
+__all__ = ["DATA_SETS", "KEYS", "MNIST", "DataSet", "load_data_set", "load_fashion", "load_mnist"]
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -88,7 +88,7 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> MNIST:
             that is called as another data set is; without any path: scikit-learn is missing, or
             the download failed.
     """
-    return _load(DATA_SETS["mnist"], path)
+    return load_data_set("mnist", path)
 
 
 def load_fashion(path: str | os.PathLike[str] | None = None) -> MNIST:
@@ -100,10 +100,12 @@ def load_fashion(path: str | os.PathLike[str] | None = None) -> MNIST:
     Raises:
         InputError: as load_mnist.
     """
-    return _load(DATA_SETS["fashion"], path)
+    return load_data_set("fashion", path)
 
 
-def _load(data_set: DataSet, path: str | os.PathLike[str] | None) -> MNIST:
+def load_data_set(name: str, path: str | os.PathLike[str] | None = None) -> MNIST:
+    """load_mnist or load_fashion, by their key in DATA_SETS."""
+    data_set = DATA_SETS[choice("data_set", name, DATA_SETS)]
     chosen = path if path is not None else os.environ.get("REG_ENGINE_DATA") or None
     if chosen is None:
         return _download(data_set)

@@ -24,19 +24,22 @@ __all__ = [
     "UNet",
     "UNet2D",
     "classifier_for",
+    "data_of",
     "load_classifier",
     "load_model",
 ]
 
-PACKAGED = ("mnist",)
+PACKAGED = ("mnist", "fashion")
+WEIGHTS = Path(str(resources.files(__package__) / "weights"))
 
 
 def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
     """A trained diffusion model as a Denoiser, float32, on the CPU.
 
     Args:
-        name_or_path: "mnist" (28x28 digits in [-1, 1], labels 0-9, null label 10) or a .safetensors
-            file of `reg-engine train`: mnist, cifar10 (a flow) or cifar10-edm.
+        name_or_path: "mnist" (28x28 digits in [-1, 1], labels 0-9, null label 10), "fashion" (the
+            same of clothes, Fashion-MNIST, whose classes overlap), or a .safetensors file of
+            `reg-engine train`: mnist, fashion, cifar10 (a flow) or cifar10-edm.
 
     Raises:
         InputError: an unknown name; no such file; a pickle; a damaged file; another network's;
@@ -75,8 +78,8 @@ def load_classifier(name_or_path: str | os.PathLike[str] = "mnist") -> NoisyClas
     """A trained noise-aware classifier, float32, on the CPU.
 
     Args:
-        name_or_path: "mnist" or a .safetensors file of `reg-engine train mnist-classifier` or
-            `cifar10-classifier`.
+        name_or_path: "mnist", "fashion", or a .safetensors file of `reg-engine train
+            mnist-classifier`, `fashion-classifier` or `cifar10-classifier`.
 
     Raises:
         InputError: as load_model.
@@ -86,15 +89,25 @@ def load_classifier(name_or_path: str | os.PathLike[str] = "mnist") -> NoisyClas
     return net
 
 
-def classifier_for(name_or_path: str | os.PathLike[str]) -> NoisyClassifier | None:
-    """The packaged classifier that can judge a model's samples; None if there is none.
+def data_of(name_or_path: str | os.PathLike[str]) -> str | None:
+    """The data set that a model was trained on, as its description says; None if it does not.
 
     Raises:
         InputError: as load_model.
     """
-    path = _path(name_or_path, "{}.safetensors")
-    trained_on = os.fspath(name_or_path) if _packaged(name_or_path) else describe(path).get("data")
-    return load_classifier(trained_on) if trained_on in PACKAGED else None
+    data = describe(_path(name_or_path, "{}.safetensors")).get("data")
+    return data if isinstance(data, str) else None
+
+
+def classifier_for(name_or_path: str | os.PathLike[str]) -> NoisyClassifier | None:
+    """The packaged classifier that can judge a model's samples: that of the same data set; None if
+    there is none.
+
+    Raises:
+        InputError: as load_model.
+    """
+    data = data_of(name_or_path)
+    return load_classifier(data) if data is not None and _packaged(data) else None
 
 
 def _packaged(name_or_path: str | os.PathLike[str]) -> bool:
@@ -103,8 +116,7 @@ def _packaged(name_or_path: str | os.PathLike[str]) -> bool:
 
 def _path(name_or_path: str | os.PathLike[str], pattern: str) -> Path:
     if _packaged(name_or_path):
-        folder = resources.files(__package__) / "weights"
-        return Path(str(folder / pattern.format(name_or_path)))
+        return WEIGHTS / pattern.format(name_or_path)
     try:
         path = Path(name_or_path)
     except TypeError as error:
