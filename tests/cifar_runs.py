@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from reg_engine.data.cifar10 import CIFAR10
+from reg_engine.evaluation.bench import Bench
 from reg_engine.experiments import Report
 from reg_engine.experiments.cifar10.data import load_data
 from reg_engine.experiments.cifar10.models import TINY, Models, load_models
-from reg_engine.experiments.image_runs import Bench
 
 __all__ = ["Trained", "bench_of", "report", "trained_in"]
 

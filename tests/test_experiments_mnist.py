@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from reg_engine import BadModel, Classifier, Unconditional, load_model
+from reg_engine.evaluation.fronts import Measured
 from reg_engine.experiments.draws import METHODS, Point, guidance_of
-from reg_engine.experiments.image_runs import Bench, Measured, difference, judge, resamples
 from reg_engine.experiments.mnist.claims import difference_numbers, equal_scale, summary, tally
-from reg_engine.experiments.mnist.fronts import Front, front_numbers, front_of, matched
+from reg_engine.experiments.mnist.fronts import front_numbers, front_of, matched
 from reg_engine.experiments.mnist.page import level_rows
 from reg_engine.experiments.mnist.sampling import CHEAP, TIMES, full_grid, pool_grid, quick_grid
 from reg_engine.guidance.weights import weights_of
@@ -64,93 +62,12 @@ def test_weights_and_references_are_those_of_the_methods() -> None:
     assert guidance_of(Point("vanilla", 3.0)).rectify is None
 
 
-# Measures.
-
-
-class Head(nn.Module):
-    """A judge whose features are the four pixels and whose logits are twice those."""
-
-    num_features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(4, 4)
-        nn.init.eye_(self.head.weight)
-        self.head.weight.data.mul_(2.0)
-        nn.init.zeros_(self.head.bias)
-
-    def features(self, x: Tensor) -> Tensor:
-        return x.flatten(1)
-
-
-JUDGE: Any = Head()
-
-
-def test_log_odds_are_exact_where_probabilities_are_one() -> None:
-    images = torch.tensor([[1.0, -1, -1, -1], [0, 0, 0, 0], [-1, 1, -1, -1]]).reshape(3, 1, 2, 2)
-    found = judge(JUDGE, images, torch.tensor([0, 3, 0]))
-    # ln p/(1-p) = own logit - logsumexp of the others
-    wanted = [2 - (-2 + math.log(3)), -math.log(3), -2 - math.log(math.exp(2) + 2 * math.exp(-2))]
-    assert found.odds.tolist() == pytest.approx(wanted, rel=1e-12)
-    assert found.chance[1] == pytest.approx(0.25)
-    assert found.right.tolist() == [True, False, False]
-
-
-def test_resamples_keep_the_number_of_each_label() -> None:
-    labels = torch.arange(40) % 4
-    rows = resamples(labels, 50, torch.Generator().manual_seed(0))
-    assert torch.equal(labels[rows], labels.expand(50, -1))
-    # With replacement: a share of 1 - (1 - 1/10)^10 of ten is drawn at least once.
-    distinct = torch.tensor([len(row.unique()) for row in rows]).double().mean()
-    assert float(distinct / 40) == pytest.approx(1 - 0.9**10, abs=0.03)
-
-
-def test_the_bench_gives_intervals_that_hold_the_truth() -> None:
-    """Samples of the real law have a small FID; the shifted ones have their shift squared more."""
-    generator = torch.Generator().manual_seed(1)
-    real = torch.randint(100, 156, (400, 2, 2), generator=generator, dtype=torch.uint8).numpy()
-    labels = torch.arange(200) % 4
-    bench = Bench(JUDGE, labels, real, 50, generator)
-    cost = {"nfe": 7.0, "backward": 0.0}
-    again = torch.from_numpy(real[:200].astype(np.float32) / 127.5 - 1)[:, None]
-    same = bench(Point("vanilla", 1), again, cost)
-    moved = bench(Point("vanilla", 2), again + 0.3, cost)
-    assert same.row["fid"] < 0.01 and same.row["nfe"] == 7.0
-    assert moved.row["fid"] - same.row["fid"] == pytest.approx(4 * 0.3**2, rel=0.1)
-    apart = difference(moved.fids, same.fids)
-    assert abs(apart.value - 0.36) < 0.36 / 10 + apart.error and apart.above
-    assert same.row["precision"] > 0.9 > 0.5 > moved.row["precision"]
-    blind = Bench(JUDGE, labels, None, 5, generator)(Point("vanilla", 1), again, cost)
-    assert "fid" not in blind.row and len(blind.fids) == 0
-    assert blind.row["confidence"] == same.row["confidence"]
-
-
 def measured(scale: float, confidence: float, fid: float, **other: Any) -> Measured:
     noise = torch.tensor([0.0, -0.01, 0.01])
     point = Point(other.pop("method", "vanilla"), scale, **other)
     row = {"method": point.method, "scale": scale, "estimator": point.estimator}
     row |= {"plan": point.plan, "solver": None, "fid": fid, "confidence": confidence}
     return Measured(point, row, fid + noise.double(), confidence + 0 * noise.double())
-
-
-def test_a_front_is_read_between_its_scales() -> None:
-    front = Front([measured(1, 8, 0.4), measured(2, 9, 0.2), measured(3, 10, 0.8)])
-    assert front.lowest().tolist() == pytest.approx([0.2, 0.19, 0.21])
-    for level, wanted in ((7.0, 0.2), (8.5, 0.2), (9.0, 0.2), (9.5, 0.4), (10.0, 0.8)):
-        found = front.fid_at(level)
-        assert found is not None and float(found[0]) == pytest.approx(wanted)
-    assert front.fid_at(10.1) is None
-    # A front that turns back: the surest point is not the last one.
-    back = Front([measured(1, 8, 0.4), measured(2, 10, 0.6), measured(3, 9, 0.9)])
-    found = back.fid_at(9.0)
-    assert found is not None and float(found[0]) == pytest.approx(0.24**0.5)  # ln(FID) is straight
-
-
-def test_a_difference_knows_its_error() -> None:
-    one, other = torch.tensor([0.3, 0.31, 0.29, 0.30]), torch.tensor([0.4, 0.41, 0.39, 0.40])
-    paired = difference(one.double(), other.double())
-    assert paired.value == pytest.approx(-0.1) and paired.error == pytest.approx(0, abs=1e-7)
-    assert paired.below and not paired.above and paired.text == "-0.100 ± 0.000"
 
 
 def test_fronts_are_of_their_method_and_begin_unguided() -> None:

@@ -57,6 +57,13 @@ class Point:
         return f"{kind}-{self.method}-{self.estimator}-{self.plan}-{self.scale!r}{other}"
 
     @property
+    def row(self) -> dict[str, Any]:
+        """How it is named in the numbers; solver None: that of all points."""
+        solver = list(self.solver) if self.solver else None
+        named = {"method": self.method, "scale": self.scale, "estimator": self.estimator}
+        return {**named, "plan": self.plan, "solver": solver}
+
+    @property
     def title(self) -> str:
         """The point in words."""
         reg = " + REG" if self.rectified else ""

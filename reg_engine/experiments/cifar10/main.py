@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from ...evaluation.bench import Bench, Features
 from ...fidelity import nearest_distances
 from ...pictures.plots import check_matplotlib
 from ...postprocess import Neighbours, dinov2_features
 from ...storage.files import write_whole
 from ...training.classification import accuracy
 from ..draws import Sampling
-from ..image_runs import Bench, Features, draw_samples, wrapped
+from ..image_runs import draw_samples, wrapped
 from ..report import Report
 from .data import load_data
 from .models import FULL, Models, Sizes, features_from, load_models, sizes_of

@@ -12,6 +12,7 @@ import torch
 
 from ...data.cifar10 import CIFAR10
 from ...errors import InputError, choice
+from ...evaluation.bench import Features
 from ...models import NoisyClassifier, load_classifier, load_model
 from ...networks.denoisers import Denoiser
 from ...postprocess import classifier_features, dinov2_features
@@ -19,7 +20,6 @@ from ...resume import digest
 from ...training import Result, train_task
 from ...training.colour import ColourSettings
 from ...training.colour_classifier import ColourClassifierSettings
-from ..image_runs import Features
 from ..report import Report
 
 # hours, samples: see sizes_of; features: of the Frechet distance; neighbours: a DINOv2 folder for

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...data.cifar10 import CIFAR10
 from ...engine import Engine
+from ...evaluation.bench import Bench
 from ...loop.stats import Stats
 from ...models import UNet2D
 from ...networks.denoisers import Denoiser
@@ -28,7 +29,6 @@ from ...training.colour import ColourTask
 from ...training.diffusion import to_unit_range
 from ...training.tasks import plan_steps
 from ..draws import CLASSIFIER_METHODS, Point, Sampling, engine_of, pairs
-from ..image_runs import Bench
 from ..report import Report
 from .models import Models, Sizes, dtype_of, to_device
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...evaluation.fronts import Difference, Measured, difference
 from ..draws import METHODS, Point
-from ..image_runs import Difference, Measured, difference
 from ..report import Report
 from .fronts import Row, front_of, matched, on_front, plain
 from .post import SPACES, After

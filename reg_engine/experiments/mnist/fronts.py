@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from ...evaluation.fronts import Difference, Front, Measured, difference
 from ..draws import CLASSIFIER_METHODS, METHODS
-from ..image_runs import Difference, Measured, difference
 from .sampling import CHEAP
 
 # Of confidence; test images have about 8.3, which classifier guidance hardly reaches.
@@ -39,45 +36,6 @@ def on_front(rows: Sequence[Row], method: str, rectified: bool) -> list[Row]:
     if method not in CLASSIFIER_METHODS and 1 not in {row["scale"] for row in found}:
         found += [row for row in rows if (row["method"], row["scale"]) == ("vanilla", 1)]
     return sorted(found, key=lambda row: float(row["scale"])) if len(found) > 1 else []
-
-
-class Front:
-    """What one method reaches over its scales: FID against confidence (mean log-odds).
-
-    Args:
-        points: measured points of one method, in the order of their scales.
-    """
-
-    def __init__(self, points: Sequence[Measured]) -> None:
-        self.points = list(points)
-        self.fid = torch.stack([m.fids for m in self.points])
-        self.confidence = torch.stack([m.confidences for m in self.points])
-
-    def lowest(self) -> Tensor:
-        """The lowest FID over scales, (1 + R,): the measurement, then its resamples."""
-        return self.fid.min(0).values
-
-    def fid_at(self, level: float) -> Tensor | None:
-        """The lowest FID that the front offers at a confidence of `level` or more, (1 + R,).
-
-        Between neighbouring scales ln(FID) is a straight line: FID itself bends upwards, and a
-        chord would lie above it. A resample that does not reach so far counts with its surest
-        point. None: the measurement itself does not reach it.
-        """
-        far = self.confidence >= level
-        if not bool(far[:, 0].any()):
-            return None
-        infinite = torch.full_like(self.fid, torch.inf)
-        offers = [torch.where(far, self.fid, infinite)]
-        a, b = self.confidence[:-1], self.confidence[1:]
-        share = (level - a) / torch.where(b == a, torch.ones_like(a), b - a)
-        crossing = (share > 0) & (share < 1) & (a != b)
-        logs = self.fid.clamp(min=1e-12).log()
-        between = (logs[:-1] + share * (logs[1:] - logs[:-1])).exp()
-        offers.append(torch.where(crossing, between, infinite[1:]))
-        found = torch.cat(offers).min(0).values
-        surest = self.fid.gather(0, self.confidence.argmax(0)[None])[0]
-        return torch.where(found.isfinite(), found, surest)
 
 
 def front_of(measured: Sequence[Measured], method: str, rectified: bool) -> Front | None:

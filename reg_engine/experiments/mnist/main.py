@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ...data.mnist import MNIST, load_mnist
+from ...evaluation.bench import Bench, judge
+from ...evaluation.fronts import Measured
 from ..draws import Point, Sampling
-from ..image_runs import Bench, Measured, judge
 from ..report import Report
 from .claims import claims, difference_numbers, sure_claims
 from .fronts import estimator_numbers, front_numbers, plain

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ...evaluation.fronts import Difference
 from ..draws import CLASSIFIER_METHODS, INTERVAL, METHODS, Point
-from ..image_runs import Difference, draw_samples, wrapped
+from ..image_runs import draw_samples, wrapped
 from ..report import Report, shown
 from . import text
 from .claims import differences_of, key_of, post_changes, summary

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ...data.mnist import MNIST
+from ...evaluation.fronts import Measured
 from ...fidelity import memorisation
 from ...models import UNet
 from ...models.classifier import NoisyClassifier
 from ...postprocess import Postprocess, classifier_features, pool, train_postprocess
 from ...training.diffusion import to_unit_range
 from ..draws import Sampling
-from ..image_runs import Measured
 from ..report import Report
 from .sampling import Sampled
 

@@ -1,0 +1,1 @@
+"""A fair comparison of guidance methods: at equal confidence, with error bars."""
