@@ -12,7 +12,8 @@ from torch import Tensor
 from bench import baselines
 from bench.cases import MODEL_CASES, ModelCase
 from bench.models import Loaded
-from reg_engine import RECTIFIERS, Engine, Plan
+from reg_engine import Engine, Plan
+from reg_engine.rectifiers import PRODUCTS
 from reg_engine.solvers import Table, table
 
 __all__ = [
@@ -153,7 +154,7 @@ CONTENDERS: tuple[Contender, ...] = (
     *_engines("none", ("eager", "captured", "compiled")),
     *(
         contender
-        for estimator in RECTIFIERS
+        for estimator in PRODUCTS
         for contender in _engines(estimator, ("eager", "captured", "compiled", "planned"))
     ),
     *_engines("fd_batched", ("fixed",)),

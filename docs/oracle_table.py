@@ -12,7 +12,7 @@ import torch
 
 from reg_engine import calibrate_damping, oracles
 from reg_engine.experiments.theory.scores import SCHEDULE, Sampler, Target, sobol_noise
-from reg_engine.rectifiers import RECTIFIERS
+from reg_engine.rectifiers import PRODUCTS
 
 COUNT = 4096
 
@@ -22,12 +22,12 @@ def main() -> None:
     mixture = oracles.two_class_2d()
     sampler = Sampler(mixture, sobol_noise(COUNT))
     unguided = sampler.unguided()
-    print("| w | floor | unguided | CFG | " + " | ".join(RECTIFIERS) + " | golden |")
-    print("|---" * (len(RECTIFIERS) + 5) + "|")
+    print("| w | floor | unguided | CFG | " + " | ".join(PRODUCTS) + " | golden |")
+    print("|---" * (len(PRODUCTS) + 5) + "|")
     for w in (0.5, 1.0, 2.0, 4.0):
         target = Target(mixture, w, COUNT)
         row = [target.floor(COUNT), target.score(unguided)]
-        for method in (None, *RECTIFIERS):
+        for method in (None, *PRODUCTS):
             row.append(target.score(sampler.guided(1 + w, method)[0]))
         row.append(target.score(sampler.golden(w)))
         print(f"| {w:g} | " + " | ".join(f"{value:.1e}" for value in row) + " |", flush=True)

@@ -206,7 +206,7 @@ def calls(draw: Any) -> Call:
         generator = torch.Generator().manual_seed(first % 100)
         noise = torch.randn(len(cond), *shape, generator=generator)
     name = rectify if isinstance(rectify, str) or rectify is None else rectify.name
-    sharp = name not in ("fd", "fd_batched", "diagonal_batched", "jvp")
+    sharp = name not in ("fd", "fd_batched", "diagonal_batched", "jvp", "blend")
     return Call(
         model, lambda: Guidance(reference=reference(), **values), cond, other, choices, seeds,
         noise, sharp,

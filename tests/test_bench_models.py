@@ -117,4 +117,4 @@ def test_every_resolution_model_and_contender_is_there() -> None:
     assert set(every["tiny"]) < set(every["real"]) > set(every["shrunk"])
     assert {case.key for case, _ in every["tiny"]} == {"mnist", *PARAMETERS} - {"edm2-xxl"}
     estimators = {contender.estimator for _, contender in every["tiny"]}
-    assert estimators == {"none", *reg_engine.RECTIFIERS}
+    assert estimators == {"none", *reg_engine.rectifiers.PRODUCTS}

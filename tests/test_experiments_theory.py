@@ -32,7 +32,7 @@ from reg_engine.experiments.theory.scores import (
     sobol_noise,
 )
 from reg_engine.oracles import GaussianMixture, TiltedGrid, energy_distance, two_class_2d
-from reg_engine.rectifiers import RECTIFIERS
+from reg_engine.rectifiers import PRODUCTS
 
 
 def points(mixture: GaussianMixture, sigma: float, count: int = 200, y: int | None = 0) -> Tensor:
@@ -175,10 +175,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
 def test_quick_run_reg_is_five_times_closer_than_cfg(page: Any) -> None:
     for w, found in page[1]["methods"].items():
         scores = {name: sum(values) / len(values) for name, values in found["scores"].items()}
-        assert set(RECTIFIERS) <= set(scores)
+        assert set(PRODUCTS) <= set(scores)
         if float(w) >= 1:
-            assert all(5 * scores[name] <= scores["CFG"] for name in RECTIFIERS)
-            assert max(scores[n] for n in RECTIFIERS) < scores["interval"] < scores["CFG"]
+            assert all(5 * scores[name] <= scores["CFG"] for name in PRODUCTS)
+            assert max(scores[n] for n in PRODUCTS) < scores["interval"] < scores["CFG"]
         assert scores["golden"] <= 2 * found["floor"]
     assert {"0.5", "1", "2", "4"} == set(page[1]["methods"])
 

@@ -265,6 +265,8 @@ AFTER = {
     "jvp": 19,
     "fd_batched": 23,
     "diagonal_batched": 11,
+    "blend": 27,
+    "characteristic": 7,
 }
 
 

@@ -102,6 +102,35 @@ def adjusted(method: str, k: int, x: Tensor, a: float, s: float, guided: Tensor,
     return guided
 
 
+def blended(a: float, s: float, x: Tensor, k: Tensor, delta: Tensor, lag: Tensor | None,
+            w: float) -> Tensor:  # fmt: skip
+    """r_c / (1 + w (r_u - r_c)+) delta along the previous delta."""
+    k_ref = a * jacobian_of(a, s, x, NULL)
+    p = delta if lag is None else lag
+    r_c, r_u = (dot((m @ p[:, :, None])[:, :, 0], p) / dot(p, p) for m in (k, k_ref))
+    return r_c / (1 + max(w, 0) * (r_u - r_c).clamp_min(0)) * delta
+
+
+def characteristic(method: str, a: float, s: float, x: Tensor, w: float,
+                   kept: dict[str, Tensor]) -> Tensor:  # fmt: skip
+    """The guided estimate after two iterations of step 1/2 for p with cond(x + w a p) = ref(x +
+    (1 + w) a p)."""
+    p = torch.zeros_like(x)
+    for _ in range(2):
+        one, two = x + w * a * p, x + (1 + w) * a * p
+        c, r = MIXTURE.denoised(one, a, s, LABELS), MIXTURE.denoised(two, a, s, NULL)
+        p = p + direction_of(method, two, a, s, c, r, kept) / 2
+    return MIXTURE.denoised(x + w * a * p, a, s, LABELS)
+
+
+def jacobian_of(a: float, s: float, x: Tensor, labels: Tensor | int) -> Tensor:
+    """(sample, i, j): samples are apart, so the Jacobian of their sum holds each one's."""
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: MIXTURE.denoised(v, a, s, labels).sum(0), x
+    )
+    return jacobian.transpose(0, 1)
+
+
 def by_hand(method: str, rectify: str | None, x: Tensor, times: list[float]) -> Tensor:
     kept: dict[str, Tensor] = {}
     probes = SampleNoise(SEEDS, "probes")
@@ -109,16 +138,17 @@ def by_hand(method: str, rectify: str | None, x: Tensor, times: list[float]) -> 
         (a, s), (a_s, s_s) = SCHEDULE(t), SCHEDULE(t_s)
         c, w = MIXTURE.denoised(x, a, s, LABELS), weight_of(method, times, k)
         guided = c
-        if w:
+        if w and rectify == "characteristic":
+            guided = adjusted(method, k, x, a, s, characteristic(method, a, s, x, w, kept), c)
+        elif w:
             r = MIXTURE.denoised(x, a, s, NULL)
             delta = direction_of(method, x, a, s, c, r, kept)
-            # Samples are apart, so the Jacobian of their sum holds each one's: (i, sample, j).
-            jacobian = torch.autograd.functional.jacobian(
-                lambda v, a=a, s=s: MIXTURE.denoised(v, a, s, LABELS).sum(0), x
-            )
-            signs = lambda x=x: probes.signs(x)  # noqa: E731
-            term = rectified(rectify, a * jacobian.transpose(0, 1), delta,
-                             kept.get("delta"), signs)  # fmt: skip
+            jacobian, lag = a * jacobian_of(a, s, x, LABELS), kept.get("delta")
+            if rectify == "blend":
+                term = blended(a, s, x, jacobian, delta, lag, w)
+            else:
+                signs = lambda x=x: probes.signs(x)  # noqa: E731
+                term = rectified(rectify, jacobian, delta, lag, signs)
             kept["delta"] = delta
             guided = adjusted(method, k, x, a, s, c + w * term, c)
         x = a_s * guided + s_s / s * (x - a * guided)
@@ -139,7 +169,7 @@ def test_every_method_and_rectifier_is_its_formula(method: str, rectify: str | N
     wanted = by_hand(method, rectify, start, times)
     got = engine.sample(LABELS, SEEDS).samples
     # A one-sided difference of step 1e-6 (rectifiers/difference.py), carried through the steps.
-    tolerance = 1e-4 if rectify in ("fd", "fd_batched", "diagonal_batched") else 1e-9
+    tolerance = 1e-4 if rectify in ("fd", "fd_batched", "diagonal_batched", "blend") else 1e-9
     assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
     plain = by_hand(method, None, start, times)
     assert rectify is None or (wanted - plain).abs().max() > 1e-2, "the rectifier must matter"

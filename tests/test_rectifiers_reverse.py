@@ -13,7 +13,7 @@ from reg_engine.networks.point import Counter
 from reg_engine.rectifiers import (
     FD,
     JVP,
-    RECTIFIERS,
+    PRODUCTS,
     VJP,
     Diagonal,
     DiagonalBatched,
@@ -76,7 +76,7 @@ def test_budget_too_small_without_blocks_is_said() -> None:
 
 def test_estimators_run_inside_inference_mode() -> None:
     p = point()
-    wanted = {name: make(name)(p, Delta())[1] for name in RECTIFIERS if "diagonal" not in name}
+    wanted = {name: make(name)(p, Delta())[1] for name in PRODUCTS if "diagonal" not in name}
     inside = point()
     with torch.inference_mode():
         inside.x = inside.x.clone()

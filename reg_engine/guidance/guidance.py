@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError
 from ..networks.point import Direction, Reference
-from ..rectifiers import Rectifier, as_rectify
+from ..rectifiers import Rectifier, as_rectify, follows_w
 from ..values import as_tuple, shown, store
 from .adjustments import Adjustment
 from .damped import Damped
@@ -33,7 +33,8 @@ class Term:
 
     Raises:
         InputError: an unknown name, or something that is no weight, reference, direction or
-            rectifier; an estimator beside a Damped weight.
+            rectifier; an estimator beside a Damped weight; `blend` or `characteristic` beside a
+            SampleWeight.
     """
 
     weight: Weight | SampleWeight | float = field(default_factory=lambda: Constant(2.0))
@@ -70,6 +71,12 @@ class Term:
                 "Give Delta(), APG(), CFGZeroStar() or TCFG()",
             )
         as_rectify(self.rectify)  # an unknown name dies here, not in the loop
+        if looks_at_samples(self.weight) and follows_w(self.rectify):
+            raise InputError(
+                "rectify",
+                f"{shown(self.rectify)} asks for w before a weight of each sample knows it",
+                "Give an estimator of K delta, such as 'fd_batched', or a weight of the row",
+            )
         if isinstance(self.weight, Damped) and self.rectify is not None:
             if self.rectify != "auto":
                 raise InputError(

@@ -18,7 +18,7 @@ from ..networks.conditioning import Cond, concat
 from ..networks.denoisers import Denoiser
 from ..networks.point import Direction, Point, Reference, as_state
 from ..ops.formulas import per_sample
-from ..rectifiers import Rectifier
+from ..rectifiers import Rectifier, follows_w
 from ..solvers import Row, Table
 from ..values import shown
 from .weights import SampleWeight, Weight, as_weights, looks_at_samples, weights_of
@@ -172,7 +172,7 @@ def one_rectifier(each: Sequence[str | Rectifier | None]) -> str | Rectifier | N
     """The estimator of all terms that are rectified.
 
     Raises:
-        InputError: there are two.
+        InputError: there are two, or one that serves no sum.
     """
     found: list[str | Rectifier] = []
     for one in each:
@@ -184,5 +184,11 @@ def one_rectifier(each: Sequence[str | Rectifier | None]) -> str | Rectifier | N
             "terms",
             f"ask for the estimators {', '.join(map(shown, found))}",
             "Give one for all that are rectified (K is linear), and None for the others",
+        )
+    if len(each) > 1 and any(map(follows_w, found)):
+        raise InputError(
+            "terms",
+            f"are {len(each)}, and {shown(found[0])} serves one: it is not linear in delta",
+            "Give an estimator of K delta, such as 'fd_batched'",
         )
     return found[0] if found else None

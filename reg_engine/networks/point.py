@@ -4,7 +4,7 @@ there."""
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -203,6 +203,28 @@ class Point:
             outs = self.evaluate(self.denoiser, batch, rows).chunk(len(nulls) + len(states))
         own, conds = outs[: len(nulls)], outs[len(nulls) :]
         return (self._gathered(own, conds[0]), *conds)
+
+    def at(self, x: Tensor) -> Point:
+        """The same point at another state x (B, *sample_shape)."""
+        return replace(self, x=x)
+
+    def stack_elsewhere(self, *states: Tensor) -> tuple[Tensor, ...]:
+        """As `stack`, where x_t is not among the states: a reference that looks at cond gets it."""
+        if not getattr(self.reference, "needs_cond", True):
+            return self.stack(*states)
+        ref, _, *conds = self.stack(self.x, *states)
+        return (ref, *conds)
+
+    def stack_pair(self, moved: Tensor) -> tuple[Tensor, ...]:
+        """(ref, cond) at x_t and (ref, cond) at the state `moved`, in one batch where the reference
+        is the same network."""
+        null = self.null()
+        if null is None:
+            return (*self.stack(self.x), *self.at(moved).stack(moved))
+        with ranges.cond_ref():
+            rows = concat([null, self.cond] * 2)
+            batch = torch.cat([self.x, self.x, moved, moved])
+            return self.evaluate(self.denoiser, batch, rows).chunk(4)
 
     def _nulls(self) -> list[Cond]:
         """Conditionings of the references that are the guided network itself."""

@@ -1,10 +1,12 @@
 """Rectifiers: K applied to the guidance direction, K = alpha_t d denoised_cond / d x_t, by seven
-estimators."""
+estimators; and two that look further than K delta."""
 
 from __future__ import annotations
 
 from ..errors import InputError, choice
 from .base import Rectifier, name_of
+from .blend import Blend
+from .characteristic import Characteristic
 from .difference import FD, DiagonalBatched, FDBatched
 from .forward import JVP
 from .reverse import VJP, Diagonal, Paper
@@ -12,8 +14,11 @@ from .reverse import VJP, Diagonal, Paper
 __all__ = [
     "FD",
     "JVP",
+    "PRODUCTS",
     "RECTIFIERS",
     "VJP",
+    "Blend",
+    "Characteristic",
     "Diagonal",
     "DiagonalBatched",
     "FDBatched",
@@ -22,9 +27,11 @@ __all__ = [
     "make",
     "name_of",
     "as_rectify",
+    "follows_w",
 ]
 
-RECTIFIERS: dict[str, type] = {
+# What estimates K delta, K^T delta or diag(K) delta at the row itself.
+PRODUCTS: dict[str, type] = {
     "paper": Paper,
     "vjp": VJP,
     "jvp": JVP,
@@ -33,6 +40,7 @@ RECTIFIERS: dict[str, type] = {
     "diagonal": Diagonal,
     "diagonal_batched": DiagonalBatched,
 }
+RECTIFIERS: dict[str, type] = {**PRODUCTS, "blend": Blend, "characteristic": Characteristic}
 
 
 def as_rectify(rectify: str | Rectifier | None) -> str | Rectifier | None:
@@ -56,3 +64,10 @@ def make(name: str, memory_budget: float | None = None) -> Rectifier:
     if memory_budget is not None and name in ("paper", "vjp", "diagonal"):
         return kind(memory_budget=memory_budget)
     return kind()
+
+
+def follows_w(rectify: str | Rectifier | None) -> bool:
+    """Whether what it gives depends on the weight, so that it serves one term, and one weight for
+    all samples."""
+    kind = RECTIFIERS.get(rectify) if isinstance(rectify, str) else rectify
+    return bool(getattr(kind, "follows_w", False))

@@ -21,12 +21,12 @@ from ...guidance.weights import Constant, Cosine, Interval, Linear, Weight
 from ...networks.denoisers import Denoiser
 from ...networks.point import Reference
 from ...oracles import TiltedGrid, chain_rewards, golden_of, win_ratio
-from ...rectifiers import RECTIFIERS, make
+from ...rectifiers import PRODUCTS, make
 from ...solvers import Row, Table
 from ..points import guidance_terms
 from .golden import CFG, WORSE
 
-ESTIMATORS = tuple(RECTIFIERS)
+ESTIMATORS = tuple(PRODUCTS)
 FELT = 0.1  # in units of grad log: x_0 of unit variance has scores of order 1
 INTERVAL = (0.28, 2.9)  # noise levels; the authors' interval for EDM2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ...rectifiers import RECTIFIERS
+from ...rectifiers import PRODUCTS
 from ..report import Report, table
 from .samples import METHODS
 from .scores import INTERVAL, SCHEDULE
@@ -143,7 +143,7 @@ def _sample_claims(report: Report) -> None:
         for w, found in methods.items()
     }
     strong = {w: mean for w, mean in means.items() if float(w) >= 1}
-    ratios = {w: min(m["CFG"] / m[name] for name in RECTIFIERS) for w, m in means.items()}
+    ratios = {w: min(m["CFG"] / m[name] for name in PRODUCTS) for w, m in means.items()}
     report.numbers["cfg_over_reg"] = ratios
     report.claim(
         "reg_beats_cfg",
@@ -154,7 +154,7 @@ def _sample_claims(report: Report) -> None:
     report.claim(
         "interval_between",
         "interval guidance (the authors' interval) lies between CFG and every REG at w >= 1",
-        all(max(m[n] for n in RECTIFIERS) < m["interval"] < m["CFG"] for m in strong.values()),
+        all(max(m[n] for n in PRODUCTS) < m["interval"] < m["CFG"] for m in strong.values()),
         ", ".join(
             f"w = {w}: {m['CFG']:.1e} > {m['interval']:.1e} > {m['vjp']:.1e}"
             for w, m in means.items()

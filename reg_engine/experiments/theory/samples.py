@@ -12,7 +12,7 @@ from torch import Tensor
 from ... import schedules
 from ...oracles import GaussianMixture
 from ...plan import Plan
-from ...rectifiers import RECTIFIERS
+from ...rectifiers import PRODUCTS
 from ...schedules import Schedule
 from ..report import Report
 from .scores import SCHEDULE, Sampler, Target, sobol_noise
@@ -20,7 +20,7 @@ from .scores import SCHEDULE, Sampler, Target, sobol_noise
 # The rows that are repeated, and shown as clouds (there with K delta for REG).
 HERO = ("unguided", "CFG", "interval", "vjp", "golden")
 REPEATED = ("unguided", "CFG", "interval", "paper", "vjp", "golden")
-METHODS = ("unguided", "CFG", "interval", *RECTIFIERS, "golden")
+METHODS = ("unguided", "CFG", "interval", *PRODUCTS, "golden")
 INTERVALS = ((0.1, 0.6), (0.4, 1.0), (0.1, 1.0), (0.28, 0.6), (0.4, 0.6), (0.28, 1.0))
 
 # Solvers with the schedule that they step through; in EDM time ddim is euler.
