@@ -136,6 +136,44 @@ def test_all_runs_every_one(
     assert result.output.endswith("2 claims do not hold\n")
 
 
+def test_a_data_set_has_a_folder_of_its_own(
+    small: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a title; its command says it."""
+    for name in [name for name in EXPERIMENTS if name != "small"]:
+        monkeypatch.delitem(EXPERIMENTS, name)
+    monkeypatch.setitem(EXPERIMENTS, "small", "A small one of MNIST")
+    module = sys.modules["reg_engine.experiments.small"]
+    monkeypatch.setitem(sys.modules, "reg_engine.experiments.other", module)
+    monkeypatch.setitem(EXPERIMENTS, "other", "Another")
+    monkeypatch.setattr("reg_engine.experiments.WITH_DATA_SET", ("small",))
+    arguments = ["experiment", "small", "--out", str(tmp_path)]
+    for more in ([], ["--data-set", "fashion"]):
+        CliRunner().invoke(cli, [*arguments, *more], catch_exceptions=False)
+    for folder, title, more in (
+        ("small", "MNIST", ""),
+        ("small-fashion", "Fashion-MNIST", " --data-set fashion"),
+    ):
+        page = (tmp_path / folder / "README.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# A small one of {title}\n")
+        stored = json.loads((tmp_path / folder / "numbers.json").read_text(encoding="utf-8"))
+        assert stored["command"] == f"reg-engine experiment small{more}"
+    arguments[1] = "all"
+    CliRunner().invoke(cli, [*arguments, "--data-set", "fashion"], catch_exceptions=False)
+    assert [(report.name, report.data_set) for report in small] == [
+        ("small", "mnist"),
+        ("small", "fashion"),
+        ("small", "fashion"),
+        ("other", "mnist"),  # it has data of its own
+    ]
+    with pytest.raises(reg_engine.InputError, match="data_set: other has data of its own.*small"):
+        run_experiment("other", tmp_path, data_set="fashion")
+    with pytest.raises(
+        reg_engine.InputError, match="data_set: .*'fashoin'.*Did you mean 'fashion'"
+    ):
+        run_experiment("small", tmp_path, data_set="fashoin")
+
+
 @pytest.mark.parametrize("setting", ["steps", "=3", "steps="])
 def test_a_setting_needs_key_and_value(setting: str, tmp_path: Path) -> None:
     arguments = ["experiment", "theory", "--out", str(tmp_path), "--set", setting]

@@ -17,6 +17,8 @@ from reg_engine.errors import InputError
 from reg_engine.experiments import run_experiment
 from reg_engine.experiments.draws import METHODS, Point
 from reg_engine.experiments.mnist.sampling import CHEAP, TIMES
+from reg_engine.models import NoisyClassifier, UNet
+from reg_engine.models.checkpoint import save_weights
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,7 @@ def test_the_page_shows_its_figures_and_hides_the_path(quick: Path, data: Path) 
         assert (quick / f"{name}.png").stat().st_size > 5000
         assert (quick / f"{name}.svg").exists()
     assert "FID of so few samples means little" in page
+    assert "the images of MNIST's test set" in " ".join(page.split())
     for text in (page, (quick / "numbers.json").read_text()):
         assert str(data.parent) not in text
     assert not (quick / "work").exists()
@@ -120,8 +123,38 @@ def test_without_data_a_quick_run_says_what_it_leaves_out(
     assert [p["method"] for p in numbers["points"]] == ["vanilla"] * 3  # no guide without images
     assert "fid" not in numbers["points"][0]
     assert all(claim["holds"] for claim in numbers["claims"].values())
+    assert "97 % or more" in numbers["claims"]["agreement"]["text"]
     page = (tmp_path / "mnist" / "README.md").read_text(encoding="utf-8")
     assert "This run was given no MNIST" in page
+
+
+def test_fashion_has_networks_data_and_words_of_its_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REG_ENGINE_DATA", raising=False)
+    about = {"data": "fashion", "sample_shape": [1, 28, 28], "num_classes": 10, "null_cond": 10}
+    about |= {"prediction": "edm", "sigma_data": 0.7, "step": 4321, "architecture": "unet"}
+    about["schedule"] = {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0}
+    about["arguments"] = {"channels": [16, 32], "heads": 2, "embedding": 16}
+    save_weights(tmp_path / "fashion.safetensors", UNet(**about["arguments"]).state_dict(), about)
+    judge, own = NoisyClassifier((16, 32)), {"architecture": "classifier"}
+    own["arguments"] = {"channels": [16, 32]}
+    save_weights(tmp_path / "fashion_classifier.safetensors", judge.state_dict(), own)
+    monkeypatch.setattr("reg_engine.models.WEIGHTS", tmp_path)
+    few = [Point("vanilla", 1), Point("vanilla", 4), Point("vanilla", 4, CHEAP)]
+    monkeypatch.setattr("reg_engine.experiments.mnist.main.quick_grid", lambda: few)
+    numbers = run_experiment("mnist", tmp_path, quick=True, data_set="fashion")["numbers"]
+    assert numbers["trained"] == {"packaged": 4321}
+    assert all(c["text"].startswith("on Fashion-MNIST, ") for c in numbers["claims"].values())
+    assert "90 % or more" in numbers["claims"]["agreement"]["text"]
+    page = (tmp_path / "mnist-fashion" / "README.md").read_text(encoding="utf-8")
+    assert page.startswith("# Guidance on Fashion-MNIST: fronts")
+    words = " ".join(page.split())
+    assert "given no Fashion-MNIST (`--data fashion_mnist.npz`)" in words
+    assert "The packaged Fashion-MNIST U-Net" in words and "digit" not in words
+    assert "over its scales on Fashion-MNIST, 40 images a point" in words
+    with pytest.raises(InputError, match="is MNIST, not Fashion-MNIST"):
+        run_experiment("mnist", tmp_path, quick=True, data_set="fashion", data=str(data))
 
 
 def test_data_that_is_asked_for_must_be_there(tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ __all__ = ["experiment"]
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Of everything random.")
 @click.option("--data", default=None, help="Real data (mnist, cifar10): a file, or a folder.")
+@click.option(
+    "--data-set",
+    default="mnist",
+    show_default=True,
+    help="mnist or fashion (Fashion-MNIST), of `mnist`; writes OUT/mnist-fashion.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option(
     "--set",
@@ -40,6 +46,7 @@ def experiment(
     out: str,
     seed: int,
     data: str | None,
+    data_set: str,
     device: str,
     settings: tuple[str, ...],
 ) -> None:
@@ -51,14 +58,15 @@ def experiment(
     reg-2d        REG's 2-D toy: fields, samples, win ratios of every guidance method
     trajectories  how classifiers and CFG bend denoising trajectories
     fractal       a 2-D fractal before and after postprocessing
-    mnist         FID against confidence, with and without REG and postprocessing
+    mnist         FID against confidence, with and without REG and postprocessing; also of
+                  Fashion-MNIST
     cifar10       the same in colour; needs a GPU for its numbers
     all           every one of them
 
     A run that was stopped goes on when the same command is given again.
     """
     # Here, so that the other commands start without plots and training.
-    from ..experiments import EXPERIMENTS, run_experiment
+    from ..experiments import EXPERIMENTS, WITH_DATA_SET, run_experiment
 
     names = list(EXPERIMENTS) if name == "all" else [choice("NAME", name, [*EXPERIMENTS, "all"])]
     options = _options(settings)
@@ -66,7 +74,14 @@ def experiment(
     for each in names:
         began = time.monotonic()
         found = run_experiment(
-            each, out, quick=quick, seed=seed, data=data, device=device, options=options
+            each,
+            out,
+            quick=quick,
+            seed=seed,
+            data=data,
+            data_set=data_set if name != "all" or each in WITH_DATA_SET else "mnist",
+            device=device,
+            options=options,
         )
         claims: dict[str, Any] = found["numbers"]["claims"]
         missed = [claim for claim in claims.values() if not claim["holds"]]

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from ..errors import choice
+from ..data.mnist import DATA_SETS
+from ..errors import InputError, choice
 from ..values import as_int, usable
 from .report import Report
 
-__all__ = ["EXPERIMENTS", "Report", "run_experiment"]
+__all__ = ["EXPERIMENTS", "WITH_DATA_SET", "Report", "run_experiment"]
 
 # Name -> title of its page. Its package here is the name with underscores.
 EXPERIMENTS: dict[str, str] = {
@@ -29,6 +30,7 @@ EXPERIMENTS: dict[str, str] = {
     "mnist": "Guidance on MNIST: fronts of quality against confidence",
     "cifar10": "Guidance and postprocessing on CIFAR-10",
 }
+WITH_DATA_SET = ("mnist",)  # those that run on any data set of data.mnist
 
 
 def run_experiment(
@@ -38,6 +40,7 @@ def run_experiment(
     quick: bool = False,
     seed: int = 0,
     data: str | None = None,
+    data_set: str = "mnist",
     device: str | torch.device = "cpu",
     options: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -52,6 +55,8 @@ def run_experiment(
         quick: small sizes, seconds to a minute each.
         seed: of everything random, >= 0.
         data: path of real data (mnist, cifar10).
+        data_set: of the experiments in WITH_DATA_SET: "mnist" or "fashion" (Fashion-MNIST), whose
+            folder is OUT/NAME-fashion.
         device: where networks run.
         options: further settings of an experiment.
 
@@ -59,19 +64,25 @@ def run_experiment(
         What numbers.json holds.
 
     Raises:
-        InputError: an unknown name, a seed below 0, a folder that cannot be written, missing data
-            or packages; CUDA asked for where there is none.
+        InputError: an unknown name or data set, one for an experiment that has its own, a seed
+            below 0, a folder that cannot be written, missing data or packages; CUDA asked for where
+            there is none.
     """
     choice("experiment", name, EXPERIMENTS)
+    images = DATA_SETS[choice("data_set", data_set, DATA_SETS)].title
+    if data_set != "mnist" and name not in WITH_DATA_SET:
+        known = ", ".join(WITH_DATA_SET)
+        raise InputError("data_set", f"{name} has data of its own", f"Leave it out, or run {known}")
     seed = as_int("seed", seed, 0)
     usable(device)
     report = Report(
         name,
-        EXPERIMENTS[name],
+        EXPERIMENTS[name].replace("MNIST", images),
         out,
         quick=quick,
         seed=seed,
         data=data,
+        data_set=data_set,
         device=device,
         options=options,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -14,6 +14,9 @@ from .figures import figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+GAP = 2  # pixels between two images
 
 
 def marks(colour: str, marker: str, rectified: bool) -> dict[str, Any]:
@@ -30,14 +33,27 @@ def marks(colour: str, marker: str, rectified: bool) -> dict[str, Any]:
     }
 
 
-def draw_samples(rows: Mapping[str, Tensor], columns: int = 20) -> Figure:
-    """One line of images a set: the same seeds below each other."""
-    made, axes = figure(columns * 0.39 + 3.1, 0.5 * len(rows) + 0.2, len(rows))
+def draw_samples(
+    rows: Mapping[str, Tensor], columns: int = 20, names: Sequence[str] = ()
+) -> Figure:
+    """One line of images a set: the same seeds below each other; above them the names of their
+    labels, which follow each other in turn."""
+    longest = max(map(len, names), default=0)
+    made, axes = figure(columns * 0.39 + 3.1, 0.5 * len(rows) + 0.2 + 0.05 * longest, len(rows))
     for panel, (name, samples) in zip(axes[:, 0], rows.items(), strict=True):
-        panel.imshow(grid(to_uint8(samples[:columns]), columns).squeeze(-1).numpy(), cmap="gray")
+        panel.imshow(
+            grid(to_uint8(samples[:columns]), columns, GAP).squeeze(-1).numpy(), cmap="gray"
+        )
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
         panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    if names:
+        step = next(iter(rows.values())).shape[-1] + GAP
+        places = [GAP + step * (column + 0.5) - GAP / 2 for column in range(columns)]
+        above = [names[column % len(names)] for column in range(columns)]
+        turned = {"rotation": 45, "ha": "left", "rotation_mode": "anchor"} if longest > 2 else {}
+        axes[0, 0].set_xticks(places, above, fontsize=7, **turned)
+        axes[0, 0].tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     return made
 
 

@@ -63,12 +63,14 @@ class Report:
         quick: bool = False,
         seed: int = 0,
         data: str | None = None,
+        data_set: str = "mnist",
         device: str | torch.device = "cpu",
         options: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.quick, self.seed, self.data = name, quick, seed, data
         self.device, self.options = torch.device(device), dict(options or {})
-        self.folder = Path(out) / name
+        self.data_set = data_set
+        self.folder = Path(out) / (name if data_set == "mnist" else f"{name}-{data_set}")
         check_writable(self.folder / NUMBERS, "--out")
         self.work = self.folder / "work" / f"{'quick' if quick else 'full'}-{seed}"
         check_writable(self.work / NUMBERS, "--out")
@@ -83,6 +85,7 @@ class Report:
         words += ["--quick"] if self.quick else []
         words += ["--seed", str(self.seed)] if self.seed else []
         words += ["--device", self.device.type] if self.device.type != "cpu" else []
+        words += ["--data-set", self.data_set] if self.data_set != "mnist" else []
         words += ["--data", Path(self.data).name] if self.data else []
         for key, value in self.options.items():
             words += ["--set", f"{key}={Path(value).name if os.sep in value else value}"]

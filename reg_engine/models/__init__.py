@@ -25,6 +25,7 @@ __all__ = [
     "UNet2D",
     "classifier_for",
     "data_of",
+    "description_of",
     "load_classifier",
     "load_model",
 ]
@@ -95,8 +96,17 @@ def data_of(name_or_path: str | os.PathLike[str]) -> str | None:
     Raises:
         InputError: as load_model.
     """
-    data = describe(_path(name_or_path, "{}.safetensors")).get("data")
+    data = description_of(name_or_path).get("data")
     return data if isinstance(data, str) else None
+
+
+def description_of(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a model's file says of itself: architecture, data, training, step, ...
+
+    Raises:
+        InputError: as load_model.
+    """
+    return describe(_path(name_or_path, "{}.safetensors"))
 
 
 def classifier_for(name_or_path: str | os.PathLike[str]) -> NoisyClassifier | None:

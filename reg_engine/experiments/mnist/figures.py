@@ -85,7 +85,7 @@ def _stretch(panel: Any, real: float) -> None:
     panel.set_xscale(
         "function", functions=(lambda x: np.arcsinh(x - real), lambda y: real + np.sinh(y))
     )
-    panel.set_xticks([-10, 0, 4, 6, 7, 8, 9, 10])
+    panel.set_xticks([round(real) + step for step in (-18, -8, -4, -2, -1, 0, 1, 2)])
     panel.minorticks_off()
 
 

@@ -9,16 +9,16 @@ from ...evaluation.fronts import Difference, Front, Measured, difference
 from ..draws import CLASSIFIER_METHODS, METHODS
 from .sampling import CHEAP
 
-# Of confidence; test images have about 8.3, which classifier guidance hardly reaches.
-LEVELS = (8.3, 8.6, 8.9, 9.2, 9.4)
-CLASSIFIER_LEVELS = (6.0, 6.5, 7.0, 7.5)
+# Of confidence; MNIST's test images have about 8.3, which classifier guidance hardly reaches.
+LEVELS = {"mnist": (8.3, 8.6, 8.9, 9.2, 9.4), "fashion": (3.6, 4.0, 4.4, 4.8, 5.2)}
+CLASSIFIER_LEVELS = {"mnist": (6.0, 6.5, 7.0, 7.5), "fashion": (1.5, 2.0, 2.5, 3.0)}
 
 Row = Mapping[str, Any]  # a point's numbers, see Measured
 
 
-def levels(method: str) -> tuple[float, ...]:
+def levels(method: str, data_set: str) -> tuple[float, ...]:
     """The levels of confidence at which a method's fronts are compared."""
-    return CLASSIFIER_LEVELS if method in CLASSIFIER_METHODS else LEVELS
+    return (CLASSIFIER_LEVELS if method in CLASSIFIER_METHODS else LEVELS)[data_set]
 
 
 def plain(row: Row) -> bool:
@@ -49,24 +49,26 @@ def matched(
     method: str,
     other: str = "",
     rectified: tuple[bool, bool] = (True, False),
+    data_set: str = "mnist",
 ) -> dict[float, Difference]:
     """FID of one front minus another's at every level of confidence that both reach.
 
     Args:
         method: of the first front; `other` of the second, the same if empty.
         rectified: whether each is with REG.
+        data_set: whose levels.
     """
     one = front_of(measured, method, rectified[0])
     two = front_of(measured, other or method, rectified[1])
     found = {}
-    for level in levels(method) if one is not None and two is not None else ():
+    for level in levels(method, data_set) if one is not None and two is not None else ():
         ours, theirs = one.fid_at(level), two.fid_at(level)  # type: ignore[union-attr]
         if ours is not None and theirs is not None:
             found[level] = difference(ours, theirs)
     return found
 
 
-def front_numbers(measured: Sequence[Measured]) -> dict[str, Any]:
+def front_numbers(measured: Sequence[Measured], data_set: str = "mnist") -> dict[str, Any]:
     """method -> what its two fronts say, for numbers.json.
 
     lowest: REG's lowest FID over scales minus that without, and its error.
@@ -78,7 +80,7 @@ def front_numbers(measured: Sequence[Measured]) -> dict[str, Any]:
         if without is None or reg is None:
             continue
         apart, table = difference(reg.lowest(), without.lowest()), {}
-        for level in levels(method):
+        for level in levels(method, data_set):
             fids = [front.fid_at(level) for front in (without, reg)]
             table[f"{level:g}"] = [None if fid is None else float(fid[0]) for fid in fids]
         found[method] = {"lowest": [apart.value, apart.error], "levels": table}

@@ -1,4 +1,4 @@
-"""Guidance on MNIST: FID against label confidence for every method, with and without REG.
+"""Guidance on MNIST or Fashion-MNIST: FID against label confidence, with and without REG.
 
 Item by item: CFG with constant, linear and cosine weights, on an interval of noise levels,
 autoguidance, and classifier guidance; each over scales, without and with REG (arXiv 2501.18865);
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from ...data.mnist import MNIST, load_mnist
+from ...data.mnist import MNIST, load_data_set
 from ...evaluation.bench import Bench, judge
 from ...evaluation.fronts import Measured
 from ..draws import Point, Sampling
@@ -76,8 +76,8 @@ def run(report: Report) -> None:
         confidence = judge(models.judge, data.test_images, held).odds.mean()
         report.numbers |= {
             "confidence_of_test_images": float(confidence),
-            "fronts": front_numbers(measured),
-            "differences": difference_numbers(measured),
+            "fronts": front_numbers(measured, report.data_set),
+            "differences": difference_numbers(measured, report.data_set),
             "estimators": estimator_numbers(measured),
         }
         after, sets = _postprocessing(
@@ -156,15 +156,15 @@ def _settings(report: Report) -> Settings:
 
 
 def _data(report: Report, settings: Settings) -> MNIST | None:
-    """MNIST as far as it is used; None in a quick run where none was given.
+    """The images as far as they are used; None in a quick run where none were given.
 
     Raises:
-        InputError: the data that was given is not there, or no MNIST.
+        InputError: the data that was given is not there, or another data set.
     """
     if report.quick and report.data is None and not os.environ.get("REG_ENGINE_DATA"):
         report.say("no --data: what needs real images is left out")
         return None
-    found = load_mnist(report.data)
+    found = load_data_set(report.data_set, report.data)
     train, test = settings.real
     return replace(
         found,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.mnist import MNIST
-from ...models import load_classifier, load_model
+from ...models import description_of, load_classifier, load_model
 from ...models.classifier import SIGMA_FLOOR, NoisyClassifier
 from ...networks.denoisers import Denoiser
 from ...training import Task, TrainConfig, Trainer
@@ -39,7 +39,7 @@ class Models:
     judge: NoisyClassifier  # features, agreement, confidence; never a guide
     bad: Denoiser | None  # a smaller model trained for a shorter time
     guides: dict[str, nn.Module]  # of classifier guidance, by method
-    steps: dict[str, int]  # training steps of what was trained here
+    steps: dict[str, int]  # training steps of what was trained here, and of the packaged model
     accuracy: dict[str, float]  # share of clean test images that each guide reads right
 
     def serves(self, method: str) -> bool:
@@ -110,11 +110,13 @@ def load_models(report: Report, data: MNIST | None, steps: dict[str, int]) -> Mo
         KeyboardInterrupt: a signal stopped the training; the same command goes on with it.
     """
     device = report.device
-    denoiser, judge = load_model("mnist"), load_classifier("mnist").to(device)
+    name = report.data_set
+    own = {"packaged": description_of(name).get("step", 0)}
+    denoiser, judge = load_model(name), load_classifier(name).to(device)
     # A CPU's convolutions are a fifth faster so.
     denoiser.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
     if data is None:
-        return Models(denoiser, judge, None, {}, {}, {})
+        return Models(denoiser, judge, None, {}, own, {})
     images, labels = data.train_images, data.train_labels
     task = DiffusionTask(images, labels, BAD, device)
     # The packaged model's own sigma_data, so that both see inputs of the same size.
@@ -136,7 +138,7 @@ def load_models(report: Report, data: MNIST | None, steps: dict[str, int]) -> Mo
     right = {
         name: accuracy(net, data.test_images, data.test_labels) for name, net in guides.items()
     }
-    return Models(denoiser, judge, bad, guides, dict(steps), right)
+    return Models(denoiser, judge, bad, guides, steps | own, right)
 
 
 def _trained(report: Report, name: str, task: Task, steps: dict[str, int]) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...data.mnist import DATA_SETS
 from ...evaluation.fronts import Difference
 from ..draws import CLASSIFIER_METHODS, INTERVAL, METHODS, Point
 from ..image_runs import draw_samples, wrapped
@@ -27,12 +28,14 @@ def write(report: Report, sets: Mapping[str, Tensor]) -> None:
     """
     numbers = report.numbers
     real = numbers["real_images"]
-    question = text.QUESTION.format(count=numbers["samples_a_point"])
+    images = DATA_SETS[report.data_set]
+    question = text.QUESTION.format(count=numbers["samples_a_point"], title=images.title)
     found = summary(numbers) if real and not report.quick else text.QUICK
     report.section("In short", wrapped(f"{question}\n\n{found}"))
     _setting(report)
     if not real:
-        report.section("No real images", wrapped(text.WITHOUT_DATA))
+        said = text.WITHOUT_DATA.format(title=images.title, file=images.file)
+        report.section("No real images", wrapped(said))
         keys = ("estimator", "plan", "agreement", "confidence", "nfe")
         rows = [[_title(row), *(row[key] for key in keys)] for row in numbers["points"]]
         report.table(["point", *keys[:-1], "evaluations"], rows)
@@ -52,7 +55,9 @@ def _title(row: Row) -> str:
 
 def _setting(report: Report) -> None:
     numbers = report.numbers
+    title = DATA_SETS[report.data_set].title
     said = text.SETTING.format(
+        title=title,
         count=numbers["samples_a_point"],
         size="" if report.quick else " (10,000 on a GPU, over a denser grid)",
         solver=numbers["solver"],
@@ -61,7 +66,9 @@ def _setting(report: Report) -> None:
         estimator=CHEAP,
         minutes=numbers["sampling_seconds"] / 60,
     )
-    real = "the images of MNIST's test set" if numbers["real_images"] else "real images (none here)"
+    real = (
+        f"the images of {title}'s test set" if numbers["real_images"] else "real images (none here)"
+    )
     report.section("Setting", wrapped(said) + "\n\n" + wrapped(text.MEASURES.format(real=real)))
     steps = {name.replace("-", "_"): f"{count:,}" for name, count in numbers["trained"].items()}
     right = {name.replace("-", "_"): r for name, r in numbers["guides_read_right"].items()}
@@ -92,7 +99,7 @@ def _fronts(report: Report) -> None:
     report.table(columns, rows, "The lowest FID over scales, and the confidence there.")
     guided = [method for method in METHODS if method not in CLASSIFIER_METHODS]
     for methods in (guided, CLASSIFIER_METHODS):
-        columns = [f"{level:g}" for level in levels(methods[0])]
+        columns = [f"{level:g}" for level in levels(methods[0], report.data_set)]
         report.table(["FID at a confidence of", *columns], level_rows(numbers, methods))
     said = """Lowest FID on each front at that confidence or more, ln(FID) a straight line between
         scales; in brackets REG minus not, with its 95 % error bar. A dash: not reached."""
@@ -218,7 +225,9 @@ def _postprocessing(report: Report, sets: Mapping[str, Tensor]) -> None:
     report.table(columns, rows, "Largest scales; numbers.json has all points.")
     caption = "The same twenty seeds in every row: the flow moves a sample and draws no other one."
     if sets:
-        report.figure("samples", draw_samples(sets), caption)
+        report.figure(
+            "samples", draw_samples(sets, names=DATA_SETS[report.data_set].classes), caption
+        )
     memory, keys = numbers["memorisation"], ("set", "nearer", "below_typical", "samples_median")
     said = f"""Memorisation: distances in pixels to the nearest training image, against those of
         test images (median {shown(memory[0]["heldout_median"])}). First column: how often a sample

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 QUESTION = """Does REG make better images, or does it only weaken the guidance? At *equal scale* any
-weakening of guidance looks good. So every method is sampled over its scales, {count:,} images a
-point, and compared at *equal confidence*: the front of FID against how sure a classifier is of the
-label. Both are compared before and after postprocessing."""
+weakening of guidance looks good. So every method is sampled over its scales on {title}, {count:,}
+images a point, and compared at *equal confidence*: the front of FID against how sure a classifier
+is of the label. Both are compared before and after postprocessing."""
 QUICK = """A quick run: FID of so few samples means little, and nothing is concluded from it. It
 shows that every method, REG on it, and postprocessing run."""
-WITHOUT_DATA = """This run was given no MNIST (`--data mnist.npz`). It leaves out what needs real
+WITHOUT_DATA = """This run was given no {title} (`--data {file}`). It leaves out what needs real
 images: FID, precision and recall, the fronts, postprocessing, and the methods whose networks are
 trained on them (autoguidance, classifier guidance)."""
-SETTING = """The packaged MNIST U-Net (EDM preconditioning), **{count:,} samples a point**{size}, as
-many of each digit, the same seeds at every point; {solver}, {steps} steps at the noise levels
-{times}: half of them where a digit takes its shape (the table of estimators has Heun's with many
+SETTING = """The packaged {title} U-Net (EDM preconditioning), **{count:,} samples a point**{size},
+as many of each label, the same seeds at every point; {solver}, {steps} steps at the noise levels
+{times}: half of them where an image takes its shape (the table of estimators has Heun's with many
 more). REG on the fronts is the estimator `{estimator}`. Sampling all points took {minutes:.1f}
 minutes (finished batches are kept: it need not have been this run)."""
 MEASURES = """* **FID** (Heusel et al. 2017) in the 128 features of the packaged classifier, the
@@ -33,7 +33,7 @@ METHODS = (
     (
         "autoguidance",
         """away from a model of 6 % of the parameters after {steps[bad]} steps (the packaged one had
-        18,750)""",
+        {steps[packaged]})""",
     ),
     (
         "CG, network",
@@ -63,9 +63,9 @@ evaluated but 1. U-Net {channels}, {steps:,} steps of {batch_size}; {solver}, {s
 PAPERS = """* **REG** (arXiv 2501.18865, Fig. 3 and Table 2) compares the same five methods, each
   with and without REG, as fronts of FID against Inception score on ImageNet, 50,000 images a point.
   Its numbers are not known to us, so only the trend can be compared. Confidence and features of a
-  digit classifier take the place of Inception's here.
+  small classifier take the place of Inception's here.
 * On EDM2 the paper's linear and cosine weights beat constant ones, on DiT they do not. Here they
-  stand on the fronts above; linear in sigma from 80 leaves little weight where digits form
+  stand on the fronts above; linear in sigma from 80 leaves little weight where images form
   (sigma below 3), which is why its scales are larger.
 * REG's factor K goes to 0 at high noise: there it takes guidance back. It can repair most where a
   method guides wrongly at high noise: a linear weight that is largest there, a classifier that
