@@ -43,7 +43,7 @@ from .networks.denoisers import Denoiser
 from .plan import Plan
 from .profiling import ranges
 from .rectifiers import RECTIFIERS
-from .solvers import SOLVERS
+from .solvers import SOLVERS, Gibbs
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ __all__ = [
     "Denoiser",
     "Engine",
     "EstimatorError",
+    "Gibbs",
     "Guidance",
     "InputError",
     "Interval",

@@ -173,7 +173,7 @@ def as_options(solver_options: Any) -> dict[str, Any]:
         isinstance(k, str) for k in solver_options
     ):
         raise InputError("solver_options", f"is {shown(solver_options)}", "Give a dict of names")
-    if both := {"solver", "schedule", "steps"} & set(solver_options):
+    if both := {"solver", "schedule", "steps", "refine"} & set(solver_options):
         raise InputError(min(both), "is no solver option", "Give it beside solver_options")
     return dict(solver_options)
 

@@ -37,7 +37,7 @@ from .networks.frozen import Compiled
 from .plan import Plan
 from .rectifiers import Rectifier
 from .schedules import Schedule
-from .solvers import Solver, Table, table
+from .solvers import Gibbs, Solver, Table, table
 from .values import as_bool, as_budget
 
 __all__ = ["Engine", "sample"]
@@ -56,6 +56,7 @@ class Engine(Batches):
         plan: a Plan; None = Plan.full().
         solver: a name in SOLVERS; `solver_options` are its own (ddim: eta; heun: s_churn, ...).
         steps: number of solver steps >= 1; None = as many as solver_options' `times` have, or 32.
+        refine: Gibbs(level, rounds): finished samples are noised to a level and denoised again.
         schedule: the schedule to sample in; None = the model's own.
         batch_size: samples a batch; None = all at once. Results do not depend on it.
         device: where to run; None = where the network is. The network is moved there.
@@ -87,6 +88,7 @@ class Engine(Batches):
         solver: str | Solver = "heun",
         solver_options: dict[str, Any] | None = None,
         steps: int | None = None,
+        refine: Gibbs | None = None,
         schedule: Schedule | None = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
@@ -102,7 +104,8 @@ class Engine(Batches):
         network = as_denoiser(model)
         denoiser = network.on(as_schedule(schedule, network))
         chosen = as_guidance(scale, guidance, rectify, network)
-        rows: Table = table(solver, denoiser.schedule, steps, **as_options(solver_options))
+        options = as_options(solver_options)
+        rows: Table = table(solver, denoiser.schedule, steps, refine=refine, **options)
         dtype = as_dtype(dtype)
         modules = (*network.modules, *chosen.reference.modules)
         device = as_device(device, denoiser.device, modules, dtype)
@@ -145,6 +148,7 @@ def sample(
     solver: str | Solver = "heun",
     solver_options: dict[str, Any] | None = None,
     steps: int | None = None,
+    refine: Gibbs | None = None,
     schedule: Schedule | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -177,6 +181,7 @@ def sample(
         solver=solver,
         solver_options=solver_options,
         steps=steps,
+        refine=refine,
         schedule=schedule,
         batch_size=batch_size,
         device=device,

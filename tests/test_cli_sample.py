@@ -7,12 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from nets import tiny
+from PIL import Image
 
-from reg_engine import Damping, Engine, InputError, load_model
+from reg_engine import Damping, Engine, Gibbs, InputError, load_model
 from reg_engine.cli import cli
 from reg_engine.cli.sample import _drawable
 from reg_engine.pictures.images import grid
@@ -127,3 +129,23 @@ def test_calibrate_tells_the_headroom_of_a_tilt(monkeypatch: pytest.MonkeyPatch)
     assert "scale 3: 0.1:0.800 1:0.300" in output and "rejects 20.0%" in output
     (arguments, choices), *_ = asked
     assert arguments[2] == [2.0, 3.0] and choices["method"] == "tilt" and choices["steps"] == 3
+
+
+def test_refine_adds_rounds(tmp_path: Path) -> None:
+    call = ["sample", "--steps", "3", "--labels", "0-1", "--no-progress", "--rectify", "none"]
+    out = str(tmp_path / "s.npz")
+    ran = CliRunner().invoke(cli, [*call, "--refine", "0.4:2", "--out", out, "--json"])
+    assert ran.exit_code == 0, ran.output
+    choices = {"scale": 4.0, "rectify": None, "steps": 3, "refine": Gibbs(0.4, 2), "batch_size": 50}
+    wanted = Engine(load_model("mnist"), progress=False, **choices).sample([0, 1])
+    assert json.loads(ran.output)["methods"]["CFG"]["nfe"] == wanted.stats.nfe > 10
+    assert np.array_equal(np.load(out)["samples"], wanted.samples.numpy())
+    picture = [*call, "--refine", "0.4", "--out", str(tmp_path / "s.png")]
+    CliRunner().invoke(cli, picture, catch_exceptions=False)
+    notes = Image.open(tmp_path / "s.png").info
+    assert "--refine 0.4" in notes["Command"]
+    for wrong in ("x", "0", "0.4:0", "0.4:", "0.4:x"):
+        with pytest.raises(InputError, match="^--refine: "):
+            CliRunner().invoke(
+                cli, [*call, "--refine", wrong, "--out", out], catch_exceptions=False
+            )

@@ -32,7 +32,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "rectify": "auto", "solver": "heun", "capture": "auto", "compile": False, "progress": True,
         **dict.fromkeys((
             "scale", "guidance", "plan", "solver_options", "schedule", "batch_size", "device",
-            "dtype", "memory_budget", "backend", "postprocess",
+            "dtype", "memory_budget", "backend", "postprocess", "refine",
         )),
     },
     Denoiser: {

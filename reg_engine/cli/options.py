@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from ..errors import InputError
 from ..networks.denoisers import Denoiser
 from ..plan import Plan
+from ..solvers import Gibbs
 
 __all__ = [
     "apply",
@@ -26,6 +27,7 @@ __all__ = [
     "labels_of",
     "numbers",
     "plan_of",
+    "refine_of",
     "run_options",
     "whole_numbers",
 ]
@@ -162,6 +164,18 @@ def plan_of(text: str) -> Plan:
                 "Write 0.1:2, for example",
             ) from error
     return Plan.load(text)
+
+
+def refine_of(text: str | None) -> Gibbs | None:
+    """'LEVEL' or 'LEVEL:ROUNDS'; None = no rounds."""
+    if text is None:
+        return None
+    level, colon, rounds = text.partition(":")
+    try:
+        return Gibbs(float(level), int(rounds) if colon else 1)
+    except ValueError as error:  # InputError is one
+        problem = f"{text!r} is no noise level > 0 with a number of rounds"
+        raise InputError("--refine", problem, "Write 0.4, or 0.4:2") from error
 
 
 def emit(data: dict[str, Any], as_json: bool, text: str) -> None:

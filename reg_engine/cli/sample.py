@@ -34,6 +34,7 @@ from .options import (
     json_option,
     labels_of,
     plan_of,
+    refine_of,
     run_options,
     whole_numbers,
 )
@@ -55,6 +56,9 @@ __all__ = ["sample"]
 @click.option("--damping", default=None, help="A file of `calibrate --damping`, in place of REG.")
 @click.option(
     "--skip-below", default=0.0, show_default=True, type=float, help="No guidance where F is less."
+)
+@click.option(
+    "--refine", default=None, metavar="LEVEL[:ROUNDS]", help="Noise to LEVEL and denoise again."
 )
 @json_option
 @click.pass_context
@@ -79,7 +83,7 @@ def sample(
     A run that is stopped leaves its finished batches in OUT.parts/; the same command goes on from
     there.
     """
-    target = _target(out, compare)
+    target, run["refine"] = _target(out, compare), refine_of(run["refine"])
     denoiser = load_model(model)
     chosen = labels_of(labels, per_label, denoiser)
     seed_list = list(range(len(chosen))) if seeds is None else whole_numbers("seeds", seeds)

@@ -28,6 +28,7 @@ __all__ = [
     "flow_heun",
     "heun",
     "marginals_at",
+    "noised",
     "posterior_deviation",
     "step",
 ]
@@ -108,7 +109,7 @@ def heun(
         if gamma and s_tmin <= t.level <= s_tmax and t.alpha:
             hat = _raised(schedule, t, gamma)
             if rows:
-                rows[-1] = _churned(rows[-1], hat, s_noise)
+                rows[-1] = noised(rows[-1], hat, s_noise)
         else:
             hat = t
         rows.append(step(hat, s))
@@ -138,8 +139,9 @@ def _raised(schedule: Schedule, t: Marginal, gamma: float) -> Marginal:
     return marginals_at(schedule, [schedule.time_of(min((1 + gamma) * t.level, highest))])[0]
 
 
-def _churned(row: Row, hat: Marginal, s_noise: float) -> Row:
-    """`row` followed by fresh noise that brings its state to `hat`."""
+def noised(row: Row, hat: Marginal, s_noise: float = 1.0) -> Row:
+    """`row` followed by fresh noise that brings its state to `hat`, of s_noise times the deviation
+    that it takes."""
     growth = hat.alpha / row.alpha_s
     added = math.sqrt(max(hat.sigma**2 - (growth * row.sigma_s) ** 2, 0.0))
     return replace(
@@ -149,5 +151,5 @@ def _churned(row: Row, hat: Marginal, s_noise: float) -> Row:
         sigma_s=hat.sigma,
         a=growth * row.a,
         b=tuple(growth * b for b in row.b),
-        c=s_noise * added,
+        c=math.hypot(growth * row.c, s_noise * added),
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..errors import InputError, choice
 from ..schedules import Flow, Schedule
 from ..values import as_bool, as_float, as_int, shown
 from . import multistep, onestep, unipc
+from .refine import Gibbs, refined
 from .tables import Row, Table
 
 __all__ = ["MOST_STEPS", "SOLVERS", "STEPS", "Option", "Solver", "table"]
@@ -150,6 +152,7 @@ def table(
     times: Sequence[float] | None = None,
     clip: float | None = None,
     keep_epsilon: bool = False,
+    refine: Gibbs | None = None,
     **options: Any,
 ) -> Table:
     """The checked rows of `solver` on `schedule`.
@@ -160,7 +163,7 @@ def table(
         steps: number of steps in [1, MOST_STEPS] (not of evaluations: see len(table.rows)); None =
             as many as `times` have, or STEPS.
         times: steps + 1 times, strictly from noisy to clean; None = schedule.grid(steps).
-        clip, keep_epsilon: clip the denoised estimates, see Table.
+        clip, keep_epsilon: clip the denoised estimates, see Table. refine: rounds after the last.
         options: the solver's own, as in SOLVERS[name].options.
 
     Raises:
@@ -194,7 +197,7 @@ def table(
         grid = schedule.check_times(times, steps)
     if len(grid) > MOST_STEPS + 1:
         raise InputError("times", f"are {len(grid)}", f"Give at most {MOST_STEPS + 1}")
-    rows = solver.rows(schedule, grid, values)
+    rows = refined(refine, schedule, grid, partial(solver.rows, schedule, values=values))
     exact = all(values[name] == value for name, value in solver.marginal_options.items())
     scale = _init_scale(schedule, float(grid[0]), rows[0], values.get("s_noise", 1.0))
     if clip is not None:
