@@ -32,7 +32,7 @@ from .loop.step import own_copy
 from .loop.watch import Watch
 from .networks.conditioning import Cond, as_cond
 from .networks.frozen import frozen
-from .networks.point import Counter, Point
+from .networks.point import Counter, Point, conditioned
 from .noise import SampleNoise
 from .plan import Plan
 from .rectifiers import Rectifier
@@ -109,6 +109,7 @@ class Guide:
         """
         if seeds is not None:
             self.seeds = as_seeds(seeds, self._cond)
+            self.__dict__.pop("_beside", None)  # what it draws belongs to the seeds
         self._memory, self._calls = Memory(), 0
         self._probes = SampleNoise(self.seeds, "probes")
         self.stats = Stats(solver="your own", backend=self._backend)
@@ -181,8 +182,8 @@ class Guide:
     @cached_property
     def _beside(self) -> Cond:
         """The reference's own conditioning."""
-        reference, count = self.guidance.reference, len(self.seeds)
-        return reference.conditioning(self.denoiser, self._cond, count, self.device)
+        reference = self.guidance.reference
+        return conditioned(reference, self.denoiser, self._cond, self.seeds, self.device)
 
     def _settling(self, dtype: torch.dtype) -> Run:
         """What settles the estimator, as an engine does: noise level 1, K neither 0 nor 1."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = ["Draws", "SampleNoise"]
 
-_STREAMS = {"noise": 0, "probes": 1, "calibration": 2}
+_STREAMS = {"noise": 0, "probes": 1, "calibration": 2, "conditions": 3}
 _CHUNK = 2**18  # numbers drawn ahead at once: 1 MiB, or one draw of the batch where that is more
 _RING = 3  # chunks: one is read, one is drawn, one may still be on its way to the device
 _WORTH_A_THREAD = 2**16  # numbers; fewer take no longer than handing work to threads
@@ -41,9 +41,9 @@ class SampleNoise:
 
     Args:
         seeds: one integer a sample, in [0, 2^63).
-        stream: "noise" (the initial state and the solver's noise), "probes" (Hutchinson) or
-            "calibration" (what finished samples are noised with). They are independent: choosing a
-            rectifier does not change a sample's noise.
+        stream: "noise" (the initial state and the solver's noise), "probes" (Hutchinson),
+            "calibration" (what finished samples are noised with) or "conditions" (drawn ones, as a
+            reference). They are independent: choosing a rectifier does not change a sample's noise.
     """
 
     def __init__(self, seeds: Sequence[int], stream: str = "noise") -> None:
@@ -99,6 +99,10 @@ class SampleNoise:
         shape = tuple(like.shape[1:])
         rows = [g.integers(0, 2, shape, dtype=np.int8) for g in self._generators]
         return _moved(np.stack(rows), like).mul_(2).sub_(1)
+
+    def below(self, count: int) -> list[int]:
+        """An integer in [0, count) of each sample, count <= 2^63."""
+        return [int(generator.integers(count)) for generator in self._generators]
 
 
 class _Threads:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..networks.conditioning import Cond, concat
 from ..networks.denoisers import Denoiser
-from ..networks.point import Direction, Point, Reference, as_state
+from ..networks.point import Direction, Point, Reference, as_state, conditioned
 from ..ops.formulas import per_sample
 from ..rectifiers import Rectifier, follows_w
 from ..solvers import Row, Table
@@ -76,7 +76,13 @@ class References:
     def conditioning(
         self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
     ) -> Cond:
-        return tuple(one.conditioning(denoiser, cond, count, device) for one in self.each)
+        return self.drawn(denoiser, cond, range(count), device)
+
+    def drawn(
+        self, denoiser: Denoiser, cond: Cond, seeds: Sequence[int], device: torch.device
+    ) -> Cond:
+        """As `conditioning`, for those whose own is drawn by seed."""
+        return tuple(conditioned(one, denoiser, cond, seeds, device) for one in self.each)
 
     def null(self, point: Point) -> Cond | None:
         return None
@@ -87,7 +93,13 @@ class References:
         return [
             None
             if weight is None
-            else replace(point, reference=one, beside=beside, memory=_Own(point.memory, index))
+            else replace(
+                point,
+                reference=one,
+                beside=beside,
+                memory=_Own(point.memory, index),
+                own_w=weight,
+            )
             for index, (one, beside, weight) in enumerate(
                 zip(self.each, besides, point.weights, strict=True)
             )

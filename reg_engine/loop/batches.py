@@ -130,7 +130,7 @@ class Batches(Run):
     ) -> Iterator[Batch]:
         """The call's samples by batch."""
         seeds = as_seeds(seeds, cond)
-        rows = self.conditions(cond, len(seeds))
+        rows = self.conditions(cond, len(seeds), seeds)
         noise = as_noise(noise, (len(seeds), *self.denoiser.sample_shape), self.device, self.dtype)
         stats.backend, stats.capture = self.backend, self._uncaptured
         stats.begin(self.device)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..guidance.adjustments import Clip
 from ..guidance.estimate import EVALUATIONS, Estimate, adjusted
 from ..networks.conditioning import as_cond
-from ..networks.point import Counter, Point
+from ..networks.point import Counter, Point, conditioned
 from ..noise import SampleNoise
 from ..profiling import ranges
 from .progress import Progress
@@ -123,8 +123,9 @@ class Run(Rows):
         limit, keep = self.clips[point.index]
         return guided if limit == math.inf else Clip(limit).clipped(guided, keep)
 
-    def conditions(self, cond: Any, count: int) -> Conds:
-        """The user's conditioning with `count` rows, and the reference's own beside it.
+    def conditions(self, cond: Any, count: int, seeds: Sequence[int] | None = None) -> Conds:
+        """The user's conditioning with `count` rows, and the reference's own beside it; what of it
+        is drawn belongs to the seeds (None = 0 .. count-1).
 
         Raises:
             InputError: either cannot be used.
@@ -133,7 +134,8 @@ class Run(Rows):
         cond = as_cond(cond, count, denoiser.num_classes, denoiser.null_cond, self.device)
         if set(self.modes) == {"cond"}:
             return cond, None
-        return cond, reference.conditioning(denoiser, cond, count, self.device)
+        seeds = range(count) if seeds is None else seeds
+        return cond, conditioned(reference, denoiser, cond, seeds, self.device)
 
     def draws(self, noise: SampleNoise) -> Iterator[Tensor]:
         """Unit noise of a batch: the start's, then that of each row which adds any."""
@@ -163,6 +165,7 @@ class Run(Rows):
         Returns:
             What was evaluated, and the same adjusted: what the solver took.
         """
+        mode = "cond" if mode in ("cfg", "reg") and self._ended(point) else mode
         rectifier = self._estimator[0] if mode == "reg" else None
         with ranges.evaluate():
             own = mode == "cfg" and self.fused
@@ -173,3 +176,9 @@ class Run(Rows):
             taken = adjusted(estimate, self.adjust if guided else (), point, w)
             state.step(point.step, taken, drawn, self.backend)
         return estimate, taken
+
+    def _ended(self, point: Point) -> bool:
+        """Whether the weight says that no sample will be guided any more, where the host looks."""
+        finished = getattr(self.guidance.weight, "finished", None)
+        looks = self.looks and isinstance(point.index, int)  # a graph is recorded once
+        return finished is not None and looks and bool(finished(point))

@@ -20,7 +20,7 @@ from ..solvers import Row
 from .conditioning import Cond, concat
 from .denoisers import Denoiser, Number, Place
 
-__all__ = ["Counter", "Direction", "Point", "Reference", "as_state"]
+__all__ = ["Counter", "Direction", "Point", "Reference", "as_state", "conditioned"]
 
 WORTH = 2**14  # elements from which on a pass on the CPU costs more than a call
 
@@ -63,6 +63,21 @@ class Reference(Protocol):
         ...
 
 
+def conditioned(
+    reference: Reference,
+    denoiser: Denoiser,
+    cond: Cond,
+    seeds: Sequence[int],
+    device: torch.device,
+) -> Cond:
+    """The reference's own conditioning, one row a seed; one that draws it has `drawn`."""
+    drawn = getattr(reference, "drawn", None)
+    if drawn is not None:
+        found: Cond = drawn(denoiser, cond, seeds, device)
+        return found
+    return reference.conditioning(denoiser, cond, len(seeds), device)
+
+
 @dataclass
 class Counter:
     """Work done, in rows of a batch: forward evaluations and backward passes."""
@@ -88,6 +103,7 @@ class Point:
         table, step: the coefficients on the device, and where the row is in them (ops.guided_step).
         landing: of the same rows, coefficients that land on the network's estimate itself.
         weights: w of each of several terms (guidance/terms.py); None = not guided at this row.
+        own_w: w of the one of them that looks at the point.
         backend: of the ops, see ops/door.py.
         missed: set on the device where a branch that a rectifier asks for (`any`) should have been
             taken and the host did not look; None = it looks.
@@ -109,6 +125,7 @@ class Point:
     beside: Cond = None
     landing: Tensor | None = None
     weights: tuple[Number | None, ...] = ()
+    own_w: Number | None = None
 
     @property
     def alpha(self) -> Number:
@@ -122,9 +139,20 @@ class Point:
 
     @property
     def w(self) -> Tensor:
-        """The row's w on the device, 0-dim, in the state's dtype."""
+        """The row's w on the device, 0-dim, in the state's dtype; of several terms, one's own."""
+        if self.own_w is not None:
+            return torch.as_tensor(self.own_w, dtype=self.x.dtype, device=self.x.device)
         assert self.table is not None and self.step is not None
         return self.table.index_select(0, self.step.reshape(1))[0, COLUMNS.index("w")]
+
+    @property
+    def number(self) -> int | Tensor:
+        """How many evaluations went before: on the host, or 0-dim where a graph is captured."""
+        index: object = self.index
+        if isinstance(index, int):
+            return index
+        assert self.step is not None
+        return self.step.reshape(())
 
     def place(self, denoiser: Denoiser) -> Place:
         """How `denoiser` is asked at this row."""
@@ -137,8 +165,8 @@ class Point:
     def reference_cond(self) -> Cond:
         """The reference's own conditioning of the B samples; None if it has none."""
         if self.beside is None:
-            x = self.x
-            self.beside = self.reference.conditioning(self.denoiser, self.cond, len(x), x.device)
+            seeds, device = range(len(self.x)), self.x.device
+            self.beside = conditioned(self.reference, self.denoiser, self.cond, seeds, device)
         return self.beside
 
     def any(self, found: Tensor) -> bool:
