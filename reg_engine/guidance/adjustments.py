@@ -21,7 +21,7 @@ from ..ops.formulas import per_sample
 from ..solvers import Row, Table
 from ..values import as_bool, as_float, as_int, store
 
-__all__ = ["Adjustment", "Clip", "Rescale", "ZeroInit", "clips_of"]
+__all__ = ["TAG", "Adjustment", "Clip", "Rescale", "ZeroInit", "clips_of"]
 
 
 class Adjustment(Protocol):
@@ -162,3 +162,28 @@ class ZeroInit:
     ) -> Tensor | None:
         """(B,) zeros in the first evaluations, then what was there before."""
         return before if point.index >= self.evaluations else point.x.new_zeros(len(point.x))
+
+
+@dataclass(frozen=True)
+class TAG:
+    """Tangential amplifying guidance (Cho et al., arXiv 2510.04533, Eq. 7): what of the guided
+    estimate is orthogonal to x_t is multiplied.
+
+    For a solver of one stage it is the paper's step, whose part along x_t stays as it is.
+
+    Args:
+        amplify: eta >= 0, 1 = nothing changes; the paper's table for EDM2 has 1.3.
+    """
+
+    amplify: float
+
+    def __post_init__(self) -> None:
+        remedy = "Give a finite number >= 0, such as 1.3; 1 changes nothing"
+        amplify = as_float("amplify", self.amplify, remedy, lambda v: 0 <= v < math.inf)
+        store(self, amplify=amplify)
+
+    def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
+        gram = ops.reduce(guided, point.x, backend=point.backend)
+        share = gram[:, 1, 2] / gram[:, 2, 2].clamp_min(torch.finfo(gram.dtype).tiny)
+        along = per_sample(share.to(guided.dtype), guided) * point.x
+        return along + self.amplify * (guided - along)
