@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, Guidance, Plan, RegEngineError, schedules
-from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
-from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine.guidance.adjustments import TAG, Clip, Rescale, ZeroInit
+from reg_engine.guidance.directions import APG, TCFG, APGMix, CFGZeroStar, Delta
+from reg_engine.guidance.frequency import FDG
+from reg_engine.guidance.independent import ICG
+from reg_engine.guidance.perturbed import SLG
 from reg_engine.guidance.references import BadModel, Classifier, Unconditional
+from reg_engine.guidance.sample_weights import BetaCurve, Mambo, PowerLaw
 from reg_engine.guidance.weights import CONVENTIONS, CFGPlusPlus, Constant, Cosine, Interval, Linear
 from reg_engine.networks.preconditioning import PREDICTIONS
 from reg_engine.plan import MODES
@@ -125,7 +129,8 @@ def solver_of(draw: Any) -> dict[str, Any]:
 @st.composite
 def weight_of(draw: Any) -> Any:
     scale = draw(st.sampled_from([0.0, 0.5, 1.0, 1.5, 3.0, 6.0]))
-    kind = draw(st.sampled_from(["number", "constant", "interval", "linear", "cosine", "cfg++"]))
+    kinds = ["number", "constant", "interval", "linear", "cosine", "cfg++", "sample"]
+    kind = draw(st.sampled_from(kinds))
     convention = draw(st.sampled_from(CONVENTIONS))
     if kind == "interval":
         return Interval(scale, *draw(st.sampled_from([(0.0, 1.0), (0.2, 5.0), (1.0, 1e4)])))
@@ -135,6 +140,8 @@ def weight_of(draw: Any) -> Any:
         return Cosine(scale, draw(st.sampled_from([0.5, 1.0, 3.0])), convention)
     if kind == "cfg++":
         return CFGPlusPlus(draw(st.sampled_from([0.0, 0.6, 1.0])))
+    if kind == "sample":
+        return draw(st.sampled_from(SAMPLE_WEIGHTS))
     return scale if kind == "number" else Constant(scale)
 
 
@@ -142,12 +149,18 @@ RECTIFY = [
     None, "auto", *RECTIFIERS, FD(1e-3), FDBatched(0.03), JVP(lagged=False), VJP(memory_budget=1),
     Diagonal(probes=2), DiagonalBatched(probes=2),
 ]  # fmt: skip
-DIRECTIONS = [Delta(), APG(), APG(0.0, 0.5, 1.0), APG(0.7, 2.0, 0.2), CFGZeroStar(), TCFG()]
+DIRECTIONS = [
+    Delta(), APG(), APG(0.0, 0.5, 1.0), APG(0.7, 2.0, 0.2), CFGZeroStar(), TCFG(),
+    APG(norm_dim=-1), APGMix(after=1), FDG((3.0, 2.0)), FDG((3.0,), 0.2),
+]  # fmt: skip
+# A gate, feedback and a normalised curve make decisions that rounding can turn.
+SAMPLE_WEIGHTS = [Mambo(), PowerLaw(0.3, of="denoised"), BetaCurve(1.0, gamma=0.0)]
 ADJUST = [
     (),
     Rescale(0.7),
     ZeroInit(1),
     Clip(1.0),
+    TAG(1.3),
     (Rescale(1.0), ZeroInit(2)),
     (ZeroInit(0), Rescale(0.0)),
 ]
@@ -186,8 +199,11 @@ def calls(draw: Any) -> Call:
         "unconditional": Unconditional,
         "bad": lambda: BadModel(model(6, bad_prediction, bad_schedule)),
         "classifier": classifier,
+        "icg": ICG,
+        "slg": lambda: SLG(0),
     }
-    reference = references[draw(st.sampled_from([*["unconditional"] * 3, "bad", "classifier"]))]
+    names = [*["unconditional"] * 3, "bad", "classifier", "icg", "slg"]
+    reference = references[draw(st.sampled_from(names))]
     rectify = draw(st.sampled_from(RECTIFY))
     values = {
         "weight": draw(weight_of()),

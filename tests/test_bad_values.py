@@ -14,18 +14,30 @@ from nets import CLASSES, SHAPE, tiny
 
 import reg_engine
 from reg_engine import (
+    FDG,
+    ICG,
+    PAG,
+    SEG,
+    SLG,
+    TAG,
+    APGMix,
     BadModel,
+    BetaCurve,
     CFGPlusPlus,
     Classifier,
     Constant,
     Cosine,
     Denoiser,
     Engine,
+    Feedback,
+    Gate,
     Guidance,
     InputError,
     Interval,
     Linear,
+    Mambo,
     Plan,
+    PowerLaw,
     RegEngineError,
     Unconditional,
     rectifiers,
@@ -121,11 +133,22 @@ def logits(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 PLACES: dict[str, tuple[Any, ...]] = {
-    "reference": (Unconditional, BadModel, Classifier),
-    "direction": (APG,),
+    "reference": (Unconditional, BadModel, Classifier, ICG, PAG, SEG, SLG),
+    "direction": (APG, APGMix, FDG),
     "rectify": tuple(rectifiers.RECTIFIERS.values()),
-    "adjust": (Rescale, ZeroInit),
-    "weight": (Constant, Interval, Linear, Cosine, CFGPlusPlus),
+    "adjust": (Rescale, ZeroInit, TAG),
+    "weight": (
+        Constant,
+        Interval,
+        Linear,
+        Cosine,
+        CFGPlusPlus,
+        Mambo,
+        PowerLaw,
+        BetaCurve,
+        Gate,
+        Feedback,
+    ),
 }
 BASES: dict[Any, dict[str, Any]] = {
     BadModel: {"net": tiny()},
@@ -135,6 +158,12 @@ BASES: dict[Any, dict[str, Any]] = {
     Linear: {"start": 2.0},
     Cosine: {"scale": 2.0},
     CFGPlusPlus: {"strength": 0.5},
+    PowerLaw: {"strength": 0.5},
+    BetaCurve: {"scale": 2.0},
+    Gate: {"scale": 2.0},
+    Feedback: {"temperature": 0.1, "offset": -0.1},
+    TAG: {"amplify": 1.3},
+    **{kind: {"layers": "attend"} for kind in (PAG, SEG, SLG)},
 }
 # What is called, with which parameters, and what it does with them.
 DOORS: dict[str, tuple[Callable[..., Any], Callable[..., object]]] = {

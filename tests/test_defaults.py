@@ -15,8 +15,13 @@ from reg_engine.calibration.damping import calibrate_damping
 from reg_engine.calibration.plan import calibrate
 from reg_engine.guidance.adjustments import Clip, Rescale, ZeroInit
 from reg_engine.guidance.damped import Damped
-from reg_engine.guidance.directions import APG, Delta
+from reg_engine.guidance.directions import APG, APGMix, Delta
+from reg_engine.guidance.feedback import Feedback
+from reg_engine.guidance.frequency import FDG
+from reg_engine.guidance.independent import ICG
+from reg_engine.guidance.perturbed import SEG
 from reg_engine.guidance.references import BadModel, Classifier, Unconditional
+from reg_engine.guidance.sample_weights import BetaCurve, Gate, Mambo, PowerLaw
 from reg_engine.guidance.weights import Constant, Cosine, Linear
 from reg_engine.loop.stats import Output, Stats
 from reg_engine.plan import MODES
@@ -58,7 +63,17 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     schedules.VPSDE: {"beta_min": 0.1, "beta_max": 20.0, "grid_end": 1e-3, "prior": "unit"},
     schedules.VESDE: {"sigma_min": 0.01, "sigma_max": 50.0, "prior": "sigma"},
     schedules.karras: {"rho": 7.0},
-    APG: {"momentum": -0.5, "radius": math.inf, "parallel": 0.0},
+    APG: {"momentum": -0.5, "radius": math.inf, "parallel": 0.0, "norm_dim": None},
+    APGMix: {"scales": (3.5, 10.0), "first": Delta(), "then": APG(-0.5, 10.0, 0.0), "after": 6},
+    FDG: {"scales": (10.0, 5.0), "parallel": 1.0},
+    Mambo: {"scale": 10.0, "alpha": 8.0},
+    PowerLaw: {"power": 0.9, "of": "score"},
+    BetaCurve: {"a": 2.0, "b": 2.0, "gamma": 1.0},
+    Gate: {"agreement": 0.991},
+    Feedback: {"mix": 0.95, "largest": 10.0},
+    Feedback.timed: {"begin": 0.5, "peak": 0.4, "mix": 0.95, "largest": 10.0},
+    SEG: {"sigma": math.inf, "grid": None},
+    ICG: {"conditions": None, "redraw": True},
     Clip: {"limit": 1.0, "keep_epsilon": False},
     Rescale: {"share": 0.7},
     ZeroInit: {"evaluations": 1},

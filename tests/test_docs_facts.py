@@ -12,7 +12,18 @@ from pages import ROOT
 
 import reg_engine.cli
 from reg_engine import guidance
-from reg_engine.guidance import adjustments, damped, directions, references, weights
+from reg_engine.guidance import (
+    adjustments,
+    damped,
+    directions,
+    feedback,
+    frequency,
+    independent,
+    perturbed,
+    references,
+    sample_weights,
+    weights,
+)
 from reg_engine.networks.preconditioning import PREDICTIONS
 
 CFG = {"cfg-eager"}
@@ -21,7 +32,18 @@ NAMES = {
     "schedules.md": [*reg_engine.SOLVERS, *reg_engine.schedules.__all__],
     "guidance.md": [
         name
-        for module in (weights, damped, references, directions, adjustments)
+        for module in (
+            weights,
+            sample_weights,
+            feedback,
+            damped,
+            references,
+            independent,
+            perturbed,
+            directions,
+            frequency,
+            adjustments,
+        )
         for name in module.__all__
         if isinstance(getattr(module, name), type) and name in guidance.__all__
     ],

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from reg_engine import Engine, Guidance, InputError, schedules
 from reg_engine.guidance.adjustments import Rescale
-from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar, Delta
+from reg_engine.guidance.directions import APG, TCFG, APGMix, CFGZeroStar, Delta
+from reg_engine.guidance.frequency import FDG
 from reg_engine.ops import formulas
 from reg_engine.rectifiers import RECTIFIERS
 from reg_engine.solvers import SOLVERS
@@ -64,7 +65,10 @@ def test_sums_round_like_their_terms(size: int) -> None:
     assert torch.equal(blocks, blocks.mT)
 
 
-DIRECTIONS = (Delta(), APG(radius=1.0), CFGZeroStar(), TCFG())
+DIRECTIONS = (
+    Delta(), APG(radius=1.0), CFGZeroStar(), TCFG(), APG(radius=1.0, norm_dim=-1), APGMix(after=1),
+    FDG((3.0, 2.0), 0.5),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ class Term:
     Args:
         weight: a number (the scale, 1 = no guidance), a Weight, or a SampleWeight, which gives one
             number a sample.
-        reference: Unconditional(), BadModel(denoiser) or Classifier(net).
+        reference: Unconditional(), BadModel(denoiser), ICG(), PAG(layers), Classifier(net), ...
         rectify: None (plain guidance), an estimator's name, "auto", or a Rectifier. Beside a
             Damped weight, which replaces the rectifier, "auto" is None.
-        direction: Delta() (CFG), APG(), CFGZeroStar() or TCFG().
+        direction: Delta() (CFG), APG(), FDG(), CFGZeroStar(), TCFG(), ...
 
     Raises:
         InputError: an unknown name, or something that is no weight, reference, direction or
@@ -93,7 +93,7 @@ class Guidance(Term):
 
     Args:
         weight, reference, rectify, direction: the one term, as for Term.
-        adjust: corrections of the guided estimate, in order: Rescale(), ZeroInit(), Clip().
+        adjust: corrections of the guided estimate, in order: Rescale(), ZeroInit(), Clip(), TAG().
         terms: instead of the one term: several, whose sum is added to cond. At most one estimator
             is asked for among them; references that are the guided network share its batch.
 
