@@ -30,9 +30,10 @@ from .loop.state import Memory, State
 from .loop.stats import Stats
 from .loop.step import own_copy
 from .loop.watch import Watch
+from .networks.answers import conditioned
 from .networks.conditioning import Cond, as_cond
 from .networks.frozen import frozen
-from .networks.point import Counter, Point, conditioned
+from .networks.point import Counter, Point
 from .noise import SampleNoise
 from .plan import Plan
 from .rectifiers import Rectifier

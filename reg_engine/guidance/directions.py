@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import InputError
-from ..networks.point import Direction, Point, as_state
+from ..networks.answers import as_state
+from ..networks.point import Direction, Point
 from ..ops.formulas import per_sample, widest
 from ..values import as_float, as_int, as_tuple, shown, store
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import InputError
+from ..networks.answers import as_state
 from ..networks.denoisers import Number
-from ..networks.point import Point, as_state
+from ..networks.point import Point
 from ..ops.formulas import per_sample
 from ..profiling import ranges
 from ..rectifiers import Rectifier

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..networks.answers import as_state, conditioned
 from ..networks.conditioning import Cond, concat
 from ..networks.denoisers import Denoiser
-from ..networks.point import Direction, Point, Reference, as_state, conditioned
+from ..networks.point import Direction, Point, Reference
 from ..ops.formulas import per_sample
 from ..rectifiers import Rectifier, follows_w
 from ..solvers import Row, Table

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..guidance.adjustments import Clip
 from ..guidance.estimate import EVALUATIONS, Estimate, adjusted
+from ..networks.answers import conditioned
 from ..networks.conditioning import as_cond
-from ..networks.point import Counter, Point, conditioned
+from ..networks.point import Counter, Point
 from ..noise import SampleNoise
 from ..profiling import ranges
 from .progress import Progress

@@ -11,28 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..errors import InputError
 from ..noise import Draws
 from ..ops.coefficients import COLUMNS
 from ..ops.formulas import per_sample
 from ..profiling import ranges
 from ..solvers import Row
+from .answers import as_state, conditioned
 from .conditioning import Cond, concat
 from .denoisers import Denoiser, Number, Place
 
-__all__ = ["Counter", "Direction", "Point", "Reference", "as_state", "conditioned"]
+__all__ = ["Counter", "Direction", "Point", "Reference"]
 
 WORTH = 2**14  # elements from which on a pass on the CPU costs more than a call
-
-
-def as_state(argument: str, value: object, like: Tensor) -> Tensor:
-    """What a user's function returned, if it is a tensor like `like`, else InputError."""
-    if isinstance(value, Tensor) and value.shape == like.shape:
-        return value
-    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    raise InputError(
-        argument, f"returned {got} for states {tuple(like.shape)}", "Return tensors of that shape"
-    )
 
 
 class Reference(Protocol):
@@ -61,21 +51,6 @@ class Reference(Protocol):
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
         """The reference's denoised at the point, (B, *sample_shape)."""
         ...
-
-
-def conditioned(
-    reference: Reference,
-    denoiser: Denoiser,
-    cond: Cond,
-    seeds: Sequence[int],
-    device: torch.device,
-) -> Cond:
-    """The reference's own conditioning, one row a seed; one that draws it has `drawn`."""
-    drawn = getattr(reference, "drawn", None)
-    if drawn is not None:
-        found: Cond = drawn(denoiser, cond, seeds, device)
-        return found
-    return reference.conditioning(denoiser, cond, len(seeds), device)
 
 
 @dataclass
