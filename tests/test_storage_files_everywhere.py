@@ -25,7 +25,7 @@ from reg_engine.experiments import Report
 from reg_engine.experiments.figures import figure
 from reg_engine.models import UNet
 from reg_engine.models.checkpoint import save_weights
-from reg_engine.pictures.plots import save_evaluation
+from reg_engine.pictures.evaluation import save_evaluation
 from reg_engine.pictures.sheets import save_panels
 from reg_engine.postprocess import Postprocess, save_postprocess
 from reg_engine.storage.shards import Shards
@@ -72,7 +72,14 @@ def _flow(folder: Path) -> None:
     save_postprocess(Postprocess(net, "flow_heun", 4), folder / "a.safetensors")
 
 
-POINT = {"method": "CFG", "scale": 1.0, "fid": 1.0, "label_agreement": 0.5, "low": 0.4, "high": 0.6}
+POINT = {"method": "CFG", "scale": 1.0, "fid": 1.0, "fid_error": 0.1, "confidence": 3.0}
+EVALUATION = {
+    "points": [POINT | {"confidence_error": 0.1}],
+    "fronts": {},
+    "levels": [],
+    "compared_with": None,
+    "confidence_of_test_images": 3.5,
+}
 ROW = records.Row(*[""] * 13)
 # What each writes: names of files, relative to its folder, and how.
 WRITERS: dict[str, tuple[list[str], Callable[[Path], Any]]] = {
@@ -85,7 +92,7 @@ WRITERS: dict[str, tuple[list[str], Callable[[Path], Any]]] = {
     "run": (["checkpoint.pt", "loss.csv"], lambda f: tiny(f, steps=2).run()),
     "batches": (["settings.json", "a.npz"], _shards),
     "panels": (["a.png"], lambda f: save_panels(f / "a.png", {"a": torch.zeros(4, 4, 1).byte()})),
-    "curves": (["a.png"], lambda f: save_evaluation([POINT], f / "a.png")),
+    "curves": (["a.png"], lambda f: save_evaluation(EVALUATION, f / "a.png")),
     "cache": (["cache.npz"], _pictures),
     "report": (
         ["one/README.md", "one/numbers.json", "one/drawn.png", "one/drawn.svg"]

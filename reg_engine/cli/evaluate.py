@@ -1,39 +1,56 @@
-"""`reg-engine evaluate`: label agreement and FID over guidance scales, CFG against REG."""
+"""`reg-engine evaluate`: guidance methods over scales, compared at equal label confidence."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
-from torch import Tensor
 
 from ..data.mnist import load_data_set
-from ..engine import Engine
 from ..errors import InputError
 from ..models import PACKAGED, classifier_for, data_of, load_model
-from ..resume import digest, run_resumable
+from ..resume import digest
 from ..storage.files import check_writable, write_whole
 from ..storage.shards import Shards
 from .options import apply, emit, fit, json_option, numbers, plan_of, run_options
 from .shell import stopped
 
+if TYPE_CHECKING:
+    from ..evaluation.fronts import Measured
+    from ..evaluation.methods import Method
+
 __all__ = ["evaluate"]
+
+REPLICATES = 300  # bootstrap resamples
+PICTURED = 1000  # samples that precision and recall look at, at most
 
 
 @click.command(
-    epilog="Example: reg-engine evaluate --scales 1,1.5,2,3,4,6 --samples 1000 "
-    "--data mnist.npz --out out/evaluation"
+    epilog="Example: reg-engine evaluate --scales 1,1.5,2,3,4,6 --samples 1000 --data mnist.npz "
+    "--methods 'cfg; interval=0.3:2.5; fd_batched; damping=damping.json,skip=0.15' "
+    "--out out/evaluation"
 )
 @apply(run_options)
 @click.option("--scales", default="1,1.5,2,3,4,6", show_default=True, help="Guidance scales.")
 @click.option(
-    "--rectify", default="none,auto", show_default=True, help="Estimators to compare; none = CFG."
+    "--rectify", default=None, help="Estimators to compare; none = CFG.  [default: none,auto]"
+)
+@click.option(
+    "--methods",
+    default=None,
+    help="Instead of --rectify, parted by semicolons: cfg, an estimator, interval=LO:HI or "
+    "damping=FILE, with more after commas (skip=0.15, plan=FILE), and scales of its own after @.",
 )
 @click.option(
     "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
+)
+@click.option(
+    "--confidence",
+    default=None,
+    help="Levels (mean log-odds of the label) to compare at; default: spread over CFG's front.",
 )
 @click.option("--samples", default=1000, show_default=True, type=int, help="Samples a point.")
 @click.option(
@@ -51,8 +68,10 @@ __all__ = ["evaluate"]
 @json_option
 def evaluate(
     scales: str,
-    rectify: str,
+    rectify: str | None,
+    methods: str | None,
     plan: str,
+    confidence: str | None,
     samples: int,
     data: str | None,
     out: str,
@@ -60,9 +79,17 @@ def evaluate(
     model: str,
     **run: Any,
 ) -> None:
-    """Label agreement and FID (in the packaged classifier's features, against the test images of
-    the data set that the model was trained on: MNIST or Fashion-MNIST)."""
-    from ..metrics import fid, label_agreement
+    """Label agreement, confidence and FID of guidance methods over scales, each held against CFG at
+    equal confidence.
+
+    FID is measured in the packaged classifier's features, against the test images of the data set
+    that the model was trained on: MNIST or Fashion-MNIST.
+    """
+    # Here, so that the other commands start without the judge.
+    from ..evaluation.bench import Bench, judge
+    from ..evaluation.compare import comparison
+    from ..evaluation.sampling import Sampler
+    from ..pictures.evaluation import save_evaluation
 
     if samples < 10:
         raise InputError("--samples", f"is {samples}", "Give 10 or more; FID needs about 1000")
@@ -70,65 +97,72 @@ def evaluate(
     denoiser, classifier, data_set = load_model(model), classifier_for(model), data_of(model)
     if classifier is None or data_set is None:
         known = " or ".join(PACKAGED)
-        raise InputError(
-            "--model", f"{model} has no classifier to judge it", f"Use --model {known}"
-        )
+        raise InputError("--model", f"{model} has no classifier to judge it", f"Give {known}")
     fit("--samples", samples, denoiser)
-    real = load_data_set(data_set, data).test_images
-    assert denoiser.num_classes is not None  # a packaged model has classes
+    planned, chosen = plan_of(plan), _methods(methods, rectify, scales, plan)
+    levels = None if confidence is None else sorted(numbers("confidence", confidence))
+    images = load_data_set(data_set, data)
+    assert denoiser.num_classes is not None  # a model with a classifier has classes
     labels = torch.arange(samples) % denoiser.num_classes
     settings = {"model": model, "data": data_set, "plan": plan, "samples": samples, **run}
     settings.pop("progress")
-    planned, points = plan_of(plan), []
-    engines = {
-        (name, scale): Engine(
-            denoiser, scale=scale, rectify=None if name == "none" else name, plan=planned, **run
-        )
-        for name in (part.strip() for part in rectify.split(","))
-        for scale in numbers("scales", scales)
-    }
-    shards = Shards(
-        Path(f"{out}.parts"),
-        {**settings, "edges": planned.edges, "modes": planned.modes, "weights": digest(denoiser)},
-    )
+    kept = {"edges": planned.edges, "modes": planned.modes, "weights": digest(denoiser)}
+    shards = Shards(Path(f"{out}.parts"), settings | kept)
+    generator = torch.Generator().manual_seed(0)
+    bench = Bench(classifier, labels, images.test_images, REPLICATES, generator, most=PICTURED)
+    real = judge(classifier, images.test_images, torch.from_numpy(images.test_labels))
+    sampler = Sampler(denoiser, shards, bench, run)
+    measured: dict[str, list[Measured]] = {each.name: [] for each in chosen}
     with stopped(shards.folder, "*.npz"):
-        for (name, scale), engine in engines.items():
-            found, stats = run_resumable(
-                engine, labels, list(range(samples)), shards, f"{name}-{scale!r}"
-            )
-            point = _point(name, scale, found, stats.as_dict())
-            share = label_agreement(classifier, found, labels)
-            point |= {"label_agreement": share.share, "low": share.low, "high": share.high}
-            point["fid"] = fid(classifier, found, real)
-            points.append(point)
+        for point, engine in sampler.engines(chosen).items():
+            found = sampler.measure(point, engine)
+            measured[point.method.name].append(found)
             if not as_json:
-                click.echo(_line(point))
-    report = {"settings": settings, "points": points}
+                click.echo(_line(found.row))
+    report = {"settings": settings, "confidence_of_test_images": float(real.odds.mean())}
+    report |= comparison(measured, next((m.name for m in chosen if m.plain), None), levels)
     write_whole(target, (json.dumps(report, indent=1) + "\n").encode(), "--out")
-    _plot(points, Path(f"{out}.png"))
+    save_evaluation(report, Path(f"{out}.png"))
     shards.remove()
-    emit(report, as_json, f"written to {out}.json and {out}.png")
+    emit(report, as_json, f"{_table(report)}written to {out}.json and {out}.png")
 
 
-def _point(name: str, scale: float, samples: Tensor, stats: dict[str, Any]) -> dict[str, Any]:
-    keep = ("nfe", "backward", "seconds", "estimator", "reason")
-    return {
-        "method": "CFG" if name == "none" else f"REG ({name})",
-        "scale": scale,
-        "samples": int(samples.shape[0]),
-        **{key: stats[key] for key in keep},
-    }
+def _methods(methods: str | None, rectify: str | None, scales: str, plan: str) -> list[Method]:
+    """Of --methods, or of --rectify."""
+    from .methods import methods_of
+
+    if methods is not None and rectify is not None:
+        raise InputError("--rectify", "is given beside --methods", "Give one of them")
+    if methods is None:
+        methods = (rectify or "none,auto").replace(",", ";")
+    return methods_of(methods, numbers("scales", scales), plan_of(plan))
 
 
-def _line(point: dict[str, Any]) -> str:
+def _line(row: dict[str, Any]) -> str:
+    work = f"{row['nfe']:.1f}" + (f" + {row['backward']:.0f}" if row["backward"] else "")
     return (
-        f"{point['method']:18} scale {point['scale']:<5g} FID {point['fid']:8.3f}  agreement "
-        f"{point['label_agreement']:7.2%}  nfe {point['nfe']:6.1f}  {point['seconds']:7.1f} s"
+        f"{row['method']:24} scale {row['scale']:<5g} FID {row['fid']:7.3f}  confidence "
+        f"{row['confidence']:6.2f}  agreement {row['agreement']:7.2%}  effective scale "
+        f"{row['effective_scale']:.2f}  nfe {work}  {row['seconds']:.1f} s"
     )
 
 
-def _plot(points: list[dict[str, Any]], path: Path) -> None:
-    """FID and label agreement against the scale, and the front of one against the other."""
-    from ..pictures.plots import save_evaluation
+def _table(report: dict[str, Any]) -> str:
+    """FID of every front at every level, and how far from CFG's."""
+    if not report["levels"]:
+        return ""
+    lines = ["", "FID at equal confidence (minus CFG's front, with the half-width of 95 %):"]
+    columns = "".join(f"{level:>24.2f}" for level in report["levels"])
+    lines.append(f"{'confidence':24}{columns}")
+    for name, cells in report["fronts"].items():
+        held = name != report["compared_with"]
+        lines.append(f"{name:24}" + "".join(f"{_cell(cell, held):>24}" for cell in cells))
+    return "\n".join([*lines, "", ""])
 
-    save_evaluation(points, path)
+
+def _cell(cell: dict[str, Any] | None, held: bool) -> str:
+    if cell is None:
+        return "-"
+    apart = cell.get("cfg") if held else None
+    error = f" ({apart['difference']:+.3f} ± {apart['error']:.3f})" if apart else ""
+    return f"{cell['fid']:.3f}{error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -85,23 +86,55 @@ class Front:
     def fid_at(self, level: float | Tensor) -> Tensor | None:
         """The lowest FID that the front offers at a confidence of `level` or more, (1 + R,).
 
-        A `level` (1 + R,) has one for every resample, such as another method's own confidence.
-
         Between neighbouring scales ln(FID) is a straight line: FID itself bends upwards, and a
         chord would lie above it. A resample that does not reach so far counts with its surest
-        point. None: the measurement itself does not reach it.
+        point. A `level` (1 + R,) has one for every resample, such as another method's own
+        confidence. None: the measurement itself does not reach it.
         """
-        far = self.confidence >= level
-        if not bool(far[:, 0].any()):
+        offers, _ = self._offers(level)
+        if not bool(offers[:, 0].isfinite().any()):
             return None
+        found = offers.min(0).values
+        surest = self.fid.gather(0, self.confidence.argmax(0)[None])[0]
+        return torch.where(found.isfinite(), found, surest)
+
+    def read_at(self, level: float, key: str) -> float | None:
+        """A number of the rows, such as the scale, where the measurement itself has fid_at(level):
+        between two scales on a straight line."""
+        offers, shares = self._offers(level)
+        place = int(offers[:, 0].argmin())
+        if not bool(offers[place, 0].isfinite()):
+            return None
+        values = [float(m.row[key]) for m in self.points]
+        if place < len(values):
+            return values[place]
+        low, share = place - len(values), float(shares[place - len(values), 0])
+        return values[low] + share * (values[low + 1] - values[low])
+
+    def fid_at_scale(self, scale: float) -> Tensor | None:
+        """FID at a scale, (1 + R,), ln(FID) a straight line between neighbours; None outside."""
+        scales = [float(m.row["scale"]) for m in self.points]
+        if scale in scales:
+            return self.fid[scales.index(scale)]
+        for index, (low, high) in enumerate(pairwise(scales)):
+            if low < scale < high:
+                share = (scale - low) / (high - low)
+                return _straight(self.fid[index], self.fid[index + 1], share)
+        return None
+
+    def _offers(self, level: float | Tensor) -> tuple[Tensor, Tensor]:
+        """What the front has at a confidence of `level` or more, infinite where it has nothing:
+        its n points, then the n - 1 lines between them; and how far along each line."""
         infinite = torch.full_like(self.fid, torch.inf)
-        offers = [torch.where(far, self.fid, infinite)]
+        points = torch.where(self.confidence >= level, self.fid, infinite)
         a, b = self.confidence[:-1], self.confidence[1:]
         share = (level - a) / torch.where(b == a, torch.ones_like(a), b - a)
         crossing = (share > 0) & (share < 1) & (a != b)
-        logs = self.fid.clamp(min=1e-12).log()
-        between = (logs[:-1] + share * (logs[1:] - logs[:-1])).exp()
-        offers.append(torch.where(crossing, between, infinite[1:]))
-        found = torch.cat(offers).min(0).values
-        surest = self.fid.gather(0, self.confidence.argmax(0)[None])[0]
-        return torch.where(found.isfinite(), found, surest)
+        lines = torch.where(crossing, _straight(self.fid[:-1], self.fid[1:], share), infinite[1:])
+        return torch.cat([points, lines]), share
+
+
+def _straight(one: Tensor, other: Tensor, share: float | Tensor) -> Tensor:
+    """Between two FIDs, on a straight line of their logarithms."""
+    low, high = one.clamp(min=1e-12).log(), other.clamp(min=1e-12).log()
+    return (low + share * (high - low)).exp()

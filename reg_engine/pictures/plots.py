@@ -14,7 +14,7 @@ from ..storage.files import replacing
 if TYPE_CHECKING:
     from ..profiling.report import Line, Span
 
-__all__ = ["OKABE_ITO", "check_matplotlib", "save_evaluation", "save_profile"]
+__all__ = ["OKABE_ITO", "check_matplotlib", "save_figure", "save_profile"]
 
 # Colours that people with any colour vision tell apart (Okabe & Ito 2008).
 OKABE_ITO = {
@@ -28,57 +28,6 @@ OKABE_ITO = {
     "grey": "#7F7F7F",
     "black": "#000000",
 }
-# Each with a marker of its own, so that colour is never the only sign.
-_STYLES = tuple(zip(OKABE_ITO.values(), "os^Dv", strict=False))
-
-
-def save_evaluation(points: list[dict[str, Any]], path: Path) -> None:
-    """Three panels: FID over scale, label agreement over scale, and FID against agreement.
-
-    Args:
-        points: dicts with method, scale, fid, label_agreement, low, high (95 % interval).
-        path: the PNG to write, whole or not at all.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    check_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12.5, 4.0), dpi=120, layout="constrained")
-    fid_axes, share_axes, front = figure.subplots(1, 3)
-    for (method, rows), (colour, marker) in zip(_by_method(points).items(), _STYLES, strict=False):
-        style: dict[str, Any] = {"color": colour, "marker": marker, "label": method}
-        scales = [r["scale"] for r in rows]
-        share = [100 * r["label_agreement"] for r in rows]
-        fid_axes.plot(scales, [r["fid"] for r in rows], **style)
-        errors = [
-            [100 * (r["label_agreement"] - r["low"]) for r in rows],
-            [100 * (r["high"] - r["label_agreement"]) for r in rows],
-        ]
-        share_axes.errorbar(scales, share, yerr=errors, capsize=3, **style)
-        front.plot(share, [r["fid"] for r in rows], **style)
-        for row, x in zip(rows, share, strict=True):
-            front.annotate(
-                f"{row['scale']:g}",
-                (x, row["fid"]),
-                textcoords="offset points",
-                xytext=(5, 4),
-                fontsize=8,
-                color=colour,
-            )
-    fid_axes.set(xlabel="guidance scale", ylabel="FID (classifier features), lower is better")
-    share_axes.set(xlabel="guidance scale", ylabel="label agreement, % (95 % interval)")
-    front.set(
-        xlabel="label agreement, %",
-        ylabel="FID (classifier features)",
-        title="at matched agreement (numbers: scale)",
-    )
-    for axes in (fid_axes, share_axes, front):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    fid_axes.legend(frameon=False)
-    _save(figure, path)
 
 
 def save_profile(spans: Sequence[Span], rows: Sequence[Line], path: Path) -> None:
@@ -116,7 +65,7 @@ def save_profile(spans: Sequence[Span], rows: Sequence[Line], path: Path) -> Non
     below.set(xlabel="ms in all (full colour: outside the ranges in it)")
     for axes in (above, below):
         axes.spines[["top", "right", "left"]].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _flames(axes: Any, spans: Sequence[Span], steps: int = 3) -> None:
@@ -164,13 +113,7 @@ def check_matplotlib() -> None:
         raise InputError("plot", "matplotlib is not installed", "pip install 'reg-engine[eval]'")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with replacing(path) as file:
         figure.savefig(file, format="png")
-
-
-def _by_method(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for point in points:
-        found.setdefault(point["method"], []).append(point)
-    return {m: sorted(rows, key=lambda r: r["scale"]) for m, rows in found.items()}

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...pictures.labels import place_labels
 from ...pictures.plots import OKABE_ITO
 from ..draws import CLASSIFIER_METHODS, METHODS
 from ..figures import figure
 from ..image_runs import marks
 from .claims import key_of
 from .fronts import Row, on_front
-from .labels import place_labels
 from .post import SPACES
 
 if TYPE_CHECKING:

@@ -1,0 +1,93 @@
+"""The methods that `evaluate` compares, as the command line names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..calibration.damping import Damping
+from ..errors import InputError
+from ..evaluation.methods import Method
+from ..plan import Plan
+from .options import plan_of
+
+__all__ = ["methods_of"]
+
+REMEDY = (
+    "Write, for example, cfg; vjp; interval=0.3:2.5; damping=FILE,skip=0.15@3,5; vjp,plan=FILE: "
+    "each an estimator, cfg or damping=FILE, with interval=LO:HI, skip= or plan=, @ its own scales"
+)
+
+
+def methods_of(text: str, scales: Sequence[float], plan: Plan) -> list[Method]:
+    """The methods of a text like "cfg; interval=0.3:2.5; damping=FILE,skip=0.15@3,5".
+
+    Args:
+        scales: of a method that names none.
+        plan: of an estimator that names none.
+
+    Raises:
+        InputError: something that is no method, an unknown estimator, a file that is not there,
+            or two methods of one name.
+    """
+    found = [_method(part, tuple(scales), plan) for part in text.split(";") if part.strip()]
+    if not found:
+        raise InputError("--methods", "names none", REMEDY)
+    for each in found:
+        same = [other for other in found if other.file == each.file]
+        if len(same) > 1:
+            raise InputError("--methods", f"has {each.name} twice", "Name each once")
+        for scale in each.scales:
+            each.guidance(scale)
+    return found
+
+
+def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
+    spec, at, own = text.partition("@")
+    if at:
+        scales = tuple(_number(text, part) for part in own.split(","))
+    parts = [part.strip() for part in spec.split(",")]
+    names = [part for part in parts if "=" not in part]
+    pairs = [part.split("=", 1) for part in parts if "=" in part]
+    given = {key.strip(): value.strip() for key, value in pairs}
+    known = {"interval", "damping", "skip", "plan"}
+    if len(names) > 1 or len(given) < len(pairs) or set(given) - known or "" in names:
+        raise InputError("--methods", f"{text.strip()!r} is no method", REMEDY)
+    rectify = None if not names or names[0] in ("cfg", "none") else names[0]
+    _fits(text, rectify, given)
+    words = [f"REG ({rectify})"] if rectify else []
+    interval, damping = None, None
+    if "damping" in given:
+        damping = Damping.load(given["damping"])
+        words += [f"damping {Path(given['damping']).stem}"]
+        words += [f"skip {_number(text, given['skip']):g}"] if "skip" in given else []
+    if "interval" in given:
+        low, colon, high = given["interval"].partition(":")
+        interval = (_number(text, low), _number(text, high))
+        words += [f"interval {interval[0]:g}-{interval[1]:g}"]
+    if "plan" in given:
+        plan, file = plan_of(given["plan"]), Path(given["plan"])
+        words += [f"plan {file.stem if file.exists() else file}"]
+    skip = _number(text, given["skip"]) if "skip" in given else 0.0
+    return Method(", ".join(words) or "CFG", scales, rectify, interval, damping, skip, plan)
+
+
+def _fits(text: str, rectify: str | None, given: dict[str, str]) -> None:
+    """Refuse parts that do not go together."""
+    problem = None
+    if "damping" in given and (rectify or "interval" in given):
+        problem = "has a damping, which stands for the estimator, beside another"
+    elif "skip" in given and "damping" not in given:
+        problem = "has a skip without a damping"
+    elif "plan" in given and not rectify:
+        problem = "has a plan without an estimator"
+    if problem:
+        raise InputError("--methods", f"{text.strip()!r} {problem}", REMEDY)
+
+
+def _number(text: str, part: str) -> float:
+    try:
+        return float(part)
+    except ValueError as error:
+        problem = f"{part.strip()!r} in {text.strip()!r} is no number"
+        raise InputError("--methods", problem, REMEDY) from error
