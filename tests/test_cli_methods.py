@@ -19,6 +19,7 @@ PLAN = Plan.interval(0.1, 2.0)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     DAMPING.save("d.json")
+    DAMPING.save("damping.json")
     PLAN.save("p.json")
     return tmp_path
 
@@ -38,6 +39,7 @@ def test_every_kind_of_method(here: Path) -> None:
         Method("REG (vjp), plan p", scales, "vjp", plan=PLAN),
         Method("REG (paper), interval 0.1-9, plan 0.1:2", (2.0,), "paper", (0.1, 9.0), plan=PLAN),
     ]
+    assert [m.name for m in methods_of("damping=damping.json", scales, PLAN)] == ["damping"]
     assert [m.plan for m in methods_of("none; fd", scales, PLAN)] == [PLAN, PLAN]
 
 

@@ -125,6 +125,22 @@ def test_a_method_that_only_damps_is_said_to_follow_the_same_front() -> None:
     assert "at scale 4, 0.500 against 1.100" in text and "1 of 2 claims hold" in text
 
 
+def test_each_data_set_has_levels_of_its_own() -> None:
+    """Fashion-MNIST's judge is less sure, of real images too."""
+    rows = far("vanilla", "none", {1.0: (4.8, 0.4), 3.0: (7.7, 1.2)})
+    rows += far("vanilla", CHEAP, {3.0: (7.3, 0.8)})
+    assert list(matched(rows, "vanilla")) == []
+    assert list(matched(rows, "vanilla", data_set="fashion")) == [5.7, 6.2, 6.7, 7.2]
+    table = front_numbers(rows, "fashion")["vanilla"]["levels"]
+    assert list(table) == ["5.7", "6.2", "6.7", "7.2", "7.7"] and table["7.7"][1] is None
+    assert set(difference_numbers(rows, "fashion")["equal_confidence_vanilla"]) == {
+        "5.7",
+        "6.2",
+        "6.7",
+        "7.2",
+    }
+
+
 def test_a_method_that_repairs_is_said_to_be_lower() -> None:
     plain = {1.0: (8.0, 0.2), 2.0: (9.0, 0.5), 4.0: (9.6, 1.1)}
     better = {2.0: (9.0, 0.3), 4.0: (9.6, 0.6)}

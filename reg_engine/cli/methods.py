@@ -59,7 +59,8 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
     interval, damping = None, None
     if "damping" in given:
         damping = Damping.load(given["damping"])
-        words += [f"damping {Path(given['damping']).stem}"]
+        stem = Path(given["damping"]).stem
+        words += ["damping" if stem == "damping" else f"damping {stem}"]
         words += [f"skip {_number(text, given['skip']):g}"] if "skip" in given else []
     if "interval" in given:
         low, colon, high = given["interval"].partition(":")
