@@ -159,6 +159,26 @@ def test_a_model_without_classes_needs_conditions() -> None:
         ICG(redraw=1)  # type: ignore[arg-type]
 
 
+def test_a_caller_without_seeds_gets_the_first_ones() -> None:
+    call = tiny(), torch.tensor([0, 1, 2])
+    cpu = torch.device("cpu")
+    found = ICG().conditioning(*call, 3, cpu)
+    assert torch.equal(found, ICG().drawn(*call, [0, 1, 2], cpu))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rectify", ["vjp", "jvp", "fd_batched"])
+def test_embeddings_are_drawn_beside_derivatives(rectify: str) -> None:
+    def net(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return torch.tanh(x * cond)
+
+    model = Denoiser(net, "sample", schedules.EDM(), (3,))
+    pool = torch.linspace(0.1, 1.0, 12, dtype=torch.float64).reshape(4, 3)
+    choices = {**DOUBLE, "guidance": Guidance(2.0, ICG(pool, redraw=False), rectify)}
+    found = reg_engine.sample(model, pool[[0, 3]], **choices).samples
+    again = reg_engine.sample(model, pool[[0, 3]], **choices).samples
+    assert torch.equal(found, again) and found.isfinite().all()
+
+
 def test_drawn_numbers_are_their_seeds() -> None:
     together = SampleNoise([3, 4, 5], "conditions").below(10**6)
     assert together == [SampleNoise([k], "conditions").below(10**6)[0] for k in (3, 4, 5)]

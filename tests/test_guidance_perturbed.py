@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nets import tiny
-from perturbed_cases import LABELS, QUIET, ours, ref_of, softmaxed, state
+from perturbed_cases import LABELS, QUIET, filled, ours, ref_of, softmaxed, state
 from rerun import Rerun
 from torch import Tensor, nn
 
@@ -139,6 +139,34 @@ def test_grouped_queries_attend_to_the_value_of_their_group() -> None:
     wanted = v + 0.1 * softmaxed(q, k[:, :, :3], v[:, :, :3])
     found = ref_of(denoiser, PAG("layer")).reshape(3, 4, 4, 2)
     torch.testing.assert_close(found, wanted)
+
+
+def test_a_transformer_of_torch_is_named_by_its_layers() -> None:
+    """nn.TransformerEncoderLayer leaves its fused path; within it nothing would be called."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            kind = nn.TransformerEncoderLayer
+            self.blocks = nn.ModuleList(kind(8, 2, 16, batch_first=True) for _ in range(2))
+
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    net: Any = filled(Net())
+    denoiser = Denoiser(net, "sample", schedules.EDM(), (5, 8), 3, num_classes=3)
+    found = ref_of(denoiser, PAG(0))
+    layer = net.blocks[0]
+    with torch.no_grad():
+        x = state(denoiser)
+        own = F.linear(x, layer.self_attn.in_proj_weight[16:], layer.self_attn.in_proj_bias[16:])
+        x = layer.norm1(x + layer.self_attn.out_proj(own))
+        x = layer.norm2(x + layer.linear2(layer.linear1(x).relu()))
+        torch.testing.assert_close(found, net.blocks[1](x))
+    with pytest.raises(EstimatorError, match="self_attn.*not called"):
+        ref_of(denoiser, PAG("blocks.0.self_attn"))
 
 
 @pytest.mark.parametrize("rectify", [None, "vjp", "jvp", "fd_batched"])

@@ -72,7 +72,7 @@ class ICG:
         pool = self._pool(denoiser, device)
         rows: set[int] = set()
         each(lambda tensor: rows.add(len(tensor)), pool)
-        if len(rows) != 1 or 0 in rows or cond is None or _kind(pool) != _kind(cond):
+        if len(rows) != 1 or cond is None or _kind(pool) != _kind(cond):
             problem = "are unlike the conditioning of the call, or of different lengths"
             raise InputError(
                 "conditions", problem, "Give rows of the same names, shapes and dtypes"
@@ -107,8 +107,7 @@ class ICG:
 @lru_cache(maxsize=8)
 def _moved(reference: ICG, device: torch.device) -> Cond:
     """The conditions on a device, where a recorded graph finds them again."""
-    with torch.inference_mode(False):
-        return as_cond(reference.conditions, None, None, None, device, "conditions")
+    return as_cond(reference.conditions, None, None, None, device, "conditions")
 
 
 def _kind(cond: Cond) -> object:

@@ -16,20 +16,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..errors import EstimatorError, InputError
 from ..networks.conditioning import Cond
 from ..networks.denoisers import Denoiser
-from ..networks.math_attention import math_attention
 from ..networks.point import Point
 from ..networks.sharing import as_it_was, forward_of, rerouted
+from ..networks.swapped_attention import Swapped
 from ..ops.formulas import widest
 from ..values import as_float, as_int, as_tuple, shown, store
 
 __all__ = ["PAG", "SEG", "SLG", "layers_of"]
 
-ATTENTION = (F.scaled_dot_product_attention, math_attention)
 Layer = str | int
 Swap = Callable[..., Tensor]
 
@@ -90,9 +88,9 @@ class _Perturbed:
 
 
 class _Attended(_Perturbed):
-    """Layers whose self-attention is another: PyTorch's own call is seen, or our `math`."""
+    """Layers whose self-attention is another, where it can be seen (networks/swapped_attention)."""
 
-    _looked_for = "its attention is no torch.nn.functional.scaled_dot_product_attention"
+    _looked_for = "it computes attention by itself, not by a call of torch.nn.functional"
 
     def _forward(
         self, forward: Callable[..., Any], name: str, met: set[str], *args: Any, **kwargs: Any
@@ -108,7 +106,7 @@ class _Attended(_Perturbed):
             met.add(name)
             return self._attention(query, value, attend)
 
-        with _Swapped(swap):
+        with Swapped(swap):
             return forward(*args, **kwargs)
 
     def _attention(self, query: Tensor, value: Tensor, attend: Swap) -> Tensor:
@@ -228,21 +226,6 @@ class SLG(_Perturbed):
         made = forward(*args, **kwargs)  # run for the shapes and the order of what it returns
         several = isinstance(made, tuple) and sum(isinstance(v, Tensor) for v in made) > 1
         return tuple(map(passed, made)) if isinstance(made, tuple) else passed(made)
-
-
-class _Swapped(TorchFunctionMode):
-    """Hands the attention calls of this thread to another function."""
-
-    def __init__(self, swap: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self._swap = swap
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in ATTENTION:
-            return self._swap(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 def layers_of(denoiser: Denoiser, layers: tuple[Layer, ...]) -> dict[str, nn.Module]:
