@@ -33,9 +33,9 @@ BETTER = [point(1.5 * s, float(s), f - 0.3, 10 + int(s), s) for s, f in FIDS.ite
 
 
 def test_levels_lie_between_cfgs_lowest_fid_and_its_surest_point() -> None:
-    assert levels_of(Front(CFG)) == (2.5, 3.0, 3.5, 4.0, 4.5)
+    assert levels_of(Front(CFG)) == (2.0, 2.6, 3.2, 3.8, 4.4)
     falling = Front([point(1, -3.0, 2.0, 0), point(2, -1.2, 1.0, 0)])  # lowest where it is surest
-    assert levels_of(falling) == (-2.7, -2.4, -2.1, -1.8, -1.5)
+    assert levels_of(falling) == (-3.0, -2.64, -2.28, -1.92, -1.56)
     assert levels_of(Front([CFG[1], CFG[1]])) == (2.0,)
 
 

@@ -1,4 +1,4 @@
-"""The packaged weights: their budgets, and what they can do on real digits."""
+"""The packaged weights: their budgets, and what they can do on real images."""
 
 from __future__ import annotations
 
@@ -9,39 +9,52 @@ import pytest
 import torch
 
 import reg_engine
-from reg_engine.data.mnist import MNIST, load_mnist
+from reg_engine.data.mnist import DATA_SETS, MNIST, load_data_set
 from reg_engine.metrics import label_agreement
-from reg_engine.models import load_classifier, load_model
+from reg_engine.models import PACKAGED, WEIGHTS, load_classifier, load_model
 from reg_engine.training.classification import accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = ROOT / "reg_engine" / "models" / "weights"
-DATA = Path(os.environ.get("REG_ENGINE_DATA") or ROOT.parent / "shared" / "data" / "mnist.npz")
+DATA = Path(os.environ.get("REG_ENGINE_DATA") or ROOT.parent / "shared" / "data")
+# Clothes overlap: of their test images the judge reads 92 % right, of digits 99.5 %.
+READ = {"mnist": 0.985, "fashion": 0.91}
+UNGUIDED = {"mnist": 0.97, "fashion": 0.8}  # share of samples that are read as their label
 
 
-@pytest.mark.parametrize(
-    ("file", "megabytes", "parameters"),
-    [("mnist.safetensors", 3.0, 1_450_000), ("mnist_classifier.safetensors", 0.7, 300_000)],
-)
-def test_budgets(file: str, megabytes: float, parameters: int) -> None:
-    assert (WEIGHTS / file).stat().st_size <= megabytes * 1e6
-    net = load_classifier() if "classifier" in file else load_model().modules[0]
-    assert sum(p.numel() for p in net.parameters()) <= parameters
+@pytest.fixture(params=PACKAGED)
+def name(request: pytest.FixtureRequest) -> str:
+    """Of a packaged model and its classifier."""
+    found: str = request.param
+    for file in (f"{found}.safetensors", f"{found}_classifier.safetensors"):
+        if not (WEIGHTS / file).exists():
+            pytest.skip(f"{file} is still in training")
+    return found
 
 
-def mnist() -> MNIST:
-    if not DATA.exists():
-        pytest.skip(f"needs MNIST: set REG_ENGINE_DATA (looked for {DATA})")
-    return load_mnist(DATA)
+def images(name: str) -> MNIST:
+    folder = DATA if DATA.is_dir() else DATA.parent
+    if not (folder / DATA_SETS[name].file).exists():
+        pytest.skip(f"needs {DATA_SETS[name].file}: set REG_ENGINE_DATA (looked in {folder})")
+    return load_data_set(name, folder)
 
 
-def test_the_packaged_classifier_reads_clean_digits() -> None:
-    data = mnist()
-    assert accuracy(load_classifier(), data.test_images, data.test_labels) >= 0.985
+def test_budgets(name: str) -> None:
+    model, judge = load_model(name).modules[0], load_classifier(name)
+    for net, file, megabytes, parameters in (
+        (model, f"{name}.safetensors", 3.0, 1_450_000),
+        (judge, f"{name}_classifier.safetensors", 0.7, 300_000),
+    ):
+        assert (WEIGHTS / file).stat().st_size <= megabytes * 1e6
+        assert sum(p.numel() for p in net.parameters()) <= parameters
 
 
-def test_the_packaged_model_and_classifier_agree_without_guidance() -> None:
-    model, classifier = load_model(), load_classifier()
+def test_the_packaged_classifier_reads_clean_images(name: str) -> None:
+    data = images(name)
+    assert accuracy(load_classifier(name), data.test_images, data.test_labels) >= READ[name]
+
+
+def test_the_packaged_model_and_classifier_agree_without_guidance(name: str) -> None:
+    model, classifier = load_model(name), load_classifier(name)
     labels = torch.arange(100) % 10
     times = model.schedule.grid(18)
     x = times[0] * torch.randn(100, 1, 28, 28, generator=torch.Generator().manual_seed(3))
@@ -49,37 +62,37 @@ def test_the_packaged_model_and_classifier_agree_without_guidance() -> None:
         for now, after in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
             x = x + (after - now) * (x - model(x, now, labels)) / now
         guess = classifier(x, torch.zeros(100)).argmax(1)
-    assert (guess == labels).float().mean() >= 0.9
+    assert (guess == labels).float().mean() >= UNGUIDED[name] - 0.07  # 100 samples, 18 Euler steps
     assert x.abs().max() < 1.5
 
 
-def test_the_packaged_model_denoises_the_test_set() -> None:
+def test_the_packaged_model_denoises_the_test_set(name: str) -> None:
     """Less than half the error of the best affine denoiser that sees one pixel."""
-    data, model = mnist(), load_model()
-    images = torch.from_numpy(data.test_images[:100]).unsqueeze(1).float() / 127.5 - 1
+    data, model = images(name), load_model(name)
+    clean = torch.from_numpy(data.test_images[:100]).unsqueeze(1).float() / 127.5 - 1
     labels = torch.from_numpy(data.test_labels[:100])
     for sigma in (0.2, 0.5, 1.0, 2.0):
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            error = (model(images + sigma * noise, sigma, labels) - images).square().mean()
+            error = (model(clean + sigma * noise, sigma, labels) - clean).square().mean()
         affine = sigma**2 * model.sigma_data**2 / (sigma**2 + model.sigma_data**2)
         assert error < affine / 2, sigma
 
 
-def agreement(scale: float) -> float:
+def agreement(name: str, scale: float) -> float:
     """Share of 1,000 samples by 18 Heun steps that the classifier reads as their label."""
     labels = torch.arange(1000) % 10
     out = reg_engine.sample(
-        load_model(), labels, scale=scale, rectify=None, steps=18, batch_size=50, progress=False
+        load_model(name), labels, scale=scale, rectify=None, steps=18, batch_size=50, progress=False
     )
-    return label_agreement(load_classifier(), out.samples, labels).share
+    return label_agreement(load_classifier(name), out.samples, labels).share
 
 
 @pytest.mark.slow
-def test_agreement_under_guidance() -> None:
-    assert agreement(4.0) >= 0.995
+def test_agreement_under_guidance(name: str) -> None:
+    assert agreement(name, 4.0) >= {"mnist": 0.995, "fashion": 0.97}[name]
 
 
 @pytest.mark.slow
-def test_agreement_without_guidance() -> None:
-    assert agreement(1.0) >= 0.97
+def test_agreement_without_guidance(name: str) -> None:
+    assert agreement(name, 1.0) >= UNGUIDED[name]

@@ -72,6 +72,14 @@ def test_the_panels_show_the_numbers() -> None:
     assert drawn(apart) == {reg: [(3.5, pytest.approx(-20)), (4.0, pytest.approx(-10))]}
     assert bars(apart) == pytest.approx([4, 4])
     assert drawn(cost) == {cfg: [(20, 0.5)], reg: [(30, 0.45)]}  # ten of them backward passes
+    equal = {**REPORT["fronts"], "same": REPORT["fronts"]["CFG"]}
+    crowded = drawn(
+        draw_evaluation(
+            {**REPORT, "points": [*REPORT["points"], point("same", 1, 3, 0.6)], "fronts": equal}
+        ).axes[3]
+    )
+    assert crowded[cfg] == [(pytest.approx(19.775), 0.5)]
+    assert crowded["#009E73"] == [(pytest.approx(20.225), 0.5)]
     assert "4" in cost.get_title() and bars(cost) == pytest.approx([0.06, 0.06])
 
 

@@ -51,15 +51,16 @@ def comparison(
 def levels_of(cfg: Front) -> tuple[float, ...]:
     """Levels of confidence that spread over what is asked of guidance.
 
-    From that of CFG's lowest FID (below it a larger scale is better in both) to its surest point's.
+    From that of CFG's lowest FID (below it a larger scale is better in both) towards its surest
+    point's, which other methods may not reach.
     """
     confidences, fids = cfg.confidence[:, 0], cfg.fid[:, 0]
     last = float(confidences.max())
     first = float(confidences[fids.argmin()])
     if first == last:
         first = float(confidences.min())
-    inside = torch.linspace(first, last, LEVELS + 2, dtype=torch.float64)[1:-1].tolist()
-    return tuple(dict.fromkeys(math.floor(100 * level) / 100 for level in inside))
+    found = torch.linspace(first, last, LEVELS + 1, dtype=torch.float64)[:-1].tolist()
+    return tuple(dict.fromkeys(math.floor(100 * level + 1e-6) / 100 for level in found))
 
 
 def front_numbers(

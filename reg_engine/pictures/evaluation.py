@@ -80,7 +80,7 @@ def _scales(axes: Any, own: Mapping[str, Sequence[Any]], looks: Looks) -> None:
     for name, rows in own.items():
         errors = [row["fid_error"] for row in rows]
         x, y = [row["scale"] for row in rows], [row["fid"] for row in rows]
-        axes.errorbar(x, y, yerr=errors, elinewidth=0.8, label=name, **looks[name])
+        _with_bars(axes, x, y, yerr=errors, label=name, **looks[name])
     _log(axes)
     axes.set(xlabel="guidance scale", ylabel="FID (judge's features), lower is better")
     axes.set_title("At equal scale", fontsize=11)
@@ -93,11 +93,18 @@ def _fronts(axes: Any, own: Mapping[str, Sequence[Any]], looks: Looks, real: flo
             "yerr": [r["fid_error"] for r in rows],
         }
         x, y = [row["confidence"] for row in rows], [row["fid"] for row in rows]
-        axes.errorbar(x, y, **bars, elinewidth=0.8, **looks[name])
+        _with_bars(axes, x, y, **bars, **looks[name])
     axes.axvline(real, color="black", linestyle=":", linewidth=1)
     _log(axes)
     axes.set(xlabel=CONFIDENCE, ylabel="FID (judge's features)")
     axes.set_title("Fronts (numbers: scales; dotted: real test images)", fontsize=11)
+
+
+def _with_bars(axes: Any, x: Sequence[float], y: Sequence[float], **look: Any) -> None:
+    """A line with bars that are paler than its marks: many cross."""
+    _, _, bars = axes.errorbar(x, y, elinewidth=0.9, **look)
+    for bar in bars:
+        bar.set_alpha(0.35)
 
 
 def _label_scales(axes: Any, own: Mapping[str, Sequence[Any]], looks: Looks) -> None:
@@ -138,10 +145,14 @@ def _level(fronts: Mapping[str, Sequence[Any]], count: int) -> int | None:
 def _costs(axes: Any, cells: Mapping[str, Any], looks: Looks) -> None:
     """FID against evaluations where every method is as sure."""
     there = {name: cell for name, cell in cells.items() if cell}
+    work = {name: cell["nfe"] + cell["backward"] for name, cell in there.items()}
+    most = max(work.values())
     for name, cell in there.items():
-        x, look = cell["nfe"] + cell["backward"], {**looks[name], "markersize": 8}
-        axes.errorbar(x, cell["fid"], yerr=cell["fid_error"], capsize=2, **look)
-    axes.set_xlim(0, 1.15 * max(cell["nfe"] + cell["backward"] for cell in there.values()))
+        equal = [other for other in work if work[other] == work[name]]  # stand beside each other
+        shift = 0.015 * most * (equal.index(name) - (len(equal) - 1) / 2)
+        look = {**looks[name], "markersize": 8}
+        axes.errorbar(work[name] + shift, cell["fid"], yerr=cell["fid_error"], capsize=2, **look)
+    axes.set_xlim(0, 1.15 * most)
     axes.set(
         xlabel="network evaluations a sample (a backward pass counts as one)",
         ylabel="FID (judge's features)",
