@@ -72,6 +72,21 @@ def test_a_point_is_held_against_cfg_in_three_ways() -> None:
     assert (unguided["equal_scale"]["difference"], unguided["equal_scale"]["error"]) == (0.0, 0.0)
 
 
+def test_a_point_of_cfgs_is_on_its_front_in_every_resample() -> None:
+    """Its confidence has an error too: each resample is held against the front at its own."""
+    noise = torch.Generator().manual_seed(9)
+    noisy = [
+        Measured(
+            None, m.row, m.fids, m.confidences + 0.05 * torch.randn(COUNT + 1, generator=noise)
+        )
+        for m in CFG
+    ]
+    for each in noisy:
+        each.confidences[0] = each.row["confidence"]
+    found = comparison({"CFG": noisy}, "CFG")["points"][2]["against_cfg"]["equal_confidence"]
+    assert (found["difference"], found["error"]) == (0.0, 0.0)
+
+
 def test_what_cfg_does_not_reach_is_left_out() -> None:
     far = point(9.0, 6.0, 2.0, 3, effective=7.0)
     found = comparison({"CFG": CFG, "far": [far, far]}, "CFG", [5.5])
