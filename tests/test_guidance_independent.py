@@ -131,9 +131,8 @@ def test_conditions_of_ones_own_are_drawn_whole() -> None:
             rows.append(int(a[0]) // 2)
             assert torch.equal(a, pool["a"][rows[-1]]) and torch.equal(b, pool["b"][rows[-1]])
     assert set(rows) == {0, 1, 2, 3}
-    only = Guidance(2.0, ICG([1, 2]), None)
-    labels = drawn(only.reference)  # type: ignore[arg-type]
-    assert set(labels.flatten().tolist()) == {1, 2}
+    for some in ([1, 2], torch.tensor([[1], [2]], dtype=torch.int32)):
+        assert set(drawn(ICG(some)).flatten().tolist()) == {1, 2}
 
 
 @pytest.mark.parametrize(

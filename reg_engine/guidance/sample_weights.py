@@ -129,8 +129,8 @@ class Gate:
     agree, for good.
 
     They agree where the cosine of their predictions (the network's own) is at least `agreement`.
-    Each sample has its own gate. On a CPU the reference is no longer evaluated once all of a batch
-    have closed; elsewhere the host does not look, and its evaluations stay.
+    Each sample has its own gate. Once all of a batch have closed the reference is no longer
+    evaluated, on a CPU and without other terms; elsewhere the host does not look.
 
     Args:
         scale: while the gate is open, >= 0.
