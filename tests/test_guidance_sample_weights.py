@@ -99,6 +99,23 @@ def test_beta_cfg_is_its_formula(shape: tuple[float, float]) -> None:
         torch.testing.assert_close(step.guided, (step.x - s * mixed) / a, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gamma", [1.0, 3.0])
+def test_a_difference_that_vanishes_stays_finite(dtype: torch.dtype, gamma: float) -> None:
+    """The released code divides 0 by 0; in float32 the quotient of tiny numbers must fit."""
+    p = replace(flow_point(), own_w=1 + 5.0)
+    cond = pair(p)[0].to(dtype)
+    p.x = p.x.to(dtype)
+    for length in (0.0, 1e-30, 1e-12):
+        delta = torch.full_like(cond, length)
+        w = BetaCurve(2.0, gamma=gamma).per_sample(p, cond, delta).to(dtype)
+        moved = (w[:, None, None, None] + 1) * p.delta_to_prediction(delta)
+        assert w.isfinite().all() and moved.isfinite().all()
+        assert length or not moved.any()
+        if length == 1e-12 and gamma == 1:
+            torch.testing.assert_close(norms(moved), torch.full((4,), 5.0).to(dtype))
+
+
 def test_the_curve_counts_steps_and_not_evaluations() -> None:
     edm = schedules.EDM()
     for solver in ("euler", "heun"):

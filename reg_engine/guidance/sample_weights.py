@@ -119,8 +119,8 @@ class BetaCurve:
     def per_sample(self, point: Point, cond: Tensor, delta: Tensor) -> Tensor:
         """w (B,)."""
         size = _norm(point, point.delta_to_prediction(delta))
-        least = torch.finfo(size.dtype).tiny ** 0.5  # times delta = 0 it is 0 all the same
-        return (point.w - 1) / size.clamp_min(least) ** self.gamma - 1
+        least = torch.finfo(cond.dtype).tiny ** 0.5  # w stays finite; delta = 0 adds nothing
+        return (point.w - 1) / (size**self.gamma).clamp_min(least) - 1
 
 
 @dataclass(frozen=True)
