@@ -26,7 +26,7 @@ TEXT = json.dumps(
     ("old", "new"),
     [
         ("{", ""),
-        ("damping/1", "damping/2"),
+        ("damping/1", "damping/3"),
         ("reg_engine.damping/1", "reg_engine.plan/1"),
         ("[0.1, 1.0]", "[1.0, 0.1]"),
         ("[0.1, 1.0]", "[0.1]"),

@@ -48,10 +48,10 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     Plan.calibrate: {"tolerance": 0.02},
     calibrate: {"tolerance": 0.02, "seeds": None},
     calibrate_damping: {
-        "scales": (2.0, 3.0, 5.0), "method": "rayleigh", "repeats": 4,
+        "scales": (2.0, 3.0, 5.0), "method": "rayleigh", "repeats": 4, "rectified": False,
         **dict.fromkeys(("x0", "seeds", "levels")),
     },
-    Damped: {"decay": 2.0, "skip_below": 0.0, "model": ""},
+    Damped: {"decay": 2.0, "skip_below": 0.0, "model": "", "rectified": False},
     schedules.EDM: {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "spacing": "karras"},
     schedules.Flow: {
         "shift": 1.0, "grid_end": 0.0, "grid_start": 1.0, "extra_step": False, "terminal": None,

@@ -24,7 +24,7 @@ from ..guidance.damped import Damped, as_damped_scale, as_factors, as_increasing
 from ..networks.fingerprint import fingerprint
 from ..storage.files import write_whole
 from ..storage.readers import read_json, refusing
-from ..values import as_float, as_int, as_tuple, shown, store
+from ..values import as_bool, as_float, as_int, as_tuple, shown, store
 from .measure import rayleigh, tilt
 from .samples import levels_of, samples_of
 
@@ -35,6 +35,7 @@ LEVELS = {"rayleigh": 16, "tilt": 18}
 SAMPLES = {"rayleigh": 64, "tilt": 512}
 DECAY = {"rayleigh": 2.0, "tilt": 0.0}
 _FORMAT = "reg_engine.damping/1"
+_RECTIFIED = "reg_engine.damping/2"  # of K delta: what reads 1 alone must not take it for delta's
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Damping:
         scales: strictly increasing, > 1, of tilt; () of rayleigh.
         rejected: of tilt, in [0, 1], one for each scale: see `headroom`.
         model: fingerprint of the model; a warning meets its use on another one.
+        rectified: of tilt: F multiplies K delta, so that an estimator of it goes with the weight.
         report: what was measured beside (read back from JSON): samples, evaluations, standard
             errors. It changes nothing.
 
@@ -61,14 +63,14 @@ class Damping:
     scales: tuple[float, ...] = ()
     rejected: tuple[float, ...] = ()
     model: str = ""
+    rectified: bool = False
     report: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         low, high = self.levels[0], self.levels[-1]
+        method = f"{self.method} of K delta" if self.rectified else self.method
         served = ", ".join(f"{scale:g}" for scale in self.scales) or "every scale"
-        return (
-            f"Damping({self.method}, {len(self.levels)} levels {low:.3g} to {high:.3g}, {served})"
-        )
+        return f"Damping({method}, {len(self.levels)} levels {low:.3g} to {high:.3g}, {served})"
 
     def __post_init__(self) -> None:
         choice("method", self.method, METHODS)
@@ -91,6 +93,7 @@ class Damping:
             )
         if not isinstance(self.model, str):
             raise InputError("model", f"is {shown(self.model)}", "Give a fingerprint, or ''")
+        store(self, rectified=_as_rectified(self.rectified, self.method))
         if not isinstance(self.report, Mapping):
             raise InputError("report", f"is a {type(self.report).__name__}", "Give a dict")
 
@@ -111,7 +114,8 @@ class Damping:
         below, share = self._between(scale) if self.scales else (0, 0.0)
         low, high = rows[below], rows[min(below + 1, len(rows) - 1)]
         factors = tuple(a + share * (b - a) for a, b in zip(low, high, strict=True))
-        return Damped(scale, self.levels, factors, DECAY[self.method], skip_below, self.model)
+        decay = DECAY[self.method]
+        return Damped(scale, self.levels, factors, decay, skip_below, self.model, self.rectified)
 
     def headroom(self, scale: float) -> float:
         """The share of p(x_0|y) that the target p(x_0|y)^(1+w) / p(x_0)^w rejects, w = scale - 1.
@@ -157,7 +161,7 @@ class Damping:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all."""
-        data = {"format": _FORMAT}
+        data = {"format": _RECTIFIED if self.rectified else _FORMAT}
         data |= {name: getattr(self, name) for name in _FIELDS}
         data["report"] = dict(self.report)  # type: ignore[assignment]
         write_whole(Path(path), (json.dumps(data, indent=1) + "\n").encode(), "path")
@@ -171,7 +175,7 @@ class Damping:
         """
         remedy = "Give a file written by Damping.save or `reg-engine calibrate --damping`"
         data = read_json(path, "damping", remedy)
-        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        if not isinstance(data, dict) or data.get("format") not in (_FORMAT, _RECTIFIED):
             raise InputError("damping", f"{path} is not a damping of {_FORMAT!r}", remedy)
         kinds = {**dict.fromkeys(_FIELDS, list), "method": str, "model": str, "report": dict}
         for name, kind in kinds.items():
@@ -184,7 +188,8 @@ class Damping:
         ):
             raise InputError("damping", f"{path} has tables that are not numbers", remedy)
         with refusing("damping", f"{path} is damaged", remedy):
-            return cls(**{name: data[name] for name in kinds})
+            kept = {name: data[name] for name in kinds}
+            return cls(**kept, rectified=data["format"] == _RECTIFIED)
 
 
 _FIELDS = ("method", "levels", "factors", "scales", "rejected", "model")
@@ -200,6 +205,7 @@ def calibrate_damping(
     seeds: Iterable[int] | None = None,
     levels: Iterable[float] | None = None,
     repeats: int = 4,
+    rectified: bool = False,
     **choices: Any,
 ) -> Damping:
     """Measure F at every noise level, from clean samples of the classes (measure.py says how).
@@ -223,6 +229,8 @@ def calibrate_damping(
             tilt the last must be far above the distance of the classes: what tells them apart
             there is missing from l.
         repeats: of tilt: noised paths of every sample, >= 1.
+        rectified: of tilt: the best factor on top of K delta (a third evaluation each), for
+            `Guidance(damping(scale), rectify="fd_batched")` and other estimators of K delta.
         choices: as for `Engine` (solver, steps, batch_size, device, dtype, progress, ...).
 
     Raises:
@@ -232,21 +240,29 @@ def calibrate_damping(
     _unsettled(choices)
     choice("method", method, METHODS)
     asked = as_scales(scales) if method == "tilt" else ()
-    repeats = as_int("repeats", repeats)
+    repeats, rectified = as_int("repeats", repeats), _as_rectified(rectified, method)
     engine = Engine(model, scale=1.0, rectify=None, **choices)
     levels = levels_of(levels, engine.denoiser.schedule, LEVELS[method])
     samples = samples_of(engine, cond, x0, seeds, SAMPLES[method])
     if method == "rayleigh":
         found, asks = rayleigh(samples, levels), 3 * len(levels)
     else:
-        found = tilt(samples, levels, asked, repeats)
-        asks = 2 * repeats * (3 * len(levels) - 2)
+        found = tilt(samples, levels, asked, repeats, rectified)
+        asks = (2 + rectified) * repeats * (3 * len(levels) - 2)
     report: dict[str, Any] = {"samples": len(samples.seeds), "evaluations": asks}
     report |= {"errors": found.errors, "effective_samples": found.effective}
     factors = tuple(tuple(max(f, 0.0) for f in row) for row in found.factors)
     rejected = tuple(min(max(share, 0.0), 1.0) for share in found.rejected)
     model = fingerprint(engine.denoiser)
-    return Damping(method, levels, factors, asked, rejected, model, report)
+    return Damping(method, levels, factors, asked, rejected, model, rectified, report)
+
+
+def _as_rectified(rectified: bool, method: str) -> bool:
+    """A bool, True of tilt alone: rayleigh is the mean of K delta itself."""
+    rectified = as_bool("rectified", rectified)
+    if rectified and method != "tilt":
+        raise InputError("rectified", "is for tilt: rayleigh stands for K", "Give method='tilt'")
+    return rectified
 
 
 def _unsettled(choices: dict[str, Any]) -> None:

@@ -7,15 +7,17 @@
 
       F = E~<x_0 - cond, delta> / (w E~<delta, delta>),
 
-  and E~ is the mean of class samples with weights exp(w l), l = log p(x_0|y) / p(x_0). Noising is
-  one kernel for both laws, so l is the log-ratio of their densities of a noised path: the sum,
-  over the path, of the log-ratios of the two models' reverse transitions, which are Gaussians
-  (Girsanov). No divergence, no Jacobian, no classifier.
+  and E~ is the mean of class samples with weights exp(w l), l = log p(x_0|y) / p(x_0). Where F
+  multiplies an estimator's K delta, that stands for delta in both means. Noising is one kernel for
+  both laws, so l is the log-ratio of their densities of a noised path: the sum, over the path, of
+  the log-ratios of the two models' reverse transitions, which are Gaussians (Girsanov). No
+  divergence, no Jacobian, no classifier.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from ..errors import InputError, NumericalError
 from ..guidance.directions import Delta
 from ..networks.conditioning import Cond, each
 from ..networks.frozen import frozen
+from ..networks.point import Direction, Point
 from ..rectifiers import FD
 from .samples import Samples
 
@@ -66,7 +69,8 @@ def rayleigh(samples: Samples, levels: tuple[float, ...]) -> Measured:
 @dataclass(frozen=True)
 class _Paths:
     """What paths of all samples showed, by row: <x_0 - cond, delta> and <delta, delta> (rows, N)
-    of every repeat, the level that each row belongs to, and l (N,)."""
+    of every repeat (K delta, where it is rectified), the level that each row belongs to, and l
+    (N,)."""
 
     gains: list[Tensor]
     norms: list[Tensor]
@@ -75,11 +79,16 @@ class _Paths:
 
 
 def tilt(
-    samples: Samples, levels: tuple[float, ...], scales: tuple[float, ...], repeats: int
+    samples: Samples,
+    levels: tuple[float, ...],
+    scales: tuple[float, ...],
+    repeats: int,
+    rectified: bool = False,
 ) -> Measured:
-    """Least squares against golden at every scale: 2 evaluations a sample, row and repeat."""
+    """Least squares against golden at every scale: 2 evaluations a sample, row and repeat; 3 where
+    K delta is `rectified`."""
     groups = _groups(samples.cond, len(samples.seeds))
-    paths = _paths(samples, levels, repeats)
+    paths = _paths(samples, levels, repeats, rectified)
     classes = samples.engine.denoiser.num_classes
     top = math.inf if classes is None else math.log(classes)  # l <= log 1/p(y)
     ratio = paths.log_ratio.clamp_max(top)
@@ -121,12 +130,13 @@ def _solved(
     return _filled(shrunk, norm), _filled(variance.sqrt(), norm)
 
 
-def _paths(samples: Samples, levels: tuple[float, ...], repeats: int) -> _Paths:
+def _paths(samples: Samples, levels: tuple[float, ...], repeats: int, rectified: bool) -> _Paths:
     fine = _refined(levels)
     rows, count = samples.rows_at(fine), len(samples.seeds)
     logs = torch.tensor(fine, dtype=torch.float64).log()[:, None]
     nearest = (logs - torch.tensor(levels, dtype=torch.float64).log()).abs().argmin(1)
     paths = _Paths([], [], nearest, torch.zeros(count, dtype=torch.float64))
+    terms: Callable[..., tuple[Tensor, Tensor, Tensor]] = FD() if rectified else _plain
     with frozen(samples.engine.modules), torch.inference_mode():
         for repeat in range(repeats):
             gains, norms = (torch.zeros(len(fine), count, dtype=torch.float64) for _ in range(2))
@@ -135,17 +145,24 @@ def _paths(samples: Samples, levels: tuple[float, ...], repeats: int) -> _Paths:
                 for index, row in enumerate(rows):
                     level, last = row.noise_level, state
                     state = state + math.sqrt(level**2 - below**2) * noise.normal(x0)
-                    ref, own = samples.point(state, row, cond).stack(row.alpha * state)
-                    gains[index, part] = _inner(x0 - own, own - ref)
-                    norms[index, part] = _inner(own - ref, own - ref)
+                    own, term, delta = terms(samples.point(state, row, cond), Delta())
+                    gains[index, part] = _inner(x0 - own, term)
+                    norms[index, part] = _inner(term, term)
                     if index:  # the transition from this level to the one below
-                        step = _log_transition(state, last, own, ref, level, below)
+                        step = _log_transition(state, last, own, own - delta, level, below)
                         paths.log_ratio[part] += step / repeats
                     below = level
             paths.gains.append(gains)
             paths.norms.append(norms)
     _check(fine, torch.stack(paths.norms).sum(0))
     return paths
+
+
+def _plain(point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+    """(cond, delta, delta): what no estimator makes of it."""
+    ref, cond = point.stack(point.x)
+    delta = direction(point, cond, ref)
+    return cond, delta, delta
 
 
 def _log_transition(

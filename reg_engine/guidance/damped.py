@@ -18,8 +18,9 @@ from itertools import pairwise
 from ..errors import InputError
 from ..networks.denoisers import Denoiser
 from ..networks.fingerprint import fingerprint
+from ..rectifiers import K_DELTA, Rectifier, name_of
 from ..solvers import Row, Table
-from ..values import as_float, as_tuple, shown, store
+from ..values import as_bool, as_float, as_tuple, shown, store
 
 __all__ = ["Damped", "check_model"]
 
@@ -42,6 +43,7 @@ class Damped:
         decay: exponent >= 0 above the last level.
         skip_below: in [0, 1]: where F is less, w = 0 and the reference is never evaluated.
         model: fingerprint of the model that F was measured on; "" = not known.
+        rectified: F was measured on top of K delta, and goes with an estimator of it.
 
     Raises:
         InputError: levels that do not increase, another number of factors, a value out of range.
@@ -53,9 +55,11 @@ class Damped:
     decay: float = 2.0
     skip_below: float = 0.0
     model: str = ""
+    rectified: bool = False
 
     def __repr__(self) -> str:
-        skip = f", skip_below={self.skip_below:g}" if self.skip_below else ""
+        skip = ", of K delta" if self.rectified else ""
+        skip += f", skip_below={self.skip_below:g}" if self.skip_below else ""
         return (
             f"Damped({self.scale:g}, {len(self.levels)} levels "
             f"{self.levels[0]:.3g} to {self.levels[-1]:.3g}{skip})"
@@ -72,6 +76,7 @@ class Damped:
         store(self, skip_below=skip)
         if not isinstance(self.model, str):
             raise InputError("model", f"is {shown(self.model)}", "Give a fingerprint, or ''")
+        store(self, rectified=as_bool("rectified", self.rectified))
 
     def __call__(self, row: Row, table: Table) -> float:
         factor = self.factor(row.noise_level)
@@ -98,6 +103,33 @@ class Damped:
         low, high = levels[index - 1], levels[index]
         share = math.log(noise_level / low) / math.log(high / low)
         return factors[index - 1] + share * (factors[index] - factors[index - 1])
+
+
+def rectified_by(weight: object, rectify: str | Rectifier | None) -> str | Rectifier | None:
+    """The estimator beside a weight: none beside a damping of delta, which stands for it, and one
+    of K delta beside a damping of that.
+
+    Raises:
+        InputError: a damping and an estimator that do not belong together.
+    """
+    if not isinstance(weight, Damped):
+        return rectify
+    name = rectify if isinstance(rectify, str) or rectify is None else name_of(rectify)
+    if weight.rectified:
+        if name not in ("auto", *K_DELTA):
+            raise InputError(
+                "rectify",
+                f"is {shown(rectify)} beside a damping of K delta",
+                f"Give 'auto' or one of {', '.join(K_DELTA)}, or calibrate with rectified=False",
+            )
+        return rectify
+    if name not in ("auto", None):
+        raise InputError(
+            "rectify",
+            f"{shown(rectify)} beside a calibrated damping would damp delta twice",
+            "Give rectify=None, or a plain scale with the estimator",
+        )
+    return None
 
 
 def check_model(weights: Iterable[object], denoiser: Denoiser) -> None:

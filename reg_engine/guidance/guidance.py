@@ -10,7 +10,7 @@ from ..networks.point import Direction, Reference
 from ..rectifiers import Rectifier, as_rectify, follows_w
 from ..values import as_tuple, shown, store
 from .adjustments import Adjustment
-from .damped import Damped
+from .damped import rectified_by
 from .directions import Delta
 from .references import Unconditional
 from .terms import References, WeightedDirections, Weights, one_rectifier
@@ -28,13 +28,13 @@ class Term:
             number a sample.
         reference: Unconditional(), BadModel(denoiser), ICG(), PAG(layers), Classifier(net), ...
         rectify: None (plain guidance), an estimator's name, "auto", or a Rectifier. Beside a
-            Damped weight, which replaces the rectifier, "auto" is None.
+            Damped weight, which replaces the rectifier, "auto" is None, unless it damps K delta.
         direction: Delta() (CFG), APG(), FDG(), CFGZeroStar(), TCFG(), ...
 
     Raises:
         InputError: an unknown name, or something that is no weight, reference, direction or
-            rectifier; an estimator beside a Damped weight; `blend` or `characteristic` beside a
-            SampleWeight.
+            rectifier; an estimator and a Damped weight that do not belong together; `blend` or
+            `characteristic` beside a SampleWeight.
     """
 
     weight: Weight | SampleWeight | float = field(default_factory=lambda: Constant(2.0))
@@ -77,14 +77,7 @@ class Term:
                 f"{shown(self.rectify)} asks for w before a weight of each sample knows it",
                 "Give an estimator of K delta, such as 'fd_batched', or a weight of the row",
             )
-        if isinstance(self.weight, Damped) and self.rectify is not None:
-            if self.rectify != "auto":
-                raise InputError(
-                    "rectify",
-                    f"{shown(self.rectify)} beside a calibrated damping would damp delta twice",
-                    "Give rectify=None, or a plain scale with the estimator",
-                )
-            store(self, rectify=None)
+        store(self, rectify=rectified_by(self.weight, self.rectify))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .reverse import VJP, Diagonal, Paper
 __all__ = [
     "FD",
     "JVP",
+    "K_DELTA",
     "PRODUCTS",
     "RECTIFIERS",
     "VJP",
@@ -40,6 +41,8 @@ PRODUCTS: dict[str, type] = {
     "diagonal": Diagonal,
     "diagonal_batched": DiagonalBatched,
 }
+# What a damping that was calibrated on top of K delta may stand beside.
+K_DELTA = ("vjp", "jvp", "fd", "fd_batched", "lazy", "alternate")
 RECTIFIERS: dict[str, type] = {**PRODUCTS, "blend": Blend, "characteristic": Characteristic}
 
 
