@@ -56,6 +56,7 @@ def experiment(
     theory        what guidance should do, exactly, against what CFG and REG do
     reg-1d        REG's 1-D toy: gradients and win ratios
     reg-2d        REG's 2-D toy: fields, samples, win ratios of every guidance method
+    frontier      every method on mixtures of 1 to 16 dimensions, against its cost
     trajectories  how classifiers and CFG bend denoising trajectories
     fractal       a 2-D fractal before and after postprocessing
     mnist         FID against confidence, with and without REG and postprocessing; also of

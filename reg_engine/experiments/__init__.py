@@ -25,6 +25,7 @@ EXPERIMENTS: dict[str, str] = {
     "theory": "What guidance should do, what CFG does, and what REG repairs",
     "reg-1d": "REG in one dimension: the paper's toy",
     "reg-2d": "REG in two dimensions: fields, samples and win ratios",
+    "frontier": "The frontier: distance to the target against cost, for every method",
     "trajectories": "Guidance from a classifier's point of view: trajectories",
     "fractal": "Guidance and postprocessing on a fractal mixture",
     "mnist": "Guidance on MNIST: fronts of quality against confidence",
