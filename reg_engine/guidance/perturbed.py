@@ -259,7 +259,7 @@ def layers_of(denoiser: Denoiser, layers: tuple[Layer, ...]) -> dict[str, nn.Mod
 
 def _blur(size: int, sigma: float, like: Tensor) -> Tensor:
     """(size, size): a Gaussian over positions, reflected at the ends."""
-    reach = min(math.ceil(6 * sigma) // 2, size // 2, size - 1)
+    reach = min(math.ceil(6 * sigma) // 2, size // 2)
     offsets = torch.arange(-reach, reach + 1, device=like.device)
     places = torch.arange(size, device=like.device)[:, None] + offsets
     last = size - 1
