@@ -124,9 +124,22 @@ def test_the_rows_count_themselves() -> None:
 def test_a_level_of_the_grid_is_not_a_step_of_its_own() -> None:
     schedule = schedules.ScaledLinear()
     grid = schedule.grid(10).tolist()
-    level = schedule.noise_level(grid[6])
+    level = schedule.noise_level(grid[6]) * (1 + 1e-9)  # a level computed elsewhere
     whole = table("ddim", schedule, 10, refine=Gibbs(level))
     assert [r.t for r in whole.rows[10:]] == pytest.approx(grid[6:-1])
+
+
+@pytest.mark.parametrize("solver", ["euler_ancestral", "heun"])
+def test_samples_that_end_noisy_are_brought_to_the_level(solver: str) -> None:
+    """Noise that the last row adds, what is left in its state, and the round's: one draw. The table
+    checks that together they are the level's."""
+    times = [20.0, 5.0, 1.0, 0.1]
+    plain = table(solver, schedules.EDM(), times=times)
+    whole = table(solver, schedules.EDM(), times=times, refine=Gibbs(0.5))
+    last = len(plain.rows) - 1
+    assert whole.rows[last].sigma_s == 0.5 and whole.rows[-1].sigma_s == 0.1
+    added = 0.5**2 - 0.1**2 + plain.rows[last].c ** 2
+    assert whole.rows[last].c == pytest.approx(added**0.5)
 
 
 def test_a_gaussian_keeps_its_variance() -> None:
