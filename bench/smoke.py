@@ -23,7 +23,7 @@ from bench.cases import KERNEL_CASES
 from bench.records import ROOT
 from reg_engine import Engine
 from reg_engine.loop.graphs import Graphs
-from reg_engine.rectifiers import RECTIFIERS
+from reg_engine.rectifiers import RECTIFIERS, looks
 
 sys.path.append(str(ROOT / "tests"))  # the tests' tiny network, and their recorder without a GPU
 
@@ -51,7 +51,7 @@ def capture_checks(device: torch.device) -> Iterator[Check]:
     """Heun and DDPM at five steps, then one and two rows."""
     for steps in (5, 2, 1):
         for solver in ("heun", "ddpm") if steps == 5 else ("euler", "ddpm"):
-            for rectify in (None, *RECTIFIERS):
+            for rectify in (None, *(name for name in RECTIFIERS if not looks(name))):
                 yield (
                     f"captured {solver} {steps} {rectify}",
                     lambda s=solver, n=steps, r=rectify: captured_is_eager(device, s, n, r),

@@ -265,6 +265,9 @@ AFTER = {
     "jvp": 19,
     "fd_batched": 23,
     "diagonal_batched": 11,
+    "lazy": 0,
+    "alternate": 0,
+    "lazy_blend": 0,
     "blend": 27,
     "characteristic": 7,
 }

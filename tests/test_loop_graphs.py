@@ -32,7 +32,7 @@ from reg_engine.guidance.adjustments import Rescale, ZeroInit
 from reg_engine.guidance.directions import APG, TCFG, CFGZeroStar
 from reg_engine.loop.graphs import KEPT, WARM_UP, CudaRecorder, Graphs, graphs_for
 from reg_engine.noise import SampleNoise
-from reg_engine.rectifiers import RECTIFIERS
+from reg_engine.rectifiers import RECTIFIERS, looks
 from reg_engine.solvers import SOLVERS, Row, table
 
 Work = Callable[[], None]
@@ -57,7 +57,10 @@ def same(eager: Engine, captured: Engine, seeds: range = range(4)) -> None:
         assert getattr(a.stats, name) == getattr(b.stats, name), name
 
 
-@pytest.mark.parametrize("rectify", [None, *RECTIFIERS, "auto"])
+CAPTURED = [None, "auto", *(name for name in RECTIFIERS if not looks(name))]
+
+
+@pytest.mark.parametrize("rectify", CAPTURED)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_captured_samples_equal_eager_ones(rectify: str | None, solver: str) -> None:
     """Short tables too: what warms up at the last row must not run past it."""
@@ -71,6 +74,22 @@ def test_captured_samples_equal_eager_ones(rectify: str | None, solver: str) -> 
         eager, captured, _ = pair(model, scale=2.5, **choices)
         same(eager, captured)
     same(eager, captured, range(7, 11))
+
+
+@pytest.mark.parametrize("rectify", ["lazy", "alternate", "lazy_blend"])
+def test_an_estimator_that_looks_at_samples_is_not_captured(rectify: str) -> None:
+    """Refused where a graph was asked for, and sampled eagerly where it was left to the engine."""
+    assert looks(rectify) and rectify not in CAPTURED
+    eager, captured, _ = pair(scale=2.5, rectify=rectify)
+    with pytest.raises(CaptureError, match=f"^'{rectify}' lets the host look"):
+        captured.sample([0, 1])
+    captured._graphs = Graphs(Rerun(), always=False)
+    for _ in range(3):
+        out = captured.sample([0, 1])
+        assert torch.equal(out.samples, eager.sample([0, 1]).samples)
+    assert (
+        out.stats.capture == f"not captured: '{rectify}' lets the host look at every row's samples"
+    )
 
 
 @pytest.mark.parametrize("solver", ["heun", "ddpm", "dpmpp_2m", "euler_ancestral"])

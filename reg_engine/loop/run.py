@@ -22,6 +22,7 @@ from ..networks.conditioning import as_cond
 from ..networks.point import Counter, Point
 from ..noise import SampleNoise
 from ..profiling import ranges
+from ..rectifiers import looks
 from .progress import Progress
 from .rows import Conds, Rows
 from .state import State
@@ -60,7 +61,7 @@ class Run(Rows):
         host can take, the batch runs once more with a host that looks.
         """
         missed = None
-        if not self.looks:
+        if not (self.looks or looks(self._estimator[0])):
             missed = torch.zeros((), dtype=torch.bool, device=self.device)
         state, counter = last_of(self._rows(batch, missed))
         if missed is not None and bool(missed):

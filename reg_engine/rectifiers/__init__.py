@@ -9,6 +9,7 @@ from .blend import Blend
 from .characteristic import Characteristic
 from .difference import FD, DiagonalBatched, FDBatched
 from .forward import JVP
+from .lazy import Alternate, Lazy, LazyBlend
 from .reverse import VJP, Diagonal, Paper
 
 __all__ = [
@@ -18,17 +19,21 @@ __all__ = [
     "PRODUCTS",
     "RECTIFIERS",
     "VJP",
+    "Alternate",
     "Blend",
     "Characteristic",
     "Diagonal",
     "DiagonalBatched",
     "FDBatched",
+    "Lazy",
+    "LazyBlend",
     "Paper",
     "Rectifier",
     "make",
     "name_of",
     "as_rectify",
     "follows_w",
+    "looks",
 ]
 
 # What estimates K delta, K^T delta or diag(K) delta at the row itself.
@@ -43,7 +48,14 @@ PRODUCTS: dict[str, type] = {
 }
 # What a damping that was calibrated on top of K delta may stand beside.
 K_DELTA = ("vjp", "jvp", "fd", "fd_batched", "lazy", "alternate")
-RECTIFIERS: dict[str, type] = {**PRODUCTS, "blend": Blend, "characteristic": Characteristic}
+RECTIFIERS: dict[str, type] = {
+    **PRODUCTS,
+    "lazy": Lazy,
+    "alternate": Alternate,
+    "lazy_blend": LazyBlend,
+    "blend": Blend,
+    "characteristic": Characteristic,
+}
 
 
 def as_rectify(rectify: str | Rectifier | None) -> str | Rectifier | None:
@@ -67,6 +79,12 @@ def make(name: str, memory_budget: float | None = None) -> Rectifier:
     if memory_budget is not None and name in ("paper", "vjp", "diagonal"):
         return kind(memory_budget=memory_budget)
     return kind()
+
+
+def looks(rectify: str | Rectifier | None) -> bool:
+    """Whether it lets the host look at the samples of every row, so that no graph is captured."""
+    kind = RECTIFIERS.get(rectify) if isinstance(rectify, str) else rectify
+    return bool(getattr(kind, "looks", False))
 
 
 def follows_w(rectify: str | Rectifier | None) -> bool:
