@@ -265,9 +265,9 @@ AFTER = {
     "jvp": 19,
     "fd_batched": 23,
     "diagonal_batched": 11,
-    "lazy": 0,
-    "alternate": 0,
-    "lazy_blend": 0,
+    "lazy": 68,
+    "alternate": 68,
+    "lazy_blend": 79,
     "blend": 27,
     "characteristic": 7,
 }

@@ -169,7 +169,7 @@ def size(cond: Cond) -> int:
     return max(rows, default=1)
 
 
-def take(cond: Tree, rows: slice) -> Tree:
+def take(cond: Tree, rows: slice | Tensor) -> Tree:
     """The given rows."""
     return each(lambda tensor: tensor[rows], cond)
 

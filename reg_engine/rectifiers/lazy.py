@@ -78,6 +78,7 @@ class Lazy(Difference):
         """Everything is evaluated, K delta after delta."""
         ref, cond = point.stack(point.x)
         delta = direction(point, cond, ref)
+        raw = delta if _several(point) else cond - ref
         h, inverse = self.lengths(point, delta)
         moved = point.x + per_sample(h, delta) * delta
         if self.blends:
@@ -86,7 +87,6 @@ class Lazy(Difference):
         else:
             ahead = point.cond_at(moved)
         product = per_sample(inverse, delta) * (ahead - cond)
-        raw = delta if isinstance(ref, tuple) else cond - ref
         quotient, size = quotient_of(delta, product, point.backend), _norm(raw, point)
         other = other if self.blends else quotient
         level = torch.full_like(size, _level(point))
@@ -107,7 +107,7 @@ class Lazy(Difference):
         h, inverse = self.lengths(point, p)
         moved = (point.x + per_sample(h, p) * p)[probe]
         cond, ref, ahead, other = _evaluated(point, ask, probe, moved, self.blends)
-        if isinstance(ref, tuple):  # of several terms, which have no one cond - ref
+        if _several(point):
             delta = direction(point, cond, ref)
             known.put(ask, raw=delta, asked=level)
         else:
@@ -147,7 +147,7 @@ class Lazy(Difference):
         moved = change * size >= self.tolerance * known.largest
         lost = torch.maximum(known.rate, DECAY * r) * age * size
         stale = (_weight(point) * r).abs() * lost >= self.reference * known.largest
-        if hasattr(point.reference, "gathered"):
+        if _several(point):
             stale = torch.ones_like(stale)
         return (moved | (known.quotient >= 1)).nonzero()[:, 0], stale.nonzero()[:, 0]
 
@@ -170,6 +170,11 @@ class LazyBlend(Alternate):
     name = "lazy_blend"
     blends = True
     follows_w = True
+
+
+def _several(point: Point) -> bool:
+    """Whether there are several references, which have no one cond - ref: all are asked."""
+    return hasattr(point.reference, "gathered")
 
 
 def _evaluated(
