@@ -76,22 +76,6 @@ def test_captured_samples_equal_eager_ones(rectify: str | None, solver: str) -> 
     same(eager, captured, range(7, 11))
 
 
-@pytest.mark.parametrize("rectify", ["lazy", "alternate", "lazy_blend"])
-def test_an_estimator_that_looks_at_samples_is_not_captured(rectify: str) -> None:
-    """Refused where a graph was asked for, and sampled eagerly where it was left to the engine."""
-    assert looks(rectify) and rectify not in CAPTURED
-    eager, captured, _ = pair(scale=2.5, rectify=rectify)
-    with pytest.raises(CaptureError, match=f"^'{rectify}' lets the host look"):
-        captured.sample([0, 1])
-    captured._graphs = Graphs(Rerun(), always=False)
-    for _ in range(3):
-        out = captured.sample([0, 1])
-        assert torch.equal(out.samples, eager.sample([0, 1]).samples)
-    assert (
-        out.stats.capture == f"not captured: '{rectify}' lets the host look at every row's samples"
-    )
-
-
 @pytest.mark.parametrize("solver", ["heun", "ddpm", "dpmpp_2m", "euler_ancestral"])
 @pytest.mark.parametrize("rectify", [None, "vjp"])
 def test_captured_samples_are_those_of_the_formulas(rectify: str | None, solver: str) -> None:

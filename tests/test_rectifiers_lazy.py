@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from nets import flow_point, tiny
 from rectifier_cases import Net
+from rerun import Rerun
 from torch import Tensor
 
 from reg_engine import (
@@ -19,7 +19,6 @@ from reg_engine import (
     Denoiser,
     Engine,
     Guidance,
-    Guide,
     InputError,
     Term,
     sample,
@@ -27,10 +26,9 @@ from reg_engine import (
 )
 from reg_engine.errors import CaptureError
 from reg_engine.guidance.references import BadModel, Classifier, Unconditional
-from reg_engine.ops.coefficients import COLUMNS
+from reg_engine.loop.graphs import Graphs
 from reg_engine.oracles import GaussianMixture, energy_distance, two_class_2d
 from reg_engine.rectifiers import Alternate, Blend, FDBatched, Lazy, LazyBlend, Rectifier
-from reg_engine.rectifiers.law import Known, carried, quotient_of
 
 EDM = schedules.EDM(sigma_min=0.01, sigma_max=20.0)
 ALWAYS = Lazy(tolerance=0.0, reference=0.0)
@@ -120,7 +118,9 @@ def test_without_tolerance_lazy_blend_is_blend(reference: Any) -> None:
 
 
 def test_several_terms_ask_every_reference_every_time() -> None:
-    terms = lambda rectify: (Term(3.0, rectify=rectify), Term(1.5, BadModel(worse()), None))  # noqa: E731
+    def terms(rectify: Any) -> tuple[Term, ...]:
+        return Term(3.0, rectify=rectify), Term(1.5, BadModel(worse()), None)
+
     both = [drawn(dense(), None, guidance=Guidance(terms=terms(r))) for r in (ALWAYS, FDBatched())]
     torch.testing.assert_close(both[0].samples, both[1].samples, rtol=1e-9, atol=1e-9)
     lazy = drawn(
@@ -149,78 +149,6 @@ def test_what_is_due_goes_through_the_network_with_cond() -> None:
     assert sum(calls) == 6 * out.stats.nfe and min(calls) == 6
 
 
-def due(rectifier: Lazy, w: float, **values: Any) -> tuple[list[int], list[int]]:
-    """What is probed and asked at noise level 1, of four samples."""
-    p, ones = flow_point(), torch.ones(4)
-    p = replace(p, row=replace(p.row, alpha=1.0, sigma=1.0))
-    table = torch.zeros(1, len(COLUMNS))
-    table[0, COLUMNS.index("w")] = w
-    p = replace(p, table=table, step=torch.zeros((), dtype=torch.int64))
-    plain = {field.name: ones for field in fields(Known)} | {"rate": 0 * ones}
-    size, age = values.pop("size", ones), values.pop("age", 0 * ones)
-    found = rectifier._due(p, Known(**{**plain, **values}), size, age)
-    return found[0].tolist(), found[1].tolist()
-
-
-def test_who_is_probed() -> None:
-    """r = .5 measured at level 1 / 3 / 4 is .5 / .9 / .941 at level 1."""
-    half = torch.full((4,), 0.5)
-    levels = {"probed": torch.tensor([1.0, 3.0, 4.0, 3.0]), "asked": torch.ones(4)}
-    lazy = Lazy(tolerance=0.42, reference=0.5)
-    assert due(lazy, 1.0, quotient=half, other=half, **levels)[0] == [2]
-    size = torch.tensor([1.0, 1.0, 0.9, 1.1])  # of a largest delta of 1: .44 * size against .42
-    assert due(lazy, 1.0, quotient=half, other=half, size=size, **levels)[0] == [3]
-    other = torch.tensor([0.5, 0.5, 0.5, 0.2])  # .2 at level 3 is .692 at level 1
-    moved = {"quotient": half * 0 + 0.5, "other": other, "asked": torch.ones(4)}
-    assert due(replace(lazy, tolerance=0.45), 1.0, probed=torch.full((4,), 3.0), **moved)[0] == [3]
-    above = torch.tensor([0.5, 1.0, 1.4, 0.5])  # K > 1 is no Gaussian's: the law says nothing
-    assert due(lazy, 1.0, quotient=above, other=above, probed=torch.ones(4))[0] == [1, 2]
-
-
-def test_who_asks_the_reference() -> None:
-    """w r max(rate, 5 r) age |delta| against reference * |largest|."""
-    r = torch.tensor([0.1, 0.2, 0.2, 0.2])
-    rate, age = torch.tensor([0.0, 0.0, 3.0, 0.0]), torch.tensor([0.5, 0.5, 0.5, 0.4])
-    values = {"quotient": r, "other": r, "rate": rate, "age": age}
-    # w r rate age: .05, .2, .6, .16
-    assert due(Lazy(reference=0.19), 2.0, **values)[1] == [1, 2]
-    assert due(Lazy(reference=0.09), 1.0, **values)[1] == [1, 2]
-    assert due(Lazy(reference=0.21), -2.0, **values)[1] == [2]
-    assert due(Lazy(reference=0.19), 2.0, largest=torch.full((4,), 2.0), **values)[1] == [2]
-    assert due(Lazy(reference=0.0), 2.0, **values)[1] == [0, 1, 2, 3]
-
-
-def test_the_rate_is_what_a_carried_delta_was_seen_to_lose() -> None:
-    """ref is asked at two levels, and the second difference is compared with the first's."""
-    net = dense()
-    engine = Engine(
-        net, scale=3.0, rectify=Alternate(reference=1e-9), solver="euler", steps=3,
-        dtype=torch.float64, progress=False, check=False,
-    )  # fmt: skip
-    guide = Guide(
-        net, torch.tensor([0, 1]), scale=3.0, rectify=Alternate(reference=1e-9), check=False
-    )
-    x = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    raws = []
-    for level in (2.0, 1.0):
-        guide(x, level)
-        raws.append(net(x, level, torch.tensor([0, 1])) - net(x, level, torch.tensor([3, 3])))
-    known = Known.recall(guide._memory)
-    assert known is not None and engine.table.rows
-    torch.testing.assert_close(known.raw, raws[1])
-    first = quotient_of(raws[0], exact_product(net, x, 2.0, raws[0]), None)
-    now, then = (carried(first, 2 * torch.ones(2).double(), level) for level in (1.0, 2.0))
-    stand_in = ((1 - now) / (1 - then))[:, None, None] * raws[0]
-    lost = (raws[1] - stand_in).flatten(1).norm(dim=1) / stand_in.flatten(1).norm(dim=1)
-    torch.testing.assert_close(known.rate, lost / math.log(2), rtol=1e-4, atol=1e-6)
-
-
-def exact_product(net: Denoiser, x: Tensor, level: float, p: Tensor) -> Tensor:
-    """K p by central differences."""
-    sides = [net(x + h * p, level, torch.tensor([0, 1])) for h in (1e-5, -1e-5)]
-    return (sides[0] - sides[1]) / 2e-5
-
-
 def test_a_flow_begins_at_an_infinite_level() -> None:
     """Nothing is known there, and the next row measures everything."""
     net = two_class_2d().denoiser(schedule=schedules.Flow())
@@ -241,6 +169,23 @@ def test_a_device_that_nobody_looks_at_is_looked_at_all_the_same() -> None:
     p = replace(flow_point(), missed=torch.zeros((), dtype=torch.bool))
     with pytest.raises(CaptureError, match="'lazy_blend' lets the host look"):
         LazyBlend()(p, Delta())
+
+
+@pytest.mark.parametrize("rectify", ["lazy", "alternate", "lazy_blend"])
+def test_an_estimator_that_looks_at_samples_is_not_captured(rectify: str) -> None:
+    """Refused where a graph was asked for, and sampled eagerly where it was left to the engine."""
+    choices = {"scale": 2.5, "rectify": rectify, "steps": 5, "progress": False}
+    eager, captured = (Engine(tiny(), **choices) for _ in range(2))
+    captured._graphs = Graphs(Rerun(), always=True)
+    with pytest.raises(CaptureError, match=f"^'{rectify}' lets the host look"):
+        captured.sample([0, 1])
+    captured._graphs = Graphs(Rerun(), always=False)
+    for _ in range(3):
+        out = captured.sample([0, 1])
+        assert torch.equal(out.samples, eager.sample([0, 1]).samples)
+    assert (
+        out.stats.capture == f"not captured: '{rectify}' lets the host look at every row's samples"
+    )
 
 
 CASES = [("dpmpp_2m", 20), ("heun", 18), ("euler", 32)]
