@@ -109,6 +109,8 @@ class Engine(Batches):
         dtype = as_dtype(dtype)
         modules = (*network.modules, *chosen.reference.modules)
         device = as_device(device, denoiser.device, modules, dtype)
+        compiled = as_bool("compile", compile)
+        self._graphs, self._uncaptured = graphs_for(capture, device)
         super().__init__(
             Choices(
                 denoiser,
@@ -122,11 +124,10 @@ class Engine(Batches):
                 as_batch_size(batch_size),
                 as_budget(memory_budget),
                 as_bool("check", check),
+                compiled or (self._graphs is not None and self._graphs.always),
                 term_weights(chosen.direction, rows, torch.finfo(dtype).max),
             )
         )
-        self._graphs, self._uncaptured = graphs_for(capture, device)
-        compiled = as_bool("compile", compile)
         self._compiled = Compiled(network.modules) if compiled else nullcontext
         if compiled:
             self.tried = 0  # blocks are compiled for the shape of a batch

@@ -35,6 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture
+def alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes an estimator whose batches are all alike, as for graphs and compiled blocks."""
+    from reg_engine.loop import rows
+
+    settled = rows.settled
+    monkeypatch.setattr(rows, "settled", lambda *arguments: settled(*arguments[:5], static=True))
+
+
 @pytest.fixture(autouse=True)
 def same_start() -> Iterator[None]:
     """Seed torch, and fill what `torch.empty` returns with NaN: reading it too early then shows."""

@@ -54,15 +54,15 @@ def test_it_is_nearer_to_the_target_than_the_product_alone(found: Damping) -> No
 
 
 def test_only_what_belongs_together_goes_together() -> None:
-    for rectify in ("auto", "vjp", "jvp", "fd", "fd_batched", FD(1e-3)):
+    for rectify in ("auto", "vjp", "jvp", "fd", "fd_batched", "lazy", "alternate", FD(1e-3)):
         assert rectified_by(OF_K, rectify) is rectify
         assert Guidance(OF_K, rectify=rectify).rectify == rectify
-    for rectify in (None, "paper", "diagonal", "blend", "characteristic", Blend()):
+    for rectify in (None, "paper", "diagonal", "blend", "lazy_blend", "characteristic", Blend()):
         with pytest.raises(InputError, match="^rectify: .* beside a damping of K delta"):
             Term(OF_K, rectify=rectify)
     assert rectified_by(2.0, "blend") == "blend" and rectified_by(lambda *_: 1.0, None) is None
     out = reg_engine.sample(tiny(), [0, 1], scale=OF_K, steps=3, progress=False)
-    assert out.stats.estimator == "vjp"
+    assert out.stats.estimator == "alternate"
     engine = Engine(tiny(), scale=OF_K, rectify="fd_batched", steps=3)
     assert engine.weights == tuple(OF_K(row, engine.table) for row in engine.table.rows)
     assert "of K delta" in repr(OF_K)

@@ -101,6 +101,7 @@ def test_the_deviation_is_measured_with_the_estimator_that_was_settled(
     report = plan.report
     assert {name_of(c.guidance.rectify) for c in candidates} == {report["estimator"]}
     assert all(isinstance(c.guidance.rectify, VJP) for c in candidates), "what auto took"
+    choices |= {"rectify": report["estimator"]}
     full = Engine(model, **choices).sample(labels, seeds).samples
     planned = Engine(model, plan=plan, **choices).sample(labels, seeds).samples
     deviation = float((planned - full).norm() / full.norm())

@@ -29,6 +29,7 @@ from reg_engine import (
 from reg_engine.guidance.adjustments import Rescale
 from reg_engine.guidance.directions import APG
 from reg_engine.loop.graphs import Graphs
+from reg_engine.rectifiers import looks
 
 
 def test_sample_names_every_choice_of_an_engine() -> None:
@@ -139,6 +140,7 @@ TREE = {
 NULL = {**TREE, "label": CLASSES, "added": {"gain": 1.0, "none": None}, "offsets": [OFFSET[:1]]}
 
 
+@pytest.mark.usefixtures("alike")
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("rectify", [None, *RECTIFIERS, "auto"])
 def test_a_tree_is_sliced_stacked_and_captured(rectify: str | None, captured: bool) -> None:
@@ -148,9 +150,11 @@ def test_a_tree_is_sliced_stacked_and_captured(rectify: str | None, captured: bo
     choices = {"scale": 2.5, "rectify": rectify, "steps": 3, "progress": False}
     engine = Engine(model, batch_size=2, **choices)
     if captured:
-        engine._graphs = Graphs(Rerun(), always=True)
+        engine._graphs = Graphs(Rerun(), always=not looks(rectify))
+        engine.sample(TREE)  # the first of its kind is not captured where graphs may fail
     got = engine.sample(TREE)
-    assert got.stats.capture.startswith("captured" if captured else "not captured")
+    recorded = captured and not looks(rectify)
+    assert got.stats.capture.startswith("captured" if recorded else "not captured")
     net = TinyNet()
     for k in range(4):
 

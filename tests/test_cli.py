@@ -74,7 +74,7 @@ def test_compare_draws_both_and_says_what_they_cost(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert lines[1].startswith("CFG") and lines[2].startswith("REG") and "vjp" in lines[2]
+    assert lines[1].startswith("CFG") and lines[2].startswith("REG") and "alternate" in lines[2]
     with Image.open(target) as image:
         assert image.width > 2 * 4 * 28
         notes = image.text
@@ -191,7 +191,17 @@ def test_calibrate_writes_a_plan_that_sample_takes(tmp_path: Path) -> None:
     assert report["measured_deviation"] <= 0.1 and report["cost"] <= report["cost_full"] == 15
     again = CliRunner().invoke(
         cli,
-        ["sample", *FAST, "--plan", str(plan), "--out", str(tmp_path / "s.npz"), "--json"],
+        [
+            "sample",
+            *FAST,
+            "--rectify",
+            "vjp",
+            "--plan",
+            str(plan),
+            "--out",
+            str(tmp_path / "s.npz"),
+            "--json",
+        ],
         catch_exceptions=False,
     )
     modes = json.loads(again.output)["methods"]["REG"]["modes"]
@@ -206,7 +216,7 @@ def test_doctor_tries_every_estimator() -> None:
         **dict.fromkeys(reg_engine.RECTIFIERS, "works"),
         "auto": report["estimators"]["cpu"]["auto"],
     }
-    assert report["estimators"]["cpu"]["auto"].startswith("works (vjp")
+    assert report["estimators"]["cpu"]["auto"].startswith("works (alternate")
     assert report["packages"]["torch"]
     assert "than float32 on this processor" in report["precision"]
     assert {"cpu", "cuda", "rocm", "xpu", "mps"} <= {

@@ -258,8 +258,8 @@ def test_another_schedule_is_the_same_ode(prediction: str) -> None:
 def test_stats_say_what_ran() -> None:
     out = reg_engine.sample(tiny(), LABELS, scale=2.0, steps=4, **QUIET)
     data = out.stats.as_dict()
-    assert data["estimator"] == "vjp" and "budget" in data["reason"]
+    assert data["estimator"] == "alternate" and "where it is due" in data["reason"]
     assert data["solver"] == "heun" and data["backend"] == ops.resolve("cpu")
-    assert data["samples"] == 5 and data["backward"] == 7 and data["nfe"] == 14
+    assert data["samples"] == 5 and data["backward"] == 0 and 7 < data["nfe"] <= 14
     assert data["seconds"] > 0 and data["peak_memory"] is None
     assert out.images.shape == (5, 4, 4, 1) and out.images.dtype == torch.uint8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,3 +163,21 @@ def test_shown_on_one_line() -> None:
     assert repr(DAMPED) == "Damped(3, 3 levels 0.1 to 10)"
     skipping = Damped(3.0, LEVELS, FACTORS, skip_below=0.15)
     assert repr(skipping) == "Damped(3, 3 levels 0.1 to 10, skip_below=0.15)"
+
+
+def test_the_span_is_where_the_factor_crosses() -> None:
+    weight = Damped(4.0, (0.1, 1.0, 10.0), (0.1, 0.7, 0.3))
+    lo, hi = weight.span(0.4)
+    assert (lo, hi) == (pytest.approx(10**-0.5), pytest.approx(10**0.75))
+    assert weight.factor(lo) == pytest.approx(0.4) == weight.factor(hi)
+    assert weight.span(0.05) == (0.0, pytest.approx(10 * 6**0.5))  # above the table: 1/level^2
+    assert weight.factor(weight.span(0.05)[1]) == pytest.approx(0.05)
+    assert replace(weight, decay=0.0).span(0.2) == (pytest.approx(10 ** (-1 + 1 / 6)), math.inf)
+    assert weight.span(0.7) == (pytest.approx(1.0), pytest.approx(1.0))
+    for below in (0.71, 0.0, 1.1, math.nan):
+        with pytest.raises(InputError, match="^below: "):
+            weight.span(below)
+    engine = Engine(tiny(), scale=Interval(4.0, lo, hi), steps=8, rectify=None)
+    levels = [row.noise_level for row in engine.table.rows]
+    assert [mode == "cfg" for mode in engine.modes] == [lo <= level <= hi for level in levels]
+    assert set(engine.modes) == {"cfg", "cond"}

@@ -117,6 +117,7 @@ PER_SAMPLE = {
 }
 
 
+@pytest.mark.usefixtures("alike")
 @pytest.mark.parametrize("rectify", [None, "vjp", "fd_batched", "auto"])
 @pytest.mark.parametrize("kind", PER_SAMPLE)
 def test_what_a_reference_has_for_each_sample_goes_with_the_batch(

@@ -50,7 +50,7 @@ def test_other_rows_keep_the_choices_and_the_estimator() -> None:
     assert moved.chosen == one.chosen == ("none", "not settled yet")
     stats = Stats()
     one.prepare((LABELS, None), 2, stats)
-    assert stats.checks > 0 and moved.chosen == one.chosen and moved.chosen[0] == "vjp"
+    assert stats.checks > 0 and moved.chosen == one.chosen and moved.chosen[0] == "alternate"
     moved.prepare((LABELS, None), 2, again := Stats())
     assert again.checks == 0
 

@@ -84,6 +84,7 @@ def test_modes_need_a_weight_and_a_rectifier() -> None:
     assert Engine(tiny(), scale=2.0, rectify="vjp", solver="euler", steps=2).modes == ("reg", "reg")
 
 
+@pytest.mark.usefixtures("alike")
 def test_auto_sizes_the_memory_of_a_whole_batch() -> None:
     """Recorded activations of one sample fit the budget, those of the batch do not."""
     one = saved_bytes_per_sample(flow_point(batch=1))

@@ -33,6 +33,7 @@ class Placed(TinyNet):
 EXTRA = {"ids": {"deep": [POSITIONS]}, "mode": "add", "offset": torch.tensor(0.5)}
 
 
+@pytest.mark.usefixtures("alike")
 @pytest.mark.parametrize("rectify", [None, *RECTIFIERS, "auto"])
 def test_keywords_without_rows_travel_as_they_are(rectify: str | None) -> None:
     torch.manual_seed(0)

@@ -15,6 +15,8 @@ from reg_engine.networks.frozen import frozen
 from reg_engine.rectifiers import JVP, VJP, verify
 from reg_engine.rectifiers.forward import product
 
+pytestmark = pytest.mark.usefixtures("alike")
+
 LABELS = [3, 7]
 CALL = {"scale": 3.0, "solver": "euler", "steps": 4, "progress": False}
 REVERSE, FORWARD = ("paper", "vjp", "diagonal"), ("jvp",)

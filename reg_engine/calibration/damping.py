@@ -49,9 +49,9 @@ class Damping:
         scales: strictly increasing, > 1, of tilt; () of rayleigh.
         rejected: of tilt, in [0, 1], one for each scale: see `headroom`.
         model: fingerprint of the model; a warning meets its use on another one.
-        rectified: of tilt: F multiplies K delta, so that an estimator of it goes with the weight.
         report: what was measured beside (read back from JSON): samples, evaluations, standard
             errors. It changes nothing.
+        rectified: of tilt: F multiplies K delta, so that an estimator of it goes with the weight.
 
     Raises:
         InputError: a table that does not fit, or a value out of range.
@@ -63,8 +63,8 @@ class Damping:
     scales: tuple[float, ...] = ()
     rejected: tuple[float, ...] = ()
     model: str = ""
-    rectified: bool = False
     report: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    rectified: bool = False
 
     def __repr__(self) -> str:
         low, high = self.levels[0], self.levels[-1]
@@ -254,7 +254,7 @@ def calibrate_damping(
     factors = tuple(tuple(max(f, 0.0) for f in row) for row in found.factors)
     rejected = tuple(min(max(share, 0.0), 1.0) for share in found.rejected)
     model = fingerprint(engine.denoiser)
-    return Damping(method, levels, factors, asked, rejected, model, rectified, report)
+    return Damping(method, levels, factors, asked, rejected, model, report, rectified)
 
 
 def _as_rectified(rectified: bool, method: str) -> bool:

@@ -24,7 +24,7 @@ from ..loop.rows import Conds
 from ..loop.stats import Stats
 from ..networks.point import Direction, Point
 from ..plan import MODES, Plan, calibrates
-from ..rectifiers import Rectifier, name_of
+from ..rectifiers import Rectifier, looks, name_of
 from ..values import as_float
 
 __all__ = ["calibrate"]
@@ -49,6 +49,10 @@ class _Recorder:
     def name(self) -> str:
         return name_of(self.inner)
 
+    @property
+    def looks(self) -> bool:
+        return looks(self.inner)
+
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         cond, rectified, delta = self.inner(point, direction)
         kept = self.lost.setdefault(point.index, {"cond": [], "cfg": []})
@@ -72,11 +76,13 @@ class _Recorder:
 
 
 class _Recording(Engine):
-    """An engine whose estimator is recorded once it is settled."""
+    """An engine whose estimator is recorded once it is settled; `auto` is one that measures K delta
+    at every row, which the plan's modes are compared with."""
 
     recorder: _Recorder
 
     def prepare(self, conds: Conds, count: int, stats: Stats) -> None:
+        self.choices = replace(self.choices, static=True)
         super().prepare(conds, count, stats)
         for context, (rectifier, reason) in self._settled.items():
             if not isinstance(rectifier, _Recorder):

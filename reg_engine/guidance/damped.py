@@ -104,6 +104,36 @@ class Damped:
         share = math.log(noise_level / low) / math.log(high / low)
         return factors[index - 1] + share * (factors[index] - factors[index - 1])
 
+    def span(self, below: float) -> tuple[float, float]:
+        """The noise levels (lo, hi) between which F >= below: an interval that was found.
+
+        `Interval(scale, lo, hi)` guides there and nowhere else; lo may be 0 and hi infinite.
+
+        Args:
+            below: in (0, 1], such as 0.15.
+
+        Raises:
+            InputError: out of range, or F reaches it nowhere.
+        """
+        remedy = "Give a share in (0, 1] that F reaches, such as 0.15"
+        below = as_float("below", below, remedy, lambda v: 0 < v <= 1)
+        levels, factors = self.levels, self.factors
+        inside = [index for index, factor in enumerate(factors) if factor >= below]
+        if not inside:
+            raise InputError("below", f"is {below:g}, F is {max(factors):.3g} at most", remedy)
+        first, last = inside[0], inside[-1]
+        lo = self._crossing(first - 1, below) if first else 0.0
+        if last < len(levels) - 1:
+            return lo, self._crossing(last, below)
+        falls = self.decay > 0
+        return lo, levels[-1] * (factors[-1] / below) ** (1 / self.decay) if falls else math.inf
+
+    def _crossing(self, index: int, factor: float) -> float:
+        """The level between `index` and the next one where F is `factor`."""
+        low, high = self.factors[index : index + 2]
+        share = (factor - low) / (high - low)
+        return self.levels[index] * (self.levels[index + 1] / self.levels[index]) ** share
+
 
 def rectified_by(weight: object, rectify: str | Rectifier | None) -> str | Rectifier | None:
     """The estimator beside a weight: none beside a damping of delta, which stands for it, and one

@@ -23,6 +23,7 @@ class Choices:
         denoiser: on the schedule that is sampled in.
         guidance, plan, table: what every row does.
         weights: w of every row.
+        static: every row wants the same number of network rows: graphs, or compiled blocks.
         term_weights: of every row, w of each of several terms; () = there is one.
         device, dtype: of the state.
         backend: of the guidance step.
@@ -41,6 +42,7 @@ class Choices:
     batch_size: int | None = None
     memory_budget: float | None = None
     check: bool = True
+    static: bool = False
     term_weights: tuple[tuple[float, ...], ...] = ()
 
     @property

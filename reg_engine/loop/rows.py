@@ -135,6 +135,7 @@ class Rows:
         Args:
             conds, count: conditionings of a batch, and its samples.
         """
+        choices = self.choices
         rectify, context = self.guidance.rectify, autocast_dtype(self.device)
         with self._settling:
             if "reg" not in self.modes or rectify is None or context in self._settled:
@@ -142,7 +143,7 @@ class Rows:
             point, size = self._trial(conds, self.tried or count), self.batch_size or count
             with ranges.check():
                 self._settled[context] = settled(
-                    rectify, point, size, self.choices.memory_budget, self.choices.check
+                    rectify, point, size, choices.memory_budget, choices.check, choices.static
                 )
             stats.checks += point.counter.forward + point.counter.backward
 

@@ -1,5 +1,9 @@
-"""Which estimator a call takes, and why: `auto` is the one that this network, device and memory
-budget can serve best."""
+"""Which estimator a call takes, and why.
+
+`auto` is `alternate`: K delta for fewer evaluations than CFG's, of every network, in CFG's memory.
+Its batches have as many rows as are due; where all must be alike, for graphs (capture=True) or
+compiled blocks, `auto` is the one that this network, device and memory budget can serve best.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from .base import Rectifier
 from .difference import Difference, FDBatched, rho_of
 from .dual import out_of_memory
 from .forward import JVP, product
+from .lazy import Alternate
 from .precision import measured_precision
 from .reverse import VJP, saved_bytes_per_sample
 from .verify import once, verified
@@ -28,11 +33,13 @@ def settled(
     batch_size: int,
     memory_budget: float | None = None,
     check: bool = True,
+    static: bool = False,
 ) -> tuple[Rectifier, str]:
     """The estimator for a call, tried before its first row at a point of few samples.
 
-    `auto` is decided; a derivative is compared with differences (verify.py), and differences get
-    the step that the network's rounding asks for (precision.py), both unless `check` is False.
+    `auto` is decided (`static`: among those whose batches never change); a derivative is compared
+    with differences (verify.py), and differences get the step that the network's rounding asks for
+    (precision.py), both unless `check` is False.
 
     Returns:
         (rectifier, reason), the reason in one sentence for `out.stats`.
@@ -41,8 +48,10 @@ def settled(
         EstimatorError: an estimator that was asked for cannot serve this network.
     """
     rectifier, reason = rectify, "asked for"
-    if rectifier == "auto":
+    if rectifier == "auto" and static:
         rectifier, reason = choose(point, batch_size, memory_budget, check)
+    elif rectifier == "auto":
+        rectifier, reason = Alternate(), "alternate: K delta, asked only where it is due"
     elif isinstance(rectifier, str):
         rectifier = make(rectifier, memory_budget)
     assert not isinstance(rectifier, str)
