@@ -173,6 +173,7 @@ def test_the_span_is_where_the_factor_crosses() -> None:
     assert weight.span(0.05) == (0.0, pytest.approx(10 * 6**0.5))  # above the table: 1/level^2
     assert weight.factor(weight.span(0.05)[1]) == pytest.approx(0.05)
     assert replace(weight, decay=0.0).span(0.2) == (pytest.approx(10 ** (-1 + 1 / 6)), math.inf)
+    assert replace(weight, decay=1e-3).span(0.01)[1] == math.inf  # more than a float holds
     assert weight.span(0.7) == (pytest.approx(1.0), pytest.approx(1.0))
     for below in (0.71, 0.0, 1.1, math.nan):
         with pytest.raises(InputError, match="^below: "):

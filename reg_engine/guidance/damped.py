@@ -24,6 +24,7 @@ from ..values import as_bool, as_float, as_tuple, shown, store
 
 __all__ = ["Damped", "check_model"]
 
+FOLDS = 700.0  # e-folds of a noise level: about as many as a float holds
 FAR = 20.0  # times beyond an end of a table: nobody measured anything like it
 
 
@@ -105,7 +106,8 @@ class Damped:
         return factors[index - 1] + share * (factors[index] - factors[index - 1])
 
     def span(self, below: float) -> tuple[float, float]:
-        """The noise levels (lo, hi) between which F >= below: an interval that was found.
+        """The lowest and the highest noise level (lo, hi) with F >= below: an interval that was
+        found.
 
         `Interval(scale, lo, hi)` guides there and nowhere else; lo may be 0 and hi infinite.
 
@@ -125,8 +127,8 @@ class Damped:
         lo = self._crossing(first - 1, below) if first else 0.0
         if last < len(levels) - 1:
             return lo, self._crossing(last, below)
-        falls = self.decay > 0
-        return lo, levels[-1] * (factors[-1] / below) ** (1 / self.decay) if falls else math.inf
+        folds = math.log(factors[-1] / below) / self.decay if self.decay else math.inf
+        return lo, levels[-1] * math.exp(folds) if folds < FOLDS else math.inf
 
     def _crossing(self, index: int, factor: float) -> float:
         """The level between `index` and the next one where F is `factor`."""
