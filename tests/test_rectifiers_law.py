@@ -30,8 +30,8 @@ def test_a_gaussians_quotient_is_carried_exactly(then: float, now: float) -> Non
 
 
 def test_a_quotient_that_no_gaussian_has_stays() -> None:
-    got = carried(torch.tensor([1.0, 1.7, 0.5]), torch.full((3,), 2.0), 1.0)
-    torch.testing.assert_close(got, torch.tensor([1.0, 1.7, 0.8]))
+    got = carried(torch.tensor([1.0, 1.7, 0.5, -0.2, 0.0]), torch.full((5,), 2.0), 1.0)
+    torch.testing.assert_close(got, torch.tensor([1.0, 1.7, 0.8, -0.2, 0.0]))
 
 
 def test_the_difference_of_two_gaussians_is_carried_exactly() -> None:
@@ -68,10 +68,11 @@ def test_a_factor_that_is_none_counts_as_one() -> None:
 
 
 def test_the_quotient_of_a_product() -> None:
-    p = torch.tensor([[1.0, 2.0], [1.0, 0.0], [0.0, 0.0]])
-    product = torch.tensor([[1.0, 1.0], [-1.0, 3.0], [1.0, 1.0]])
+    p = torch.tensor([[1.0, 2.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    small = 0.9 * LEAST
+    product = torch.tensor([[1.0, 1.0], [-1.0, 3.0], [1.0, 1.0], [small, 0.0], [-small, 0.0]])
     got = quotient_of(p, product, None)
-    torch.testing.assert_close(got, torch.tensor([3 / 5, LEAST, LEAST]))
+    torch.testing.assert_close(got, torch.tensor([3 / 5, -1.0, LEAST, LEAST, LEAST]))
 
 
 def test_memory_gives_back_what_was_kept_and_rows_are_put_alone() -> None:

@@ -112,7 +112,8 @@ def test_without_tolerance_lazy_blend_is_blend(reference: Any) -> None:
         for rectify in (LazyBlend(tolerance=0.0, reference=0.0), Blend())
     ]
     torch.testing.assert_close(both[0].samples, both[1].samples, rtol=0, atol=1e-4)
-    assert both[0].stats.nfe == 4 * 12 <= both[1].stats.nfe  # Blend asks again where p vanished
+    # where p vanished LazyBlend does not probe, and Blend asks again
+    assert 4 * 12 - 0.1 < both[0].stats.nfe <= 4 * 12 <= both[1].stats.nfe
     full = drawn(net, None, count=64, guidance=Guidance(3.0, reference, FDBatched()))
     assert float((full.samples - both[0].samples).norm()) > 0.1
 

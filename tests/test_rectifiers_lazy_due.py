@@ -26,7 +26,8 @@ def due(rectifier: Lazy, w: float, **values: Any) -> tuple[list[int], list[int]]
     p = replace(p, table=table, step=torch.zeros((), dtype=torch.int64))
     plain = {field.name: ones for field in fields(Known)} | {"rate": 0 * ones}
     size, age = values.pop("size", ones), values.pop("age", 0 * ones)
-    found = rectifier._due(p, Known(**{**plain, **values}), size, age)
+    leads = values.pop("leads", torch.ones(4, dtype=torch.bool))
+    found = rectifier._due(p, Known(**{**plain, **values}), size, age, leads)
     return found[0].tolist(), found[1].tolist()
 
 
@@ -41,8 +42,13 @@ def test_who_is_probed() -> None:
     other = torch.tensor([0.5, 0.5, 0.5, 0.2])  # .2 at level 3 is .692 at level 1
     moved = {"quotient": half * 0 + 0.5, "other": other, "asked": torch.ones(4)}
     assert due(replace(lazy, tolerance=0.45), 1.0, probed=torch.full((4,), 3.0), **moved)[0] == [3]
-    above = torch.tensor([0.5, 1.0, 1.4, 0.5])  # K > 1 is no Gaussian's: the law says nothing
-    assert due(lazy, 1.0, quotient=above, other=above, probed=torch.ones(4))[0] == [1, 2]
+    above = torch.tensor([0.5, 1.0, 1.4, -0.1])  # K > 1 is no Gaussian's: the law says nothing
+    assert due(lazy, 1.0, quotient=above, other=above, probed=torch.ones(4))[0] == [1, 2, 3]
+    leads = torch.tensor([True, True, False, True])
+    assert due(lazy, 1.0, quotient=above, other=above, leads=leads)[0] == [1, 3]
+    push = torch.tensor([1.0, 1.0, 1.0, 1.5])  # half of what the largest |w delta| was
+    assert due(lazy, 1.0, quotient=half, other=half, push=2 * push, **levels)[0] == []
+    assert due(lazy, -2.0, quotient=half, other=half, push=2 * push, **levels)[0] == [2]
 
 
 def test_who_asks_the_reference() -> None:
@@ -56,6 +62,14 @@ def test_who_asks_the_reference() -> None:
     assert due(Lazy(reference=0.21), -2.0, **values)[1] == [2]
     assert due(Lazy(reference=0.19), 2.0, largest=torch.full((4,), 2.0), **values)[1] == [2]
     assert due(Lazy(reference=0.0), 2.0, **values)[1] == [0, 1, 2, 3]
+    # .5 at level 1 was .2 at level 2: a loss of 2 seen there is 2 * .5 / .8 here
+    half, level = torch.full((4,), 0.5), torch.ones(4)
+    then = {"quotient": half, "other": half, "probed": level, "asked": 2 * level}
+    losses = {"rate": 2 * level, "size": 0 * level, "age": 0.4 * level}  # of 1/2 2 5/4 .4 = .25
+    assert due(Lazy(reference=0.24), 1.0, **then, **losses)[1] == [0, 1, 2, 3]
+    assert due(Lazy(reference=0.26), 1.0, **then, **losses)[1] == []
+    risen = {**values, "age": torch.tensor([0.0, -1e-3, 0.0, -1e-6])}  # a level that rose
+    assert due(Lazy(reference=0.9), 1.0, **risen)[1] == [1]
 
 
 def test_the_rate_is_what_a_carried_delta_was_seen_to_lose() -> None:
@@ -82,7 +96,7 @@ def test_the_rate_is_what_a_carried_delta_was_seen_to_lose() -> None:
     first = quotient_of(raws[0], exact_product(net, x, 2.0, raws[0]), None)
     now, then = (carried(first, 2 * torch.ones(2).double(), level) for level in (1.0, 2.0))
     stand_in = ((1 - now) / (1 - then))[:, None, None] * raws[0]
-    lost = (raws[1] - stand_in).flatten(1).norm(dim=1) / stand_in.flatten(1).norm(dim=1)
+    lost = (raws[1] - stand_in).flatten(1).norm(dim=1)
     torch.testing.assert_close(known.rate, lost / math.log(2), rtol=1e-4, atol=1e-6)
 
 

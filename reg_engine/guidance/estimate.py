@@ -109,6 +109,7 @@ def _weighed(
     weight = None
     if looks_at_samples(guidance.weight):
         weight = as_weights(guidance.weight.per_sample(point, cond, delta), cond)
+        point.memory["w"] = weight
     point.memory["delta"] = delta
     return Estimate(cond, term=term, weight=weight)
 

@@ -28,7 +28,8 @@ WORTH = 2**14  # elements from which on a pass on the CPU costs more than a call
 class Reference(Protocol):
     """A reference gives `denoised` at a point; `modules` are frozen during a call.
 
-    One that never looks at `cond` says `needs_cond = False`: at scale 0 cond is then left out.
+    One that never looks at `cond` says `needs_cond = False`: at scale 0 cond is then left out. One
+    that answers otherwise each time says `redraw = True`: nothing of it is carried to a later row.
     """
 
     @property

@@ -23,18 +23,20 @@ LEAST = 5e-4
 
 
 def carried(quotient: Tensor, level: Tensor, now: float | Tensor) -> Tensor:
-    """A quotient (B,) measured at a noise level, at the level `now`: odds go with level^-2. One of
-    1 or more, which no Gaussian has, stays as it is."""
+    """A quotient (B,) measured at a noise level, at the level `now`: odds go with level^-2. One
+    below 0, or of 1 or more, which no Gaussian has, stays as it is."""
     gain = (level / now).square()
-    r = quotient.clamp(max=1)
-    return torch.where(quotient < 1, r * gain / (1 - r + r * gain), quotient)
+    r = quotient.clamp(0, 1)
+    gaussian = (quotient >= 0) & (quotient < 1)
+    return torch.where(gaussian, r * gain / (1 - r + r * gain), quotient)
 
 
 def quotient_of(p: Tensor, product: Tensor, backend: str | None) -> Tensor:
-    """<K p, p> / <p, p> of each sample, (B,), at least LEAST."""
+    """<K p, p> / <p, p> of each sample, (B,): LEAST where it is about 0; a negative one stays."""
     gram = ops.reduce(p, product, backend=backend)
     size = gram[:, 1, 1]
-    return torch.where(size > 0, gram[:, 1, 2] / size, 0).clamp_min(LEAST).to(p.dtype)
+    r = torch.where(size > 0, gram[:, 1, 2] / size, 0)
+    return torch.where(r < -LEAST, r, r.clamp_min(LEAST)).to(p.dtype)
 
 
 @dataclass
@@ -46,9 +48,9 @@ class Known:
         quotient: r along it, (B,), at the noise level `probed`, (B,).
         other: the reference's own quotient there, where it is measured; else the same.
         raw: cond - ref, (B, *sample_shape), at the noise level `asked`, (B,).
-        rate: what share of itself a carried `raw` was last seen to lose for each e-fold of the
-            level, (B,).
-        largest: norm of the largest cond - ref so far, (B,).
+        rate: norm of what a carried `raw` was last seen to lose for each e-fold of the level, (B,);
+            carried as `raw` is.
+        largest, push: norm of the largest cond - ref so far, and the largest |w| times it, (B,).
     """
 
     p: Tensor
@@ -60,6 +62,7 @@ class Known:
     asked: Tensor
     rate: Tensor
     largest: Tensor
+    push: Tensor
 
     @classmethod
     def recall(cls, memory: MutableMapping[str, Tensor]) -> Known | None:

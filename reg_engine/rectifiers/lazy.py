@@ -30,6 +30,7 @@ __all__ = ["Alternate", "Lazy", "LazyBlend"]
 # A carried cond - ref loses at least so much of itself, times r, for each e-fold of the noise
 # level: the law's own error grows with r (3 to 7 on mixtures and on the packaged models).
 DECAY = 5.0
+SAME = 1e-4  # e-folds within which two noise levels are one: they are kept in the state's dtype
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class Lazy(Difference):
     """`lazy`: the reference at every evaluation, K p where it is due. 2 to 3 evaluations.
 
     A sample is probed, cond(x + h p) with p its previous delta, where the law has moved its
-    quotient r so far since the last probe that |change of r| |delta| > tolerance * |largest
-    delta|. Between probes K p is carried. Every sample decides for itself, so what is evaluated
-    beside cond(x) is a batch of those that need it; the host looks at who does, and the rows
-    cannot be captured.
+    quotient r so far since the last probe that |change of r| |w delta| > tolerance * |largest w
+    delta|; at every row where r is of no Gaussian (below 0, or 1 and more). Between probes K p is
+    carried. Where the noise level rises again, everything is measured anew. Every sample decides
+    for itself, so what is evaluated beside cond(x) is a batch of those that need it; the host looks
+    at who does, and the rows cannot be captured. Of a weight of each sample the last one counts, as
+    1 at least.
 
     Args:
         rho: see Difference.
@@ -79,31 +82,43 @@ class Lazy(Difference):
         ref, cond = point.stack(point.x)
         delta = direction(point, cond, ref)
         raw = delta if _several(point) else cond - ref
-        h, inverse = self.lengths(point, delta)
-        moved = point.x + per_sample(h, delta) * delta
-        if self.blends:
-            other, ahead = point.at(moved).stack(moved)
-            other = quotient_of(delta, per_sample(inverse, delta) * (other - ref), point.backend)
-        else:
-            ahead = point.cond_at(moved)
-        product = per_sample(inverse, delta) * (ahead - cond)
-        quotient, size = quotient_of(delta, product, point.backend), _norm(raw, point)
-        other = other if self.blends else quotient
-        level = torch.full_like(size, _level(point))
-        known = Known(delta, product, quotient, other, level, raw, level, 0 * size, size)
+        product, quotient, other = self._along(point, delta, cond, ref)
+        size = _norm(raw, point)
+        level, push = torch.full_like(size, _level(point)), size * _weight(point)
+        known = Known(delta, product, quotient, other, level, raw, level, 0 * size, size, push)
         if point.alpha:  # else K is 0 there, and no law leads away from it
             known.keep(point.memory)
         return cond, _blended(point, quotient, other, delta) if self.blends else product, delta
+
+    def _along(
+        self, point: Point, d: Tensor, cond: Tensor, ref: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """K d, and the quotients of cond and of the reference along d (B, *sample_shape), by one
+        more batch."""
+        h, inverse = self.lengths(point, d)
+        moved = point.x + per_sample(h, d) * d
+        if self.blends:
+            other, ahead = point.at(moved).stack(moved)
+        else:
+            other, ahead = ref, point.cond_at(moved)
+        product = per_sample(inverse, d) * (ahead - cond)
+        quotient = quotient_of(d, product, point.backend)
+        if self.blends:
+            gain = per_sample(inverse, d) * (other - ref)
+            return product, quotient, quotient_of(d, gain, point.backend)
+        return product, quotient, quotient
 
     def _next(
         self, point: Point, direction: Direction, known: Known
     ) -> tuple[Tensor, Tensor, Tensor]:
         level = _level(point)
         raw = per_sample(known.shrunk(level), known.raw) * known.raw
-        size, age = _norm(raw, point), (known.asked / level).log().abs()
+        size, age = _norm(raw, point), (known.asked / level).log()
         known.largest = torch.maximum(known.largest, size)
-        probe, ask = self._due(point, known, size, age)
+        known.push = torch.maximum(known.push, size * _weight(point))
         p = point.memory["delta"]
+        risen = (known.probed / level).log() < -SAME
+        probe, ask = self._due(point, known, size, age, (_norm(p, point) > 0) & ~risen)
         h, inverse = self.lengths(point, p)
         moved = (point.x + per_sample(h, p) * p)[probe]
         cond, ref, ahead, other = _evaluated(point, ask, probe, moved, self.blends)
@@ -112,8 +127,9 @@ class Lazy(Difference):
             known.put(ask, raw=delta, asked=level)
         else:
             exact = cond[ask] - ref
-            lost = _norm(exact - raw[ask], point) / (size * age)[ask]
-            known.put(ask, raw=exact, asked=level, rate=lost.nan_to_num(0.0, 0.0))
+            since = age[ask].abs()
+            rate = torch.where(since > SAME, _norm(exact - raw[ask], point) / since, 0)
+            known.put(ask, raw=exact, asked=level, rate=rate)
             raw = raw.index_copy(0, ask, exact)
             delta = direction(point, cond, cond - raw)
         slope, lag = per_sample(inverse[probe], moved), p[probe]
@@ -123,6 +139,13 @@ class Lazy(Difference):
         if other is not None:
             gain = slope * (other - (cond - raw)[probe])
             known.put(probe, other=quotient_of(lag, gain, point.backend))
+        lost = risen | (_norm(known.p, point) == 0)  # nothing is known along any direction
+        new = (lost & (_norm(delta, point) > 0)).nonzero()[:, 0]
+        if len(new):
+            part, d = _part(point, new), delta[new]
+            found = self._along(part, d, cond[new], None if _several(point) else (cond - raw)[new])
+            names = ("product", "quotient", "other")
+            known.put(new, p=d, probed=level, **dict(zip(names, found, strict=True)))
         known.keep(point.memory)
         if self.blends:
             return cond, _blended(point, *known.at(level), delta), delta
@@ -131,25 +154,31 @@ class Lazy(Difference):
             delta,
             known.p,
             per_sample(known.gained(level), p) * known.product,
-            lambda d: self.product(point, d, cond),
+            torch.zeros_like,  # asked for nowhere: no p has vanished where delta has not
         )
         return cond, rectified, delta
 
-    def _due(self, point: Point, known: Known, size: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
+    def _due(
+        self, point: Point, known: Known, size: Tensor, age: Tensor, leads: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Which samples are probed, and for which the reference is asked: row numbers.
 
         Args:
-            size, age: norm of the carried cond - ref, (B,), and the e-folds of the noise level
-                since it was evaluated.
+            size, age: norm of the carried cond - ref, (B,), and the e-folds that the noise level
+                fell since it was evaluated.
+            leads: whether there is a direction to probe along, (B,).
         """
-        r, other = known.at(_level(point))
+        level, w = _level(point), _weight(point)
+        r, other = known.at(level)
         change = torch.maximum((r - known.quotient).abs(), (other - known.other).abs())
-        moved = change * size >= self.tolerance * known.largest
-        lost = torch.maximum(known.rate, DECAY * r) * age * size
-        stale = (_weight(point) * r).abs() * lost >= self.reference * known.largest
-        if _several(point):
+        moved = w * change * size >= self.tolerance * known.push
+        moved |= (known.quotient >= 1) | (known.quotient < 0)
+        lost = torch.maximum(known.shrunk(level) * known.rate, DECAY * r * size) * age.abs()
+        stale = (w * r).abs() * lost >= self.reference * known.largest
+        stale |= age < -SAME
+        if _several(point) or getattr(point.reference, "redraw", False):
             stale = torch.ones_like(stale)
-        return (moved | (known.quotient >= 1)).nonzero()[:, 0], stale.nonzero()[:, 0]
+        return (moved & leads).nonzero()[:, 0], stale.nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -201,14 +230,19 @@ def _ref_of(point: Point, x: Tensor, rows: Tensor, cond: Tensor) -> Tensor:
     """Another network's reference of some samples, at states x."""
     if not len(rows):
         return cond
-    part = replace(point, x=x, cond=take(point.cond, rows))
+    return _part(point, rows).at(x).ref(cond)
+
+
+def _part(point: Point, rows: Tensor) -> Point:
+    """The point of some samples."""
+    part = replace(point, x=point.x[rows], cond=take(point.cond, rows))
     part.beside = plain(take(point.reference_cond(), rows))  # autograd may keep it
-    return part.ref(cond)
+    return part
 
 
 def _blended(point: Point, r: Tensor, other: Tensor, delta: Tensor) -> Tensor:
     """r / (1 + w (r_u - r)+) delta; a negative w counts as 0."""
-    w = torch.as_tensor(_weight(point)).clamp_min(0)
+    w = torch.as_tensor(1.0 if point.table is None else point.w).clamp_min(0)
     return per_sample(r / (1 + w * (other - r).clamp_min(0)), delta) * delta
 
 
@@ -218,8 +252,11 @@ def _level(point: Point) -> float:
 
 
 def _weight(point: Point) -> Tensor | float:
-    """The row's w, where it is known."""
-    return 1.0 if point.table is None else point.w
+    """|w| of the row, where it is known; of a weight of each sample, the last one, at least 1."""
+    last = point.memory.get("w")
+    if last is not None:
+        return last.abs().clamp_min(1)
+    return 1.0 if point.table is None else point.w.abs()
 
 
 def _norm(value: Tensor, point: Point) -> Tensor:
