@@ -265,9 +265,9 @@ AFTER = {
     "jvp": 19,
     "fd_batched": 23,
     "diagonal_batched": 11,
-    "lazy": 68,
-    "alternate": 68,
-    "lazy_blend": 79,
+    "lazy": 78,
+    "alternate": 78,
+    "lazy_blend": 92,
     "blend": 27,
     "characteristic": 7,
 }

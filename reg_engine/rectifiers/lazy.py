@@ -117,8 +117,10 @@ class Lazy(Difference):
         known.largest = torch.maximum(known.largest, size)
         known.push = torch.maximum(known.push, size * _weight(point))
         p = point.memory["delta"]
-        risen = (known.probed / level).log() < -SAME
-        probe, ask = self._due(point, known, size, age, (_norm(p, point) > 0) & ~risen)
+        # nothing is known along any direction where the level rose or the first p was none
+        blank = ((known.probed / level).log() < -SAME) | (_norm(known.p, point) == 0)
+        probe, ask = self._due(point, known, size, age, (_norm(p, point) > 0) & ~blank)
+        new = blank.nonzero()[:, 0]
         h, inverse = self.lengths(point, p)
         moved = (point.x + per_sample(h, p) * p)[probe]
         cond, ref, ahead, other = _evaluated(point, ask, probe, moved, self.blends)
@@ -139,8 +141,7 @@ class Lazy(Difference):
         if other is not None:
             gain = slope * (other - (cond - raw)[probe])
             known.put(probe, other=quotient_of(lag, gain, point.backend))
-        lost = risen | (_norm(known.p, point) == 0)  # nothing is known along any direction
-        new = (lost & (_norm(delta, point) > 0)).nonzero()[:, 0]
+        new = new[_norm(delta[new], point) > 0] if len(new) else new
         if len(new):
             part, d = _part(point, new), delta[new]
             found = self._along(part, d, cond[new], None if _several(point) else (cond - raw)[new])
