@@ -98,6 +98,8 @@ def test_the_rate_is_what_a_carried_delta_was_seen_to_lose() -> None:
     stand_in = ((1 - now) / (1 - then))[:, None, None] * raws[0]
     lost = (raws[1] - stand_in).flatten(1).norm(dim=1)
     torch.testing.assert_close(known.rate, lost / math.log(2), rtol=1e-4, atol=1e-6)
+    sizes = (each.flatten(1).norm(dim=1) for each in (raws[0], stand_in))
+    torch.testing.assert_close(known.largest, torch.maximum(*sizes), rtol=1e-4, atol=1e-6)
 
 
 def exact_product(net: Denoiser, x: Tensor, level: float, p: Tensor) -> Tensor:
