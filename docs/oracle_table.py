@@ -72,7 +72,7 @@ METHODS = {
 }
 
 
-def lazy(seeds: int = 5, count: int = 2048) -> None:
+def lazy(seeds: int = 5, count: int = 1024) -> None:
     """Mean and deviation over `seeds` seeds of noise and target, and evaluations a sample."""
     mixture, cond = oracles.two_class_2d(), torch.zeros(count, dtype=torch.long)
     print("| solver, steps | w | " + " | ".join(METHODS) + " |")
