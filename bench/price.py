@@ -49,10 +49,14 @@ def ratios(
     }
     for engine in engines.values():  # what is settled and compiled once is not timed
         engine.sample(cond[:1], seeds=seeds[:1])
+
+    def plainly() -> None:
+        baselines.sample(model, cond, seeds, **choices)  # type: ignore[arg-type]
+
     quotients: dict[str, list[float]] = {name: [] for name in engines}
     nfe = {}
     for _ in range(repeats):
-        plain = _seconds(lambda: baselines.sample(model, cond, seeds, **choices), device)  # type: ignore[arg-type]
+        plain = _seconds(plainly, device)
         for name, engine in engines.items():
 
             def ours(engine: Engine = engine, name: str = name) -> None:
