@@ -65,7 +65,8 @@ class Engine(Batches):
             `diagonal`).
         backend: of the guidance step: one of `ops.BACKENDS`; None = the fastest that works here.
         capture: replay the steps from CUDA graphs: "auto" = on CUDA, from the second batch of a
-            kind on; True = always, an error where that fails; False = never.
+            kind on, where the estimator can be captured (`lazy` and its kin, which "auto" takes,
+            cannot); True = always, an error where that fails; False = never.
         postprocess: applied to each batch, (samples, cond) -> samples: a Postprocess, for one.
         compile: run the blocks of the network (its nn.ModuleLists) through torch.compile.
         check: the first time that an estimator meets a network, compare its derivative with
