@@ -15,7 +15,18 @@ from rerun import Rerun
 from torch import Tensor
 
 import reg_engine
-from reg_engine import SOLVERS, CFGPlusPlus, Engine, Gibbs, InputError, oracles, schedules
+from reg_engine import (
+    APG,
+    SOLVERS,
+    CFGPlusPlus,
+    Delta,
+    Engine,
+    Gibbs,
+    Guidance,
+    InputError,
+    oracles,
+    schedules,
+)
 from reg_engine.loop.graphs import Graphs
 from reg_engine.noise import SampleNoise
 from reg_engine.solvers import Row, table
@@ -107,6 +118,30 @@ def test_a_sample_is_its_seeds(solver: str, rectify: str | None) -> None:
     for _ in range(1 + sum(bool(r.c) for r in plain.table.rows)):
         noise.normal(like)
     torch.testing.assert_close(noised, row.c * noise.normal(like), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("direction", [Delta(), APG()])
+@pytest.mark.parametrize("rectify", [None, "fd_batched", "jvp", "blend", "alternate"])
+def test_a_round_is_a_way_of_its_own(rectify: str | None, direction: Any) -> None:
+    """No lag, momentum or measurement of the way before is left: a call from the noised samples."""
+    model, cond = MIXTURE.denoiser(schedule=schedules.EDM()), [0] * len(SEEDS)
+    choices = {
+        "guidance": Guidance(3.0, rectify=rectify, direction=direction),
+        **{"solver": "heun", "dtype": torch.float64, "progress": False, "check": False},
+    }
+    whole, captured = (Engine(model, steps=9, refine=Gibbs(LEVEL), **choices) for _ in range(2))
+    found = whole.sample(cond, SEEDS).samples
+    noise, like = SampleNoise(SEEDS), torch.empty(len(SEEDS), 2).double()
+    _, again = noise.normal(like), noise.normal(like)
+    below = [row.t for row in whole.table.rows if row.noise_level < LEVEL]
+    times = [LEVEL, *sorted(set(below), reverse=True), 0.0]
+    alone = Engine(model, solver_options={"times": times}, **choices)
+    x = Engine(model, steps=9, **choices).sample(cond, SEEDS).samples + LEVEL * again
+    wanted = alone.sample(cond, SEEDS, x / alone.table.init_scale).samples
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    if rectify != "alternate":
+        captured._graphs = Graphs(Rerun(), always=True)
+        assert torch.equal(captured.sample(cond, SEEDS).samples, found)
 
 
 def test_the_rows_count_themselves() -> None:

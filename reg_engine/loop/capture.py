@@ -160,7 +160,7 @@ class Capture:
         state.x.copy_(self._run.start(next(draws), unit))
         for tensor in (self.step, self.missed, state.watch.nonfinite):
             tensor.zero_()
-        state.memory.filled = frozenset()
+        state.memory.forget()
         counter = self.replay(draws, probes)
         return None if bool(self.missed) else counter
 
@@ -173,6 +173,8 @@ class Capture:
         run, state, counter = self._run, self.state, Counter()
         rows = zip(run.table.rows, run.modes, run.weights, strict=True)
         for index, (row, mode, w) in enumerate(rows):
+            if row.fresh:
+                state.memory.forget()
             if row.c:
                 self.noise.copy_(next(draws))
             guided = tuple(weight is not None for weight in run.terms_at(index))

@@ -89,6 +89,8 @@ class Run(Rows):
             state = State.new(start, self.table, self.coefficients)
         steps, counter = torch.arange(len(self.modes), device=state.x.device), Counter()
         for index, row in enumerate(self.table.rows):
+            if row.fresh:
+                state.memory.forget()
             point = Point(
                 state.x,
                 row,

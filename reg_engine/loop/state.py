@@ -59,6 +59,10 @@ class Memory(MutableMapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.filled)
 
+    def forget(self) -> None:
+        """Hold nothing; the places stay."""
+        self.filled = frozenset()
+
     def places(self) -> list[Tensor]:
         """The tensors behind every name that was ever written."""
         return list(self._places.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
@@ -29,8 +29,9 @@ class Gibbs:
     """`rounds` times: noise the samples to `level`, and denoise them with the same guidance.
 
     Every round begins at `level` and goes on at those times of the solver's grid that lie below it;
-    a method with a history begins anew. Noise is each sample's own, drawn after all that the rows
-    before asked for: without the rounds the samples are what they would have been.
+    a method with a history begins anew, and so does what guidance keeps from row to row. Noise is
+    each sample's own, drawn after all that the rows before asked for: without the rounds the
+    samples are what they would have been.
 
     Args:
         level: noise level sigma/alpha > 0, between the last and the first of the grid.
@@ -71,7 +72,8 @@ def refined(
         )
     pairs = zip(times, levels, strict=True)
     below = [float(t) for t, level in pairs if level * SAME < refine.level]
-    again = build([schedule.time_of(refine.level), *below])
+    first, *rest = build([schedule.time_of(refine.level), *below])
+    again = [replace(first, fresh=True), *rest]
     start = marginals_at(schedule, [again[0].t])[0]
     found = list(rows)
     for _ in range(refine.rounds):

@@ -37,6 +37,7 @@ class Row:
         s, alpha_s, sigma_s: where the state goes.
         p, q: d = p x + q denoised.
         a, b, c: x_s = a x + sum_j b[j] d_j + c noise, d_0 of this row, d_1 of the previous one, ...
+        fresh: a way begins here: what guidance kept of earlier rows is forgotten.
     """
 
     t: float
@@ -50,6 +51,7 @@ class Row:
     a: float
     b: tuple[float, ...]
     c: float = 0.0
+    fresh: bool = False
 
     @property
     def noise_level(self) -> float:
