@@ -126,9 +126,13 @@ def test_calibrate_tells_the_headroom_of_a_tilt(monkeypatch: pytest.MonkeyPatch)
     with CliRunner().isolated_filesystem():
         call = ["calibrate", "--damping", "tilt", "--scales", "2,3", "--steps", "3"]
         output = CliRunner().invoke(cli, call, catch_exceptions=False).output
+        CliRunner().invoke(cli, [*call, "--rectified"], catch_exceptions=False)
+        with pytest.raises(InputError, match="^--rectified: is for dampings"):
+            CliRunner().invoke(cli, ["calibrate", "--rectified"], catch_exceptions=False)
     assert "scale 3: 0.1:0.800 1:0.300" in output and "rejects 20.0%" in output
     (arguments, choices), *_ = asked
     assert arguments[2] == [2.0, 3.0] and choices["method"] == "tilt" and choices["steps"] == 3
+    assert [choices["rectified"] for _, choices in asked] == [False, True]
 
 
 def test_refine_adds_rounds(tmp_path: Path) -> None:

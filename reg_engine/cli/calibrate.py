@@ -10,6 +10,7 @@ import click
 import torch
 
 from ..calibration.damping import METHODS, Damping, calibrate_damping
+from ..errors import InputError
 from ..models import load_model
 from ..plan import Plan
 from ..storage.files import check_writable
@@ -33,6 +34,7 @@ __all__ = ["calibrate"]
 @click.option(
     "--damping", type=click.Choice(METHODS), default=None, help="A damping in place of a plan."
 )
+@click.option("--rectified", is_flag=True, help="With --damping tilt: on top of K delta.")
 @click.option("--scales", default="2,3,5", show_default=True, help="Of --damping tilt.")
 @click.option("--out", default="plan.json", show_default=True, help="The file to write.")
 @json_option
@@ -42,6 +44,7 @@ def calibrate(
     rectify: str,
     tolerance: float,
     damping: str | None,
+    rectified: bool,
     scales: str,
     out: str,
     as_json: bool,
@@ -51,11 +54,16 @@ def calibrate(
     """Measure where the rectifier and the reference matter, and plan to skip them elsewhere; or,
     with --damping, how much REG damps guidance at every noise level."""
     target = check_writable(Path(out), "--out")
+    if rectified and damping is None:
+        raise InputError(
+            "--rectified", "is for dampings", "Give --damping tilt too, or leave it out"
+        )
     denoiser = load_model(model)
     chosen = labels_of(labels, 1, denoiser)
     if damping is not None:
+        options = {"method": damping, "rectified": rectified, **run}
         table = calibrate_damping(
-            denoiser, torch.tensor(chosen), numbers("scales", scales), method=damping, **run
+            denoiser, torch.tensor(chosen), numbers("scales", scales), **options
         )
         table.save(target)
         _tell(table, out, as_json)

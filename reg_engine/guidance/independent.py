@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
 from ..networks.conditioning import Cond, as_cond, each, signature, size, take
@@ -16,6 +16,7 @@ from ..networks.denoisers import Denoiser
 from ..networks.point import Point
 from ..noise import SampleNoise
 from ..values import as_bool, store
+from .references import GuidedNetwork
 
 __all__ = ["ICG"]
 
@@ -24,7 +25,7 @@ KEPT = 2**62 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class ICG:
+class ICG(GuidedNetwork):
     """Independent condition guidance (Sadat et al., arXiv 2407.02687, Alg. 1): the same network
     with a condition drawn at random, whatever the sample's own.
 
@@ -44,14 +45,9 @@ class ICG:
 
     conditions: Any = None
     redraw: bool = True
-    needs_cond = False
 
     def __post_init__(self) -> None:
         store(self, redraw=as_bool("redraw", self.redraw))
-
-    @property
-    def modules(self) -> tuple[nn.Module, ...]:
-        return ()
 
     def conditioning(
         self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device

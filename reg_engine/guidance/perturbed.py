@@ -25,6 +25,7 @@ from ..networks.sharing import as_it_was, forward_of, rerouted
 from ..networks.swapped_attention import Swapped
 from ..ops.formulas import widest
 from ..values import as_float, as_int, as_tuple, shown, store
+from .references import GuidedNetwork
 
 __all__ = ["PAG", "SEG", "SLG", "layers_of"]
 
@@ -33,11 +34,10 @@ Swap = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class _Perturbed:
+class _Perturbed(GuidedNetwork):
     """The guided network with other forwards in some layers."""
 
     layers: tuple[Layer, ...]
-    needs_cond = False
 
     def __post_init__(self) -> None:
         remedy = "Name layers of the network, or give numbers of its blocks, at least one"
@@ -47,10 +47,6 @@ class _Perturbed:
             raise InputError("layers", "are none", remedy)
         kept = (one if isinstance(one, str) else as_int("layers", one, 0, remedy) for one in layers)
         store(self, layers=tuple(kept))
-
-    @property
-    def modules(self) -> tuple[nn.Module, ...]:
-        return ()
 
     def conditioning(
         self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device

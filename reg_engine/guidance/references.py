@@ -22,8 +22,18 @@ from ..values import as_bool, as_float, shown, store
 __all__ = ["BadModel", "Classifier", "Unconditional"]
 
 
+class GuidedNetwork:
+    """What references share that are the guided network itself, asked otherwise."""
+
+    needs_cond = False
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        return ()
+
+
 @dataclass(frozen=True)
-class Unconditional:
+class Unconditional(GuidedNetwork):
     """Classifier-free guidance (Ho & Salimans 2022): the same network with the null conditioning.
 
     Args:
@@ -32,11 +42,6 @@ class Unconditional:
     """
 
     null_cond: object = None
-    needs_cond = False
-
-    @property
-    def modules(self) -> tuple[nn.Module, ...]:
-        return ()
 
     def conditioning(
         self, denoiser: Denoiser, cond: Cond, count: int, device: torch.device
