@@ -194,8 +194,8 @@ CASES = [("dpmpp_2m", 20), ("heun", 18), ("euler", 32)]
 
 @pytest.mark.parametrize(("solver", "steps"), CASES)
 def test_the_samples_of_fd_batched_for_less_than_cfg(solver: str, steps: int) -> None:
-    """Energy distance to the tilted target on the exact mixture: 0.7 to 0.85 of CFG's evaluations,
-    no further than 1.2 x a sample of fd_batched's own (bars over 5 seeds: the slow test)."""
+    """Energy distance to the tilted target on the exact mixture: at most 0.8 of CFG's evaluations,
+    no further than 1.1 x fd_batched's own (over five seeds: docs/oracle_table.py)."""
     mixture, count = two_class_2d(), 1024
     net, cond = mixture.denoiser(schedule=EDM), torch.zeros(count, dtype=torch.long)
     target = mixture.target_sampler(2.0)(4 * count, torch.Generator().manual_seed(7))
@@ -208,9 +208,9 @@ def test_the_samples_of_fd_batched_for_less_than_cfg(solver: str, steps: int) ->
     }  # fmt: skip
     distance = {name: energy_distance(each.samples, target) for name, each in out.items()}
     nfe = {name: each.stats.nfe for name, each in out.items()}
-    assert nfe["alternate"] < 0.85 * nfe[None] and nfe["lazy"] < nfe[None] < nfe["fd_batched"]
+    assert nfe["alternate"] < 0.8 * nfe[None] and nfe["lazy"] < nfe[None] < nfe["fd_batched"]
     assert distance["lazy"] < 1.1 * distance["fd_batched"]
-    assert distance["alternate"] < 1.2 * distance["fd_batched"] < 0.1 * distance[None]
+    assert distance["alternate"] < 1.1 * distance["fd_batched"] < 0.1 * distance[None]
 
 
 @pytest.mark.parametrize("argument", ["tolerance", "reference"])
