@@ -12,7 +12,7 @@ from torch import Tensor
 from bench import baselines
 from bench.cases import MODEL_CASES, ModelCase
 from bench.models import Loaded
-from reg_engine import Engine, Plan
+from reg_engine import Damped, Engine, Plan
 from reg_engine.rectifiers import PRODUCTS
 from reg_engine.solvers import Table, table
 
@@ -31,6 +31,10 @@ __all__ = [
 SCALE = 3.0
 TOLERANCE = 0.02  # of calibrated plans
 RECTIFIED = 0.2  # share of the noise levels that a fixed plan rectifies
+# K of Gaussian data of variance 1, which a calibrated damping resembles; where it is below SKIP the
+# reference is not evaluated.
+DAMPING = {level: 1 / (1 + level**2) for level in (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)}
+SKIP = 0.15
 BASELINE, CAPTURED_CFG = "plain-cfg", "cfg-captured"
 
 
@@ -70,7 +74,7 @@ class Contender:
         estimator: the engine's rectifier ("none": CFG); for the plain loops what they amount to.
         guide: of a plain loop; None = the engine.
         mode: of the engine: "eager", "captured", "compiled", "planned" (calibrated), "fixed" (a
-            plan that is given); all but "eager" are captured on CUDA.
+            plan that is given), "damped" (by DAMPING); all but "eager" are captured on CUDA.
     """
 
     name: str
@@ -133,7 +137,7 @@ class Contender:
             capture=self.captures(device),
             compile=self.mode == "compiled",
             progress=False,
-            **work.common,
+            **work.common | ({"scale": damped()} if self.mode == "damped" else {}),
         )
 
         def sampled() -> Outcome:
@@ -158,7 +162,13 @@ CONTENDERS: tuple[Contender, ...] = (
         for contender in _engines(estimator, ("eager", "captured", "compiled", "planned"))
     ),
     *_engines("fd_batched", ("fixed",)),
+    *_engines("none", ("damped",)),
 )
+
+
+def damped() -> Damped:
+    """SCALE damped as by a calibration on real weights, which random ones cannot have."""
+    return Damped(SCALE, tuple(DAMPING), tuple(DAMPING.values()), skip_below=SKIP)
 
 
 def fixed_plan(rows: Table) -> Plan:
@@ -205,7 +215,7 @@ def schedule(size: str) -> list[tuple[ModelCase, Contender]]:
         seen.add(case.family + case.key)
         modes = {"eager", "captured"}
         if size == "real" or mnist:
-            modes |= {"planned"} if size == "tiny" else {"planned", "compiled", "fixed"}
+            modes |= {"planned"} if size == "tiny" else {"planned", "compiled", "fixed", "damped"}
         pairs += [(case, contender) for contender in CONTENDERS if contender.mode in modes]
     if size == "tiny":
         pairs = [(c, who) for c, who in pairs if c.key != "edm2-xxl"]

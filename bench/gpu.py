@@ -43,9 +43,10 @@ TABLE = (
     "fd_batched-captured",
     "fd_batched-fixed",
     "diagonal_batched-captured",
+    "cfg-damped",
 )
 EAGER = ("plain-cfg", "cfg-eager", "authors", "vjp-eager", "fd_batched-eager")
-DRY = (*EAGER, "fd_batched-fixed")
+DRY = (*EAGER, "fd_batched-fixed", "cfg-damped")
 LARGE = ("latent-1024", "pixel-256", "pixel-1024")
 PACKAGES = ("triton", "numpy", "safetensors", "pytest", "setuptools", "diffusers", "nvtx", "faiss")
 

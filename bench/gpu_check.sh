@@ -134,7 +134,14 @@ export MARKS="not slow"
 if there pytest; then
     files=$(ls tests/kernels/test_*.py)
     [ -z "$DRY" ] || files=tests/kernels/test_tuning.py
+    [ -n "$DRY" ] || ! there xdist || export PYTEST_ADDOPTS="-n 3"
     part kernel-tests 150 tests bash -c 'pytests $0' "$files"
+    unset PYTEST_ADDOPTS
+fi
+if last kernels; then
+    part tune 100 kernels env ${DRY:+TRITON_INTERPRET=1} "$PYTHON" -m bench.tune "${DRIED[@]}"
+else
+    say "tune missing 0 s, the smoke part has red kernels"
 fi
 if [ -n "$DRY" ]; then
     part ncu 60 kernels "$PYTHON" -m bench.profile_step --dry

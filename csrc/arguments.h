@@ -133,7 +133,7 @@ inline void check_table(const Tensor& table, const Tensor& step, const Tensor& x
                   " + J) in the dtype of x is needed");
   STD_TORCH_CHECK(
       step.scalar_type() == ScalarType::Long && step.numel() == 1 && same_device(step, x),
-      "step is ", shown(step), "; one int64 on the device of x is needed");
+      "step is ", shown(step), " beside x ", shown(x), "; one int64 on its device is needed");
 }
 
 inline void check_nonfinite(const Tensor& nonfinite, const Tensor& table, const Tensor& x) {

@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import F32, F64, ROW, SHAPE, SHAPES, VARIANTS, bits, full, make_step, nan, rand
+from kernel_cases import (
+    F32,
+    F64,
+    FLOATS,
+    ROW,
+    SHAPE,
+    SHAPES,
+    VARIANTS,
+    bits,
+    full,
+    make_step,
+    nan,
+    rand,
+)
 
 from reg_engine.ops.coefficients import COLUMNS, FIRST_B
 
@@ -19,6 +32,16 @@ class StepCases:
 
     run: Callable[..., Any]
     verify: Callable[..., None]
+
+    @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+    @pytest.mark.parametrize("net", FLOATS, ids=str)
+    def test_every_bit_is_that_of_plain_torch(self, net: torch.dtype, dtype: torch.dtype) -> None:
+        """No fused multiply-add: each product and each sum is rounded, in the order of the twin."""
+        for changes in ({"shape": SHAPES[3]}, {"channels": 2}, {"weight": True, "limit": 0.5}):
+            case = full(dtype=dtype, net=net, **changes)
+            x_s, history = self.run(case, nan(tuple(case.x.shape), dtype))
+            twin, twin_history = case.twin()
+            assert torch.equal(x_s, twin) and torch.equal(history, twin_history)
 
     @pytest.mark.parametrize("given", VARIANTS.values(), ids=VARIANTS)
     @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu, records
+from bench import gpu, records, tune
 from bench.cases import MODEL_CASES
-from bench.contenders import CONTENDERS, fixed_plan
+from bench.contenders import CONTENDERS, damped, fixed_plan
 from bench.profile_step import KERNELS
 from reg_engine import schedules
 from reg_engine.solvers import table
@@ -68,6 +68,7 @@ def test_the_dry_run_passes_every_part_and_is_not_repeated(tmp_path: Path) -> No
         "tests",
         "kernels",
         "kernel-tests",
+        "tune",
         "ncu",
         "compile",
     )
@@ -118,6 +119,19 @@ def test_a_fixed_plan_rectifies_a_fifth(solver: str, steps: int) -> None:
     share = modes.count("reg") / len(modes)
     assert share == 1 if steps == 1 else abs(share - 0.2) < 0.05
     assert set(modes) <= {"reg", "cfg"}
+
+
+def test_the_best_parameters_are_those_of_the_least_mean_ratio() -> None:
+    assert tune.best([[1.0, 10.0], [2.0, 4.0], [0.9, 9.0]]) == 1  # sqrt(.8), .9
+    assert tune.best([[1.0, 10.0], [0.99, 10.0]]) == 0  # noise
+    assert tune.best([[1.0, 10.0], [1.5, 12.0]]) == 0
+
+
+def test_a_damping_skips_references() -> None:
+    rows = table("heun", schedules.EDM(), 8)
+    weights = [damped()(row, rows) for row in rows.rows]
+    assert 0.3 < sum(weight == 0 for weight in weights) / len(weights) < 0.7
+    assert weights == sorted(weights) and weights[-1] > 1.9
 
 
 def test_a_case_with_rows_of_this_commit_is_left_alone(

@@ -92,16 +92,6 @@ def test_all_tensors_lie_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-@pytest.mark.parametrize("net", FLOATS, ids=str)
-def test_every_bit_is_that_of_plain_torch(net: torch.dtype, dtype: torch.dtype) -> None:
-    """No fused multiply-add: each product and each sum is rounded, in the order of the twin."""
-    for case in (full(LARGE, dtype=dtype, net=net), full(dtype=dtype, net=net, channels=2)):
-        x_s, history = run(case, nan(tuple(case.x.shape), dtype))
-        twin, twin_history = case.twin()
-        assert torch.equal(x_s, twin) and torch.equal(history, twin_history)
-
-
-@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 def test_table_step_and_gain_may_be_views(dtype: torch.dtype) -> None:
     case = full(dtype=dtype)
     rows, columns = case.table.shape

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "../arguments.h"
 
@@ -92,6 +93,10 @@ __device__ void store_as(const Pack<T, N>& pack, char* data, int64_t at) {
   *reinterpret_cast<Bytes<S, N>*>(reinterpret_cast<S*>(data) + at) = bytes;
 }
 
+// A dtype that is asked for at run time. Where one is known when a kernel is compiled its loads are
+// issued one after the other; between those of Any a conversion waits for what was loaded.
+struct Any {};
+
 // A tensor as a kernel gets it; `stride` along the inner dimension of the walk.
 struct Lane {
   char* data = nullptr;
@@ -102,26 +107,55 @@ struct Lane {
   Lane(const View& view, const Walk& walk, int operand)
       : data(view.data), dtype(view.dtype), stride(walk.stride(operand)) {}
 
-  template <typename T, int N>
+  // As T; S is the dtype in memory.
+  template <typename T, typename S, int N>
   __device__ Pack<T, N> load(int64_t at) const {
-    switch (dtype) {  // the same for every thread
-      case Dtype::kF32: return load_as<T, float, N>(data, at, stride);
-      case Dtype::kF64: return load_as<T, double, N>(data, at, stride);
-      case Dtype::kF16: return load_as<T, __half, N>(data, at, stride);
-      default: return load_as<T, __nv_bfloat16, N>(data, at, stride);
+    if constexpr (!std::is_same_v<S, Any>) {
+      return load_as<T, S, N>(data, at, stride);
+    } else {
+      switch (dtype) {  // the same for every thread
+        case Dtype::kF32: return load_as<T, float, N>(data, at, stride);
+        case Dtype::kF64: return load_as<T, double, N>(data, at, stride);
+        case Dtype::kF16: return load_as<T, __half, N>(data, at, stride);
+        default: return load_as<T, __nv_bfloat16, N>(data, at, stride);
+      }
     }
   }
 
-  template <typename T, int N>
+  template <typename T, typename S, int N>
   __device__ void store(const Pack<T, N>& pack, int64_t at) const {
-    switch (dtype) {
-      case Dtype::kF32: return store_as<T, float, N>(pack, data, at);
-      case Dtype::kF64: return store_as<T, double, N>(pack, data, at);
-      case Dtype::kF16: return store_as<T, __half, N>(pack, data, at);
-      default: return store_as<T, __nv_bfloat16, N>(pack, data, at);
+    if constexpr (!std::is_same_v<S, Any>) {
+      store_as<T, S, N>(pack, data, at);
+    } else {
+      switch (dtype) {
+        case Dtype::kF32: return store_as<T, float, N>(pack, data, at);
+        case Dtype::kF64: return store_as<T, double, N>(pack, data, at);
+        case Dtype::kF16: return store_as<T, __half, N>(pack, data, at);
+        default: return store_as<T, __nv_bfloat16, N>(pack, data, at);
+      }
     }
   }
 };
+
+template <typename S>
+struct Type {
+  using type = S;
+};
+
+// launch(Type<S>{}) with S what views[first], ..., views[last] have in common, or Any. In float64,
+// which nobody guides in for speed, and for single elements it is Any.
+template <typename T, int N, typename Launch>
+void with_dtype(const View* views, int first, int last, const Launch& launch) {
+  if constexpr (N > 1 && !std::is_same_v<T, double>) {
+    const Dtype dtype = views[first].dtype;
+    bool known = true;
+    for (int o = first + 1; o <= last; ++o) known = known && (!views[o] || views[o].dtype == dtype);
+    if (known && dtype == Dtype::kF32) return launch(Type<float>{});
+    if (known && dtype == Dtype::kF16) return launch(Type<__half>{});
+    if (known && dtype == Dtype::kBF16) return launch(Type<__nv_bfloat16>{});
+  }
+  launch(Type<Any>{});
+}
 
 __device__ inline int64_t divide(int64_t n, int64_t by, int64_t* rest) {
   const bool narrow = ((n | by) >> 32) == 0;  // 64-bit division is many times slower
@@ -170,13 +204,10 @@ inline cudaStream_t stream_of(const Tensor& tensor) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// Blocks for `threads` threads of a grid-stride loop: at most what the device holds at a time.
+// Blocks for `threads` threads of a grid-stride loop: one turn for each, unless there are too many.
+// Blocks that end early make room for the loads of others, which a loop in each would wait for.
 inline int blocks_for(int64_t threads) {
-  int device = 0, processors = 0;
-  STD_CUDA_CHECK(cudaGetDevice(&device));
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  const int64_t resident = int64_t(processors) * (2048 / kThreads);
-  return static_cast<int>(std::min((threads + kThreads - 1) / kThreads, resident));
+  return static_cast<int>(std::min<int64_t>((threads + kThreads - 1) / kThreads, INT32_MAX));
 }
 
 // The row of a step, or null where the table has no such row.

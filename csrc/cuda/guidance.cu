@@ -9,23 +9,30 @@ namespace {
 
 static_assert(int(kOperands) <= kMaxOperands);
 
+// cond + w T; cond where w is 0, or where there is nothing to guide by.
 template <typename T, int N>
-__device__ Pack<T, N> guide(Pack<T, N> cond, const Lane& ref, const Lane& term, T w,
-                            const int64_t* at) {
-  if (ref.data == nullptr && term.data == nullptr) return cond;
-  Pack<T, N> direction;
-  if (term.data) direction = term.load<T, N>(at[kTerm]);
-  if (ref.data) {
-    const Pack<T, N> other = ref.load<T, N>(at[kRef]);
+struct Guide {
+  Pack<T, N> cond, ref, term, w;
+
+  __device__ Pack<T, N> result(bool by_ref, bool by_term) const {
+    if (!by_ref && !by_term) return cond;
+    Pack<T, N> guided;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const T delta = cond.v[i] - other.v[i];
-      direction.v[i] = term.data ? direction.v[i] * delta : delta;
+      const T delta = cond.v[i] - ref.v[i];
+      const T direction = !by_ref ? term.v[i] : by_term ? term.v[i] * delta : delta;
+      guided.v[i] = w.v[i] != 0 ? cond.v[i] + w.v[i] * direction : cond.v[i];
     }
+    return guided;
   }
+};
+
+template <typename T, int N>
+__device__ Pack<T, N> filled(T value) {
+  Pack<T, N> pack;
 #pragma unroll
-  for (int i = 0; i < N; ++i) cond.v[i] += w * direction.v[i];
-  return cond;
+  for (int i = 0; i < N; ++i) pack.v[i] = value;
+  return pack;
 }
 
 template <typename T, int N>
@@ -34,14 +41,18 @@ __device__ void add(Pack<T, N>& to, const Pack<T, N>& value, T factor) {
   for (int i = 0; i < N; ++i) to.v[i] += factor * value.v[i];
 }
 
-template <typename T, int N>
+// S: the dtype of to, cond, ref and term.
+template <typename T, typename S, int N>
 __global__ void __launch_bounds__(kThreads)
     combine_kernel(Walk walk, int64_t count, Lane to, Lane cond, Lane ref, Lane term, T w) {
   const int64_t step = int64_t(gridDim.x) * kThreads;
   int64_t at[kMaxOperands];
   for (int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x; k < count; k += step) {
     locate<N>(walk, k, at);
-    to.store<T, N>(guide<T, N>(cond.load<T, N>(at[kCond]), ref, term, w, at), at[kTo]);
+    Guide<T, N> guide{cond.load<T, S, N>(at[kCond]), {}, {}, filled<T, N>(w)};
+    if (ref.data) guide.ref = ref.load<T, S, N>(at[kRef]);
+    if (term.data) guide.term = term.load<T, S, N>(at[kTerm]);
+    to.store<T, S, N>(guide.result(ref.data, term.data), at[kTo]);
   }
 }
 
@@ -62,28 +73,6 @@ struct Lanes {
   Lane to, x, cond, ref, term, weight, gain, noise, history, nonfinite;
   int64_t ring, slot_size, samples;
 };
-
-// cond + w T with a weight of each sample; where that is 0, cond.
-template <typename T, int N>
-__device__ Pack<T, N> guide_each(const Pack<T, N>& cond, const Lanes& lanes, const int64_t* at) {
-  if (lanes.ref.data == nullptr && lanes.term.data == nullptr) return cond;
-  const Pack<T, N> w = lanes.weight.load<T, N>(at[kWeight]);
-  Pack<T, N> guided = cond, direction;
-  if (lanes.term.data) direction = lanes.term.load<T, N>(at[kTerm]);
-  if (lanes.ref.data) {
-    const Pack<T, N> other = lanes.ref.load<T, N>(at[kRef]);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const T delta = cond.v[i] - other.v[i];
-      direction.v[i] = lanes.term.data ? direction.v[i] * delta : delta;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-    if (w.v[i] != 0) guided.v[i] = cond.v[i] + w.v[i] * direction.v[i];
-  }
-  return guided;
-}
 
 template <typename T>
 struct Row {
@@ -107,34 +96,40 @@ __device__ void mark(const Pack<T, N>& values, const Lanes& lanes, int64_t step,
   }
 }
 
-template <typename T, int N>
+// S: the dtype of cond and ref. Everything that is read comes before what waits for it.
+template <typename T, typename S, int N>
 __global__ void __launch_bounds__(kThreads)
     step_kernel(Walk walk, int64_t count, Lanes lanes, Table<T> table) {
   const T* const numbers = table.row();
   const Row<T> r(numbers);
   const int64_t now = lanes.ring && numbers ? *table.step % lanes.ring : 0;
-  const bool clips = !isinf(r.limit);
+  const bool clips = !isinf(r.limit), each = lanes.weight.data, guides = each || r.w != 0;
+  const bool by_ref = guides && lanes.ref.data, by_term = guides && lanes.term.data;
+  const bool noisy = lanes.noise.data && r.c != 0;
   const int lags = numbers ? static_cast<int>(table.columns) - kFirstB : 1;
   const int64_t step = int64_t(gridDim.x) * kThreads;
   int64_t at[kMaxOperands];
   for (int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x; k < count; k += step) {
     locate<N>(walk, k, at);
-    const Pack<T, N> x = lanes.x.load<T, N>(at[kState]);
-    Pack<T, N> g = lanes.cond.load<T, N>(at[kCond]);
-    if (lanes.weight.data) {
-      g = guide_each<T, N>(g, lanes, at);
-    } else if (r.w != 0) {
-      g = guide<T, N>(g, lanes.ref, lanes.term, r.w, at);
-    }
-    if (lanes.gain.data) {
-      const Pack<T, N> gain = lanes.gain.load<T, N>(at[kGain]);
-#pragma unroll
-      for (int i = 0; i < N; ++i) g.v[i] *= gain.v[i];
-    }
+    const auto past = [&](int j) {
+      const int64_t slot = now >= j ? now - j : now - j + lanes.ring;
+      return lanes.history.load<T, T, N>(slot * lanes.slot_size + at[kHistory]);
+    };
+    const Pack<T, N> x = lanes.x.load<T, T, N>(at[kState]);
+    Guide<T, N> guide{lanes.cond.load<T, S, N>(at[kCond]), {}, {}, filled<T, N>(r.w)};
+    Pack<T, N> noise = {}, before = {}, gain = filled<T, N>(1);
+    const T lagged = lags > 1 ? numbers[kFirstB + 1] : 0;
+    if (by_ref) guide.ref = lanes.ref.load<T, S, N>(at[kRef]);
+    if (noisy) noise = lanes.noise.load<T, T, N>(at[kNoise]);
+    if (lagged != 0) before = past(1);
+    if (each) guide.w = lanes.weight.load<T, T, N>(at[kWeight]);
+    if (lanes.gain.data) gain = lanes.gain.load<T, T, N>(at[kGain]);
+    if (by_term) guide.term = lanes.term.load<T, Any, N>(at[kTerm]);
+    const Pack<T, N> g = guide.result(by_ref, by_term);
     Pack<T, N> d, next;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      T denoised = r.skip * x.v[i] + r.out * g.v[i];
+      T denoised = r.skip * x.v[i] + r.out * (g.v[i] * gain.v[i]);
       if (clips) {
         const T beyond = denoised > r.limit ? r.limit : denoised;
         const T within = denoised < -r.limit ? -r.limit : beyond;
@@ -143,22 +138,20 @@ __global__ void __launch_bounds__(kThreads)
       d.v[i] = r.p * x.v[i] + r.q * denoised;
       next.v[i] = r.a * x.v[i] + r.b * d.v[i];
     }
-    for (int j = 1; j < lags; ++j) {
-      const T b = numbers[kFirstB + j];
-      const int64_t slot = now >= j ? now - j : now - j + lanes.ring;
-      if (b != 0) {
-        add(next, lanes.history.load<T, N>(slot * lanes.slot_size + at[kHistory]), b);
-      }
+    if (lagged != 0) add(next, before, lagged);
+    for (int j = 2; j < lags; ++j) {
+      if (numbers[kFirstB + j] != 0) add(next, past(j), numbers[kFirstB + j]);
     }
-    if (lanes.noise.data && r.c != 0) add(next, lanes.noise.load<T, N>(at[kNoise]), r.c);
+    if (noisy) add(next, noise, r.c);
     if (lanes.history.data && numbers) {
-      lanes.history.store<T, N>(d, now * lanes.slot_size + at[kHistory]);
+      lanes.history.store<T, T, N>(d, now * lanes.slot_size + at[kHistory]);
     }
     if (lanes.nonfinite.data && numbers) mark(next, lanes, *table.step, at[kNonfinite]);
-    lanes.to.store<T, N>(next, at[kTo]);
+    lanes.to.store<T, T, N>(next, at[kTo]);
   }
 }
 
+// S: as wide as an element.
 template <typename T, typename S, int N>
 void launch_combine(const Walk& walk, const View* views, T w, cudaStream_t stream) {
   const int64_t count = walk.rows() * (walk.inner() / N);
@@ -166,7 +159,10 @@ void launch_combine(const Walk& walk, const View* views, T w, cudaStream_t strea
   const Lane ref(views[kRef], walk, kRef), term(views[kTerm], walk, kTerm);
   const int blocks = blocks_for(count);
   if (ref.data || term.data) {
-    combine_kernel<T, N><<<blocks, kThreads, 0, stream>>>(walk, count, to, cond, ref, term, w);
+    with_dtype<T, N>(views, kTo, kTerm, [&](auto dtype) {
+      combine_kernel<T, typename decltype(dtype)::type, N>
+          <<<blocks, kThreads, 0, stream>>>(walk, count, to, cond, ref, term, w);
+    });
   } else {
     copy_kernel<S, N><<<blocks, kThreads, 0, stream>>>(walk, count, to, cond);
   }
@@ -202,10 +198,10 @@ void combine(const Tensor& cond, const Maybe& ref, const Maybe& term, double w, 
   }
 }
 
-template <typename T, int N>
+template <typename T, typename S, int N>
 void launch_step(const Walk& walk, const Lanes& lanes, const Table<T>& table, cudaStream_t stream) {
   const int64_t count = walk.rows() * (walk.inner() / N);
-  step_kernel<T, N><<<blocks_for(count), kThreads, 0, stream>>>(walk, count, lanes, table);
+  step_kernel<T, S, N><<<blocks_for(count), kThreads, 0, stream>>>(walk, count, lanes, table);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -230,9 +226,11 @@ void step_as(const Guidance& all, const Table<T>& table, int64_t ring, cudaStrea
                       size,
                       all.like->size(0)};
     if (packs(v, walk, N) && (ring < 2 || size % N == 0)) {
-      launch_step<T, N>(walk, lanes, table, stream);
+      with_dtype<T, N>(v, kCond, kRef, [&](auto dtype) {
+        launch_step<T, typename decltype(dtype)::type, N>(walk, lanes, table, stream);
+      });
     } else {
-      launch_step<T, 1>(walk, lanes, table, stream);
+      launch_step<T, Any, 1>(walk, lanes, table, stream);
     }
   }
 }

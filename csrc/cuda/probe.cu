@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(kThreads)
   int64_t at[kMaxOperands];
   for (int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x; k < count; k += step) {
     locate<N>(walk, k, at);
-    const Pack<T, N> x = lanes.x.load<T, N>(at[Probe::kFrom]);
-    const Pack<T, N> d = lanes.direction.load<T, N>(at[Probe::kAlong]);
-    const Pack<T, N> h = lanes.length.load<T, N>(at[Probe::kBy]);
+    const Pack<T, N> x = lanes.x.load<T, T, N>(at[Probe::kFrom]);
+    const Pack<T, N> h = lanes.length.load<T, T, N>(at[Probe::kBy]);
+    const Pack<T, N> d = lanes.direction.load<T, Any, N>(at[Probe::kAlong]);
     Pack<T, N> still, moved;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -32,8 +32,10 @@ __global__ void __launch_bounds__(kThreads)
       moved.v[i] = c_in * (x.v[i] + h.v[i] * d.v[i]);
     }
     int64_t place = at[Probe::kTo];
-    for (int64_t c = 0; c < lanes.copies; ++c, place += lanes.size) lanes.to.store(still, place);
-    lanes.to.store(moved, place);
+    for (int64_t c = 0; c < lanes.copies; ++c, place += lanes.size) {
+      lanes.to.store<T, Any, N>(still, place);
+    }
+    lanes.to.store<T, Any, N>(moved, place);
   }
 }
 

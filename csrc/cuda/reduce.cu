@@ -37,8 +37,9 @@ __device__ double block_sum(double value) {
   return value;
 }
 
-// partial[(sample, chunk, sum)]; V vectors, N elements at a time, `count` packs in a sample.
-template <int V, int N>
+// partial[(sample, chunk, sum)]; V vectors of dtype S, N elements at a time, `count` packs in a
+// sample. Fused multiply-adds: a product of float32 is exact in float64, fused or not.
+template <typename S, int V, int N>
 __global__ void __launch_bounds__(kThreads)
     chunk_kernel(Walk walk, int64_t count, int64_t chunks, Lanes lanes, double* partial) {
   int64_t chunk;
@@ -47,6 +48,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int v = 0; v < V; ++v) lanes.lane[v].data += sample * lanes.sample[v];
   double sums[sums_of(V)] = {};
   const int64_t first = chunk * kPacksOfThread * kThreads + threadIdx.x;
+#pragma unroll 2
   for (int p = 0; p < kPacksOfThread; ++p) {
     const int64_t k = first + p * kThreads;
     if (k >= count) break;
@@ -54,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
     locate<N>(walk, k, at);
     Pack<double, N> packs[V];
 #pragma unroll
-    for (int v = 0; v < V; ++v) packs[v] = lanes.lane[v].load<double, N>(at[v]);
+    for (int v = 0; v < V; ++v) packs[v] = lanes.lane[v].load<double, S, N>(at[v]);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
       int next = V;
@@ -62,7 +64,9 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = 0; i < V; ++i) {
         sums[i] += packs[i].v[n];
 #pragma unroll
-        for (int j = i; j < V; ++j) sums[next++] += packs[i].v[n] * packs[j].v[n];
+        for (int j = i; j < V; ++j, ++next) {
+          sums[next] = __fma_rn(packs[i].v[n], packs[j].v[n], sums[next]);
+        }
       }
     }
   }
@@ -90,7 +94,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <int V, int N>
+template <typename S, int V, int N>
 void launch(const Gram& gram, const Lanes& lanes, const Tensor& out) {
   constexpr int64_t chunk = kThreads * kPacksOfThread;
   const int64_t count = gram.walk.rows() * (gram.walk.inner() / N);
@@ -101,7 +105,7 @@ void launch(const Gram& gram, const Lanes& lanes, const Tensor& out) {
   const Tensor partial = torch::stable::new_empty(out, {shape, 3});
   double* sums = static_cast<double*>(partial.mutable_data_ptr());
   const cudaStream_t stream = stream_of(out);
-  chunk_kernel<V, N><<<static_cast<unsigned>(gram.samples * chunks), kThreads, 0, stream>>>(
+  chunk_kernel<S, V, N><<<static_cast<unsigned>(gram.samples * chunks), kThreads, 0, stream>>>(
       gram.walk, count, chunks, lanes, sums);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   matrix_kernel<<<static_cast<unsigned>(gram.samples), kThreads, 0, stream>>>(
@@ -121,9 +125,11 @@ void reduce_as(const Gram& gram, const Tensor& out) {
     packed = packed && packs(view, gram.walk, v, 4) && view.strides[0] % 4 == 0;
   }
   if (packed && gram.walk.inner() % 4 == 0) {
-    launch<V, 4>(gram, lanes, out);
+    with_dtype<float, 4>(gram.views, 0, V - 1, [&](auto dtype) {
+      launch<typename decltype(dtype)::type, V, 4>(gram, lanes, out);
+    });
   } else {
-    launch<V, 1>(gram, lanes, out);
+    launch<Any, V, 1>(gram, lanes, out);
   }
 }
 

@@ -62,8 +62,9 @@ def test_the_weight_arrives_in_float64(compiled: list) -> None:
     assert all("fp64" in facts["types"] for facts in chosen(compiled, "combine"))
 
 
-def test_multiply_adds_are_fused(compiled: list) -> None:
-    assert all(re.search(r"fma\.rn\.f(32|64)", c["ptx"]) for c in chosen(compiled, "guided_step"))
+def test_no_multiply_add_is_fused(compiled: list) -> None:
+    """Plain torch rounds each product; the integers' are exact."""
+    assert not any(re.search(r"fma\.rn\S*\.f(32|64)", c["ptx"]) for c in compiled)
 
 
 def test_nothing_is_added_atomically(compiled: list) -> None:

@@ -91,14 +91,14 @@ def test_all_vectors_lie_alike(name: str) -> None:
 
 
 def test_many_blocks() -> None:
-    """More blocks of a sample than the second stage takes at once."""
-    u = rand((1, 3, 500, 400), BF16)
-    stages = [launch_parameters(op, u.device)["BLOCK"] for op in ("reduce", "reduce_blocks")]
-    assert u.numel() > math.prod(stages)
+    """More chunks of a sample than the second stage takes at once."""
+    u = rand((1, 3, 600, 600), BF16)
+    stages = [launch_parameters(op, u.device) for op in ("reduce", "reduce_blocks")]
+    assert u.numel() > math.prod(stage["BLOCK"] * stage.get("PARTS", 1) for stage in stages)
     out = run(u, None, None)
     for power, found in ((0, out[0, 0, 0]), (1, out[0, 0, 1]), (2, out[0, 1, 1])):
         terms = u.double().flatten() ** power
-        # Each term takes part in log2(block) + blocks / block + log2(block) additions at most.
+        # Each term takes part in PARTS + log2(block) + chunks / block + log2(block) additions.
         allowed = 2**-53 * 30 * float(terms.abs().sum())
         assert abs(float(found) - math.fsum(terms.tolist())) <= allowed
 

@@ -35,10 +35,11 @@ def test_files(path: Path) -> None:
     parameters = json.loads(path.read_text(encoding="utf-8"))
     assert set(parameters) == OPS if path.stem == tuning.DEFAULT else set(parameters) <= OPS
     for launch in parameters.values():
-        assert set(launch) <= {"BLOCK", "num_warps", "num_stages"}
+        assert set(launch) <= {"BLOCK", "PARTS", "num_warps", "num_stages"}
         for value in (launch["BLOCK"], launch["num_warps"]):
             assert value > 0 and value & (value - 1) == 0
-        assert launch["BLOCK"] <= 2**16  # the margin of strides.INT32_LIMIT
+        # The margin of strides.INT32_LIMIT.
+        assert launch["BLOCK"] * launch.get("PARTS", 1) <= 2**16
         assert launch["num_warps"] <= 32
 
 
