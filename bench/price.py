@@ -1,7 +1,8 @@
 """What rectified guidance costs on the packaged models, against the plain eager loop of CFG in
 bench/baselines.py, all in turn.
 
-    python -m bench.price            MNIST and Fashion-MNIST; CPU seconds, on a GPU wall seconds
+    python -m bench.price                   MNIST and Fashion-MNIST; CPU seconds
+    python -m bench.price --device cuda     wall seconds, and what CUDA graphs make of it
 """
 
 from __future__ import annotations
@@ -21,18 +22,24 @@ __all__ = ["main", "ratios"]
 
 CASES = (("mnist", "heun", 18), ("fashion", "dpmpp_2m", 10), ("fashion", "dpmpp_2m", 32))
 ESTIMATORS = (None, "alternate", "lazy", "lazy_blend", "fd_batched", "vjp", "paper")
+CAPTURED = (None, "fd_batched", "vjp")  # alternate and lazy ask the device what is due
 SCALE, SKIP = 3.0, 0.15
 
 
 def ways(model: Denoiser) -> dict[str, dict[str, Any]]:
     """What is compared: estimators, and dampings, which are calibrated before."""
-    damping = calibrate_damping(model, torch.arange(10), seeds=range(10), steps=10, progress=False)
+    labels = torch.arange(10, device=model.device)
+    damping = calibrate_damping(model, labels, seeds=range(10), steps=10, progress=False)
     guided = {name or "CFG": {"scale": SCALE, "rectify": name} for name in ESTIMATORS}
-    return {
-        **guided,
+    damped = {
         "damping": {"scale": damping(SCALE)},
         f"damping, skip {SKIP}": {"scale": damping(SCALE, skip_below=SKIP)},
     }
+    found: dict[str, dict[str, Any]] = {**guided, **damped}
+    if model.device is not None and model.device.type == "cuda":
+        fixed = {name or "CFG": guided[name or "CFG"] for name in CAPTURED} | damped
+        found |= {f"{name}, captured": {**way, "capture": True} for name, way in fixed.items()}
+    return found
 
 
 def ratios(
@@ -41,14 +48,15 @@ def ratios(
     """Median of (way / plain loop) in seconds, and evaluations a sample, for every way."""
     cond, seeds = torch.arange(samples, device=device) % 10, range(samples)
     choices = {"guide": baselines.cfg, "scale": SCALE, "solver": solver, "steps": steps}
+    for module in model.modules:
+        module.to(device)
+    common = {"solver": solver, "steps": steps, "device": device, "progress": False}
     engines = {
-        name: Engine(
-            model, solver=solver, steps=steps, device=device, progress=False, capture=False, **way
-        )
+        name: Engine(model, **common, **{"capture": False, **way})  # type: ignore[arg-type]
         for name, way in ways(model).items()
     }
-    for engine in engines.values():  # what is settled and compiled once is not timed
-        engine.sample(cond[:1], seeds=seeds[:1])
+    for engine in engines.values():  # what is settled, captured and compiled once is not timed
+        engine.sample(cond, seeds=seeds)
 
     def plainly() -> None:
         baselines.sample(model, cond, seeds, **choices)  # type: ignore[arg-type]
