@@ -11,6 +11,8 @@
 #   dist/*.whl           carry one, or nvcc builds the CUDA operations here: `make gpu-wheel`
 #   PYTHON=python3.12    which interpreter; nothing is installed into it
 #   REG_ENGINE_GPU_DEADLINE=560   seconds for all
+#   REG_ENGINE_GPU_TABLE=240      seconds after which no new case of the table starts
+#   REG_ENGINE_GPU_CASES="..."    which cases, in which order
 #   REG_ENGINE_GPU_DRY=1          every part on the CPU at tiny sizes: a test of this script
 #
 # Append OUT/<device>.csv to bench/results/ and run `python -m bench.report`.
@@ -24,7 +26,7 @@ SCRATCH=$(mktemp -d)
 trap 'rm -rf "$SCRATCH"' EXIT
 export PYTHON=${PYTHON:-python3} SCRATCH PYTHONUNBUFFERED=1
 END=$((SECONDS + ${REG_ENGINE_GPU_DEADLINE:-560}))
-DRY=${REG_ENGINE_GPU_DRY:-}
+DRY=${REG_ENGINE_GPU_DRY:-} TABLE=${REG_ENGINE_GPU_TABLE:-240}
 COMMIT=${REG_ENGINE_COMMIT:-$(git rev-parse HEAD 2>/dev/null)}
 COMMIT=${COMMIT:0:12}
 export REG_ENGINE_COMMIT=$COMMIT
@@ -106,12 +108,14 @@ last capture || eager=(--eager)
 
 # A process each, so that one that dies takes no other along; dry, two processes show as much.
 cases="dit-xl-2-256 edm2-s-512 sd-1.4-512 edm2-s-64 sd-2.1-768 sd-xl-1024 edm2-xxl-512"
+cases=${REG_ENGINE_GPU_CASES:-$cases}
 [ -z "$DRY" ] || cases="dit-xl-2-256 edm2-s-512,sd-1.4-512,edm2-s-64,sd-2.1-768,sd-xl-1024,edm2-xxl-512"
 BEGUN=$SECONDS
 for case in $cases; do
     spent=$((SECONDS - BEGUN))
-    [ $spent -lt 240 ] || { green "table:$case" || say "table:$case missing 0 s, 240 s used"; continue; }
-    part "table:$case" $((300 - spent)) table "$PYTHON" -m bench.gpu table ${case//,/ } \
+    [ $spent -lt "$TABLE" ] ||
+        { green "table:$case" || say "table:$case missing 0 s, $TABLE s used"; continue; }
+    part "table:$case" $((TABLE + 60 - spent)) table "$PYTHON" -m bench.gpu table ${case//,/ } \
         --out "$OUT" "${eager[@]}" "${DRIED[@]}"
 done
 

@@ -105,19 +105,22 @@ def _wrapped(text: str) -> str:
 
 def _where(rows: Sequence[Row]) -> str:
     """What the figures of a device were measured with."""
-    out = []
+    runs: dict[str, list[str]] = {}
     for run in dict.fromkeys(row.run for row in rows):
         row = next(r for r in rows if r.run == run)
         software = [f"torch {row.torch}", f"triton {row.triton}" if row.triton else "no triton"]
         if row.driver:
             software.append(f"driver {row.driver}")
         state = " with uncommitted changes" if row.dirty else ""
-        out.append(
-            _wrapped(
-                f"Run {run}, {row.date}, commit {row.commit or 'unknown'}{state}: "
-                f"{', '.join(software)}, Python {row.python}, {row.threads} CPU thread(s)."
-            )
+        where = (
+            f"commit {row.commit or 'unknown'}{state}: {', '.join(software)}, "
+            f"Python {row.python}, {row.threads} CPU thread(s)"
         )
+        runs.setdefault(where, []).append(f"{row.run} ({row.date})")
+    out = []
+    for where, found in runs.items():
+        many = "Runs" if len(found) > 1 else "Run"
+        out.append(_wrapped(f"{many} {', '.join(found)}, {where}."))
     note = ""
     if any(row.size == "shrunk" for row in rows):
         note = _wrapped(
