@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import engine, schedules
-from .adapters import denoiser_of
 from .calibration import Damping, calibrate, calibrate_damping
 from .engine import Engine, sample
 from .errors import (
@@ -112,7 +111,6 @@ __all__ = [
     "RegEngineError",
     "Term",
     "Unconditional",
-    "denoiser_of",
     "engine",
     "fidelity",
     "load_classifier",

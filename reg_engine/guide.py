@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .adapters import denoiser_of
-from .checks import as_device, as_guidance, as_plan, as_schedule, as_seeds
+from .checks import as_denoiser, as_device, as_guidance, as_plan, as_schedule, as_seeds
 from .errors import InputError
 from .guidance import Guidance
 from .guidance.terms import WeightedDirections
@@ -54,7 +53,7 @@ class Guide:
     one batch on one way, and `reset` begins the next. Calls give no gradients.
 
     Args:
-        model: a Denoiser, or what `denoiser_of` makes one of.
+        model: a Denoiser, or an object whose `denoiser()` gives one.
         cond: conditioning of the B samples, as `sample` takes it.
         scale, guidance, rectify, plan, device, memory_budget, backend, check: as for Engine.
         seeds: one a sample, of the probes (`diagonal`); None = 0 .. B-1.
@@ -84,7 +83,7 @@ class Guide:
         backend: str | None = None,
         check: bool = True,
     ) -> None:
-        network = denoiser_of(model)
+        network = as_denoiser(model)
         self.denoiser = network.on(as_schedule(schedule, network))
         self.guidance = as_guidance(scale, guidance, rectify, network)
         modules = (*network.modules, *self.guidance.reference.modules)
@@ -126,12 +125,19 @@ class Guide:
         Raises:
             InputError: a bad argument; NumericalError: NaN or Inf in a prediction.
         """
+        return self.estimates(x, t)[1]
+
+    def estimates(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """E[x_0 | x_t, cond] as it is, and guided; arguments and errors as of a call.
+
+        Where there is no conditional one (scale 0), the reference's stands in its place.
+        """
         if torch.compiler.is_dynamo_compiling():  # a break in a compiled loop
-            broken: Tensor = torch.compiler.disable(self._asked)(x, t)
+            broken: tuple[Tensor, Tensor] = torch.compiler.disable(self._asked)(x, t)
             return broken
         return self._asked(x, t)
 
-    def _asked(self, x: Tensor, t: float | Tensor) -> Tensor:
+    def _asked(self, x: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
         time = self._time(t)
         shape = (len(self.seeds), *self.denoiser.sample_shape)
         if not isinstance(x, Tensor) or tuple(x.shape) != shape or not x.is_floating_point():
@@ -140,10 +146,11 @@ class Guide:
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         run = self._run(time, dtype)
         with frozen(run.modules), torch.inference_mode():
-            estimate = self._evaluated(run, x.detach().to(self.device, dtype))
-            return own_copy(estimate.to(x.device, x.dtype))
+            found = self._evaluated(run, x.detach().to(self.device, dtype))
+            cond, guided = (own_copy(one.to(x.device, x.dtype)) for one in found)
+            return cond, guided
 
-    def _evaluated(self, run: Run, x: Tensor) -> Tensor:
+    def _evaluated(self, run: Run, x: Tensor) -> tuple[Tensor, Tensor]:
         beside = None if run.modes == ("cond",) else self._beside
         if "reg" in run.modes:
             self._first(run.dtype).prepare((self._cond, beside), len(x), self.stats)
@@ -167,12 +174,12 @@ class Guide:
             landing=numbers.landing,
             weights=run.terms_at(0),
         )
-        run.advance(state, point, run.modes[0], run.weights[0], None)
+        estimate, _ = run.advance(state, point, run.modes[0], run.weights[0], None)
         state.watch.finish()
         self._calls += 1
         self.stats.add(counter, Tally(self.stats.modes) + Tally(run.modes), *run.chosen)
         self.stats.finish_batch(0 if self.stats.samples else len(x), 0.0, x.device)
-        return state.x
+        return estimate.denoised(point), state.x
 
     def _time(self, t: float | Tensor) -> float:
         if isinstance(t, Tensor) and t.numel() > 1:

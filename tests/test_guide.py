@@ -226,3 +226,16 @@ def test_a_model_without_null_is_guided_by_nothing() -> None:
 def test_a_bad_condition_is_said_at_once() -> None:
     with pytest.raises(InputError, match="cond"):
         Guide(tiny(), [0, 99], scale=3.0)
+
+
+def test_the_estimates_are_cond_and_the_guided_one() -> None:
+    denoiser = tiny()
+    x, labels = torch.randn(3, *denoiser.sample_shape), torch.tensor([0, 1, 2])
+    t = denoiser.schedule.time_of(1.0)
+    for rectify in (None, "vjp"):
+        guide = Guide(denoiser, labels, scale=3.0, rectify=rectify)
+        cond, guided = guide.estimates(x, t)
+        with torch.no_grad():
+            torch.testing.assert_close(cond, denoiser(x, t, labels))
+        assert torch.equal(guided, Guide(denoiser, labels, scale=3.0, rectify=rectify)(x, t))
+        assert not torch.allclose(cond, guided) and guide.stats.nfe == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter as Tally
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from nets import tiny
 
 import reg_engine
 from reg_engine.loop.stats import Stats
+from reg_engine.networks.point import Counter
 
 
 def test_batches_give_the_same_figures_per_sample() -> None:
@@ -56,3 +58,11 @@ def test_peak_memory_and_samples_on_a_device() -> None:
     )
     assert gpu.stats.peak_memory > 0
     assert torch.allclose(gpu.samples.cpu(), cpu.samples, rtol=1e-3, atol=1e-3)
+
+
+def test_work_beside_the_batches_counts_by_the_sample() -> None:
+    stats = Stats()
+    stats.add(Counter(forward=8), Tally(), "none", "")
+    stats.finish_batch(4, 0.0, torch.device("cpu"))
+    stats.beside(4)
+    assert stats.nfe == 3.0

@@ -71,6 +71,11 @@ class Stats:
         self.modes = dict(modes)
         self.estimator, self.reason = estimator, reason
 
+    def beside(self, rows: int) -> None:
+        """Count network evaluations of `rows` samples that no batch asked for."""
+        self._forward_rows += rows
+        self.nfe = self._forward_rows / max(1, self.samples)
+
     def finish_batch(self, samples: int, seconds: float, device: torch.device) -> None:
         """Close one batch: per-sample figures follow from the totals."""
         self.samples += samples

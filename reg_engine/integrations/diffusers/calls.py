@@ -1,0 +1,184 @@
+"""A pipeline's call of its network, taken apart: the state, the time, and what belongs to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from inspect import Signature, signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
+
+from ...errors import InputError
+
+__all__ = ["Call", "signature_of"]
+
+# Arguments whose tensors have no rows, however long they are.
+SHARED = ("img_ids", "txt_ids", "image_rotary_emb", "freqs_cis", "rope_interpolation_scale")
+
+
+def signature_of(module: nn.Module) -> Signature:
+    """Of the network's forward as its class wrote it, whatever wraps it now."""
+    kind: Any = type(getattr(module, "_orig_mod", module))
+    return signature(kind.forward)
+
+
+@dataclass(frozen=True)
+class Each:
+    """A value of every row, where all are equal: a picture's size, say."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a network was called with.
+
+    Args:
+        x: the whole input (N, C, ...), or (N, L, C) in packed form.
+        timestep: what the network is told.
+        leaves, spec: the other arguments, as a tree by name.
+        own: for each leaf, whether it has a row for each of x.
+        channels: of the state, the first of x's.
+    """
+
+    x: Tensor
+    timestep: Any
+    leaves: tuple[Any, ...]
+    spec: TreeSpec
+    own: tuple[bool, ...]
+    channels: int
+
+    @classmethod
+    def of(
+        cls, form: Signature, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Call:
+        """The call `module(*args, **kwargs)`.
+
+        Raises:
+            InputError: the network takes no time.
+        """
+        given = dict(form.bind(module, *args, **kwargs).arguments)
+        given.pop("self")
+        for name, kind in form.parameters.items():
+            if kind.kind is kind.VAR_KEYWORD:
+                given |= given.pop(name, {})
+        x = given.pop(next(iter(given)))
+        if "timestep" not in given:
+            raise InputError("pipe", "its network is told no timestep", "Wrap it as a Denoiser")
+        timestep = given.pop("timestep")
+        told = {name: _each(name, value, len(x)) for name, value in given.items()}
+        found, spec = tree_flatten_with_path(told)
+        own = tuple(
+            isinstance(leaf, Tensor)
+            and leaf.dim() > 0
+            and len(leaf) == len(x)
+            and getattr(path[0], "key", "") not in SHARED
+            for path, leaf in found
+        )
+        return cls(x, timestep, tuple(leaf for _, leaf in found), spec, own, _channels(module, x))
+
+    @property
+    def told(self) -> float:
+        """The time as a number.
+
+        Raises:
+            InputError: it differs among the rows.
+        """
+        times = torch.as_tensor(self.timestep).flatten()
+        if bool((times != times[0]).any()):
+            raise InputError("pipe", "tells its network several times at once", "Wrap the network")
+        return float(times[0])
+
+    @property
+    def state(self) -> Tensor:
+        """The part of x that is denoised."""
+        return self._split(self.x)[0]
+
+    def repeats(self, count: int) -> bool:
+        """Whether the rows are the same states `count` times."""
+        size, left = divmod(len(self.state), count)
+        if left or not size:
+            return False
+        first, *others = self.state.split(size)
+        return all(torch.equal(first, other) for other in others)
+
+    def part(self, rows: slice) -> Call:
+        """The call with some of its rows."""
+        some = [
+            leaf[rows] if mine else leaf for leaf, mine in zip(self.leaves, self.own, strict=True)
+        ]
+        return replace(self, x=self.x[rows], leaves=tuple(some))
+
+    def like(self, other: Call) -> bool:
+        """Whether both say the same but for state and time."""
+        if (self.spec, self.own, self.x.shape) != (other.spec, other.own, other.x.shape):
+            return False
+        return all(_same(a, b) for a, b in zip(self.leaves, other.leaves, strict=True))
+
+    def beside(self, other: Call) -> Call | None:
+        """Both in one call, the other's rows below; None: what has no rows differs, or lengths."""
+        if (self.spec, self.own) != (other.spec, other.own):
+            return None
+        leaves = []
+        for a, b, mine in zip(self.leaves, other.leaves, self.own, strict=True):
+            if a.shape[1:] != b.shape[1:] if mine else not _same(a, b):
+                return None
+            leaves.append(torch.cat([a, b]) if mine else a)
+        return replace(self, x=torch.cat([self.x, other.x]), leaves=tuple(leaves))
+
+    def told_about(self, states: Tensor, rows: Tensor) -> dict[str, Any]:
+        """Keyword arguments (the states under "") for these states as if of its rows (N,)."""
+        rest, count = self._split(self.x)[1], len(states)
+        x = states.to(self.x.dtype)
+        x = x if rest is None else torch.cat([x, rest[rows]], self.axis)
+        leaves = [
+            [leaf.value] * count if isinstance(leaf, Each) else leaf[rows] if mine else leaf
+            for leaf, mine in zip(self.leaves, self.own, strict=True)
+        ]
+        time = self.timestep
+        if isinstance(time, Tensor) and time.dim() and len(time) != 1:
+            time = time[:1].expand(count, *time.shape[1:])
+        return {"": x, "timestep": time, **tree_unflatten(leaves, self.spec)}
+
+    @property
+    def axis(self) -> int:
+        """Of the channels."""
+        return 1 if self.x.dim() > 3 else -1
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        size, whole = self.channels, x.shape[self.axis]
+        if size == whole:
+            return x, None
+        return x.narrow(self.axis, 0, size), x.narrow(self.axis, size, whole - size)
+
+
+def _channels(module: nn.Module, x: Tensor) -> int:
+    """Channels of the state: fewer than the input's where conditioning is stacked upon it."""
+    config = getattr(module, "config", {})
+    out, whole = config.get("out_channels"), x.shape[1 if x.dim() > 3 else -1]
+    if not isinstance(out, int):
+        return whole
+    patch = config.get("patch_size", 1) if x.dim() <= 3 else 1  # packed: a token is a patch
+    return min(whole, out * patch**2)
+
+
+def _each(name: str, value: Any, rows: int) -> Any:
+    if not isinstance(value, list) or len(value) != rows or _tensors(value):
+        return value
+    if any(one != value[0] for one in value):
+        problem = f"tells its network a {name} of its own for each sample"
+        raise InputError("pipe", problem, "Give it samples that are alike in this, one call a kind")
+    return Each(value[0])
+
+
+def _tensors(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for _, leaf in tree_flatten_with_path(value)[0])
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or (a.shape == b.shape and torch.equal(a, b))
+    return a is b or bool(a == b)

@@ -1,0 +1,231 @@
+"""The network of a running pipeline, answering so that the pipeline's own formula is REG.
+
+A pipeline asks for c and u and goes on with u + s (c - u) = c + (s - 1)(c - u), with a scale s of
+its own. Told u' = 2 c - g, where g is the guided prediction at w = 1, it goes on with
+c + (s - 1)(g - c): what s would have given, as g - c is linear in w. Where the guidance is the
+user's, it is told g twice.
+
+Two ways of asking are known: both in one batch, and one after the other. In the second way the
+first call cannot know the other's arguments at the first step, where it is answered as it is and c
+is evaluated twice; from then on the pair of the step before serves.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...guide import Guide
+from ...loop.stats import Stats
+from ...networks.denoisers import Denoiser
+from .calls import Call, signature_of
+from .levels import Levels, levels_of
+
+__all__ = ["Asked", "Hook"]
+
+PLACES = ("forward", "_compiled_call_impl")  # what a call of a module runs, where it has its own
+COND_FIRST = ("DiTPipeline",)  # of those that ask both in one batch; the others: reference first
+
+
+class Asked:
+    """The pipeline's network as a Denoiser asks: any states, as if of rows of the pipeline's call.
+
+    Args:
+        forward: the network's own forward, or what wrapped it before.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.kind: Any
+        self.named, self.kind = True, Any  # return_dict, and the class of what it returns
+        self.beyond = 0  # channels that it returns beyond the state's
+
+    def about(self, cond: Call, ref: Call) -> None:
+        """The two calls of a step: rows 0 .. n-1 are the first's, n .. 2n-1 the other's."""
+        both = cond.beside(ref)
+        self._calls = (cond, ref) if both is None else (both,)
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        rows = cond["row"]
+        if len(self._calls) == 1:
+            return self._asked(self._calls[0], x, rows)
+        # Prompts of two lengths, say: one after the other.
+        n = len(self._calls[0].x)
+        found: Tensor | None = None
+        for number, call in enumerate(self._calls):
+            here = ((rows >= n) == bool(number)).nonzero().flatten()
+            if len(here):
+                part = self._asked(call, x[here], rows[here] - number * n)
+                found = x.new_zeros(x.shape, dtype=part.dtype) if found is None else found
+                found = found.index_copy(0, here, part)
+        assert found is not None
+        return found
+
+    def _asked(self, call: Call, x: Tensor, rows: Tensor) -> Tensor:
+        given = call.told_about(x, rows)
+        output = self.forward(given.pop(""), **given)
+        self.named, self.kind = not isinstance(output, tuple), type(output)
+        found: Tensor = output[0]
+        self.beyond = found.shape[call.axis] - call.channels
+        return found.narrow(call.axis, 0, call.channels)
+
+    def answered(self, prediction: Tensor, axis: int) -> Any:
+        """A prediction in the form in which the network returns it; channels beyond the state's,
+        which are learned variances, are 0."""
+        if self.beyond:
+            like = prediction.narrow(axis, 0, 1)
+            zeros = torch.zeros_like(like).expand_as(prediction).narrow(axis, 0, self.beyond)
+            prediction = torch.cat([prediction, zeros], axis)
+        return self.kind(sample=prediction) if self.named else (prediction,)
+
+
+class Hook:
+    """Stands in for `module.forward` while a pipeline runs.
+
+    Args:
+        pipe: the pipeline; its scheduler is looked at in every call.
+        module: its network.
+        choices: of Guide (scale, guidance, rectify, plan, memory_budget, backend, check).
+        own: whether the guidance is the user's; else the pipeline's scale counts.
+
+    Attributes:
+        calls, guided: of the network, and pairs of them that were answered.
+    """
+
+    def __init__(self, pipe: Any, module: nn.Module, choices: Mapping[str, Any], own: bool) -> None:
+        self.pipe, self.module, self.choices, self.own = pipe, module, dict(choices), own
+        self.asked, self._form = Asked(self._plainly), signature_of(module)
+        own_places = {name: module.__dict__[name] for name in PLACES if name in module.__dict__}
+        self._before = own_places
+        self.calls = self.guided = 0
+        self._guide: Guide | None = None
+        self._way: tuple[Any, ...] = ()
+        self._cond: Call | None = None  # the first of a pair, of which the other has not come
+        self._ref: Call | None = None  # the other of the pair before
+        self._told: Tensor | None = None  # the pipeline holds it as the answer to the first
+        self._next: Tensor | None = None  # the answer to the other, where it is known already
+
+    @property
+    def stats(self) -> Stats | None:
+        """What the pipeline's last way cost, as of `Guide.stats`; None: nothing was guided."""
+        return None if self._guide is None else self._guide.stats
+
+    def place(self) -> None:
+        """Take the place of what a call of the module runs."""
+        for name in self._before:
+            self.module.__dict__[name] = None  # a compiled call
+        self.module.__dict__["forward"] = self
+
+    def lift(self) -> None:
+        """Give the place back."""
+        self.module.__dict__.pop("forward", None)
+        self.module.__dict__.update(self._before)
+
+    def _plainly(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own answer."""
+        self.lift()
+        try:
+            return self.module(*args, **kwargs)
+        finally:
+            self.place()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = Call.of(self._form, self.module, args, kwargs)
+        self.calls += 1
+        if call.repeats(3):
+            raise InputError(
+                "pipe",
+                f"a {type(self.pipe).__name__} asks for three predictions a step",
+                "Take a pipeline that asks for two: with and without the condition",
+            )
+        n = len(call.x) // 2
+        if call.repeats(2) and not call.part(slice(n)).like(call.part(slice(n, None))):
+            return self._both(call)
+        if self._cond is not None and _pair(self._cond, call):
+            return self._second(self._cond, call)
+        return self._first(call, lambda: self._plainly(*args, **kwargs))
+
+    def _both(self, call: Call) -> Any:
+        n = len(call.x) // 2
+        parts = call.part(slice(n)), call.part(slice(n, None))
+        turned = type(self.pipe).__name__ in COND_FIRST
+        cond, ref = parts if turned else parts[::-1]
+        answers = self._answers(cond, ref)
+        return self.asked.answered(torch.cat(answers if turned else answers[::-1]), call.axis)
+
+    def _first(self, call: Call, plainly: Callable[[], Any]) -> Any:
+        self._cond, self._next = call, None
+        if self._ref is None or self._way[0] is not self.pipe.scheduler.timesteps:
+            self._warn()
+            output = plainly()
+            self._told = output[0]
+            return output
+        self._told, self._next = self._answers(call, self._ref)
+        return self.asked.answered(self._told, call.axis)
+
+    def _second(self, first: Call, call: Call) -> Any:
+        known, answer = self._ref, self._next
+        self._cond, self._ref = None, call
+        if answer is None or known is None or not known.like(call):
+            plainly = answer is None
+            told, answer = self._answers(first, call)
+            assert self._told is not None and self._guide is not None
+            self._told.copy_(told)
+            if plainly:
+                self._guide.stats.beside(len(call.x))  # what the first was answered with
+        return self.asked.answered(answer, call.axis)
+
+    def _warn(self) -> None:
+        """Once, where a second step begins and no second prediction was asked for at the first."""
+        guides = getattr(self.pipe, "do_classifier_free_guidance", True)
+        if self.calls == 2 and self.guided == 0 and guides:
+            warnings.warn(
+                f"the {type(self.pipe).__name__} asks for one prediction a step, so nothing is "
+                "guided: give it guidance_scale > 1, or true_cfg_scale > 1 and a negative_prompt",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _answers(self, cond: Call, ref: Call) -> tuple[Tensor, Tensor]:
+        """What the pipeline is told for cond and for the reference, (n, C, ...) each."""
+        levels = levels_of(self.pipe.scheduler)
+        time, state = levels.time(cond.told), cond.state
+        self.asked.about(cond, ref)
+        way = (self.pipe.scheduler.timesteps, levels.prediction, state.shape, state.device)
+        if self._guide is None or way[0] is not self._way[0] or way[1:] != self._way[1:]:
+            self._guide, self._way = self._began(levels, state), way
+        x = state.to(torch.promote_types(state.dtype, torch.float32))
+        found = self._guide.estimates(x, time)
+        denoiser = self._guide.denoiser
+        c, g = (denoiser.to_prediction(one, x, time) for one in found)
+        self.guided += 1
+        learned = str(levels.scheduler.config.get("variance_type")).startswith("learned")
+        if self.asked.beyond and learned:
+            raise InputError(
+                "scheduler", "takes variances that the network learned", "Take DDIM, or DPM++"
+            )
+        c, u = (g, g) if self.own else (c, 2 * c - g)
+        return c.to(state.dtype), u.to(state.dtype)
+
+    def _began(self, levels: Levels, state: Tensor) -> Guide:
+        rows = torch.arange(2 * len(state), device=state.device)
+        denoiser = Denoiser(
+            self.asked,
+            levels.prediction,
+            levels.schedule,
+            tuple(state.shape[1:]),
+            {"row": rows[len(state) :]},
+            modules=(self.module,),
+        )
+        return Guide(denoiser, {"row": rows[: len(state)]}, **self.choices)
+
+
+def _pair(first: Call, other: Call) -> bool:
+    """Whether both ask at one state and time, for two conditions."""
+    same = first.x.shape == other.x.shape and torch.equal(first.x, other.x)
+    return same and first.told == other.told and not first.like(other)

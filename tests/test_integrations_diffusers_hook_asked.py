@@ -1,0 +1,90 @@
+"""How a pipeline may ask its network, on one that anybody can work out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers", reason="diffusers is not installed")
+
+from torch import Tensor, nn  # noqa: E402
+from torch._dynamo.testing import CompileCounter  # noqa: E402
+
+from reg_engine import InputError  # noqa: E402
+from reg_engine.integrations.diffusers import reg  # noqa: E402
+
+
+class Net(nn.Module):
+    """Called with three copies of a state, or with prompts of two lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, sample: Tensor, timestep: Any, prompt: Tensor, scale: float = 1.0) -> Any:
+        lengths = torch.full((len(sample), 1, 1), float(prompt.shape[1]))
+        return (self.weight * sample * prompt.mean(1)[:, None] * lengths * scale,)
+
+
+class Pipe:
+    def __init__(self) -> None:
+        from diffusers import DDIMScheduler
+
+        self.unet, self.scheduler = Net(), DDIMScheduler()
+        self.scheduler.set_timesteps(4)
+
+
+def test_three_predictions_are_refused() -> None:
+    pipe = Pipe()
+    x = torch.randn(2, 1, 4).repeat(3, 1, 1)
+    with reg(pipe), pytest.raises(InputError, match="three predictions a step"):
+        pipe.unet(x, pipe.scheduler.timesteps[0], torch.randn(6, 2, 4))
+
+
+def test_prompts_of_two_lengths_are_asked_one_after_the_other() -> None:
+    pipe = Pipe()
+    x, long, short = torch.randn(2, 1, 4), torch.randn(2, 5, 4), torch.randn(2, 3, 4)
+    t = pipe.scheduler.timesteps[1]
+    c, u = pipe.unet(x, t, long)[0], pipe.unet(x, t, short, scale=2.0)[0]
+    with reg(pipe, rectify=None, scale=3.0) as rectified:
+        for _ in range(2):  # the second knows the pair from the first
+            told = pipe.unet(x, t, long)[0], pipe.unet(x, t, short, scale=2.0)[0]
+            for one in told:
+                torch.testing.assert_close(one, c + 2.0 * (c - u), rtol=1e-4, atol=1e-5)
+    assert rectified.hooks[0].guided == 2 and rectified.stats.nfe == 5
+
+
+def test_another_reference_than_the_step_before() -> None:
+    """What was answered for the wrong one is mended in place."""
+    pipe = Pipe()
+    x, prompt = torch.randn(2, 1, 4), torch.randn(2, 5, 4)
+    t = pipe.scheduler.timesteps[1]
+    with reg(pipe, rectify=None, scale=3.0):
+        for seed in range(3):
+            other = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(seed))
+            told = pipe.unet(x, t, prompt)[0], pipe.unet(x, t, other)[0]
+            c, u = (0.5 * x * p.mean(1)[:, None] * 5 for p in (prompt, other))
+            for one in told:
+                torch.testing.assert_close(one, c + 2.0 * (c - u), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_compiled_networks(inside: bool) -> None:
+    pipe = Pipe()
+    x, t = torch.randn(2, 1, 4).repeat(2, 1, 1), pipe.scheduler.timesteps[1]
+    prompt = torch.randn(4, 2, 4)
+    plainly = pipe.unet(x, t, prompt)[0]
+    with reg(pipe, rectify="fd"):
+        wanted = pipe.unet(x, t, prompt)[0]
+    counted = CompileCounter()
+    if inside:
+        pipe.unet.compile(backend=counted)
+    else:
+        pipe.unet = torch.compile(pipe.unet, backend=counted)
+    with reg(pipe, rectify="fd") as rectified:
+        torch.testing.assert_close(pipe.unet(x, t, prompt)[0], wanted)
+    assert rectified.stats.estimator == "fd" and counted.frame_count
+    torch.testing.assert_close(pipe.unet(x, t, prompt)[0], plainly)
+    assert float((wanted - plainly).norm() / plainly.norm()) > 0.1
