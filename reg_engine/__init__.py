@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import engine, schedules
+from .adapters import denoiser_of
 from .calibration import Damping, calibrate, calibrate_damping
 from .engine import Engine, sample
 from .errors import (
@@ -111,6 +112,7 @@ __all__ = [
     "RegEngineError",
     "Term",
     "Unconditional",
+    "denoiser_of",
     "engine",
     "fidelity",
     "load_classifier",

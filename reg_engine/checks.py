@@ -23,7 +23,6 @@ from .values import as_int, as_tuple, shown, usable
 __all__ = [
     "as_batch_size",
     "as_callback",
-    "as_denoiser",
     "as_device",
     "as_dtype",
     "as_guidance",
@@ -109,24 +108,6 @@ def as_device(
     for module in modules:
         module.to(place)
     return place
-
-
-def as_denoiser(model: Any) -> Denoiser:
-    """The Denoiser of a user's `model`.
-
-    Raises:
-        InputError: a bare network, of which prediction, schedule and shape are not known.
-    """
-    if isinstance(model, Denoiser):
-        return model
-    if hasattr(model, "denoiser") and callable(model.denoiser):
-        return as_denoiser(model.denoiser())
-    raise InputError(
-        "model",
-        f"a {type(model).__name__} does not say what it predicts, nor its schedule and shape",
-        "Wrap it: reg_engine.Denoiser(net, prediction=..., schedule=..., sample_shape=..., "
-        "null_cond=...)",
-    )
 
 
 def as_guidance(

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .adapters import denoiser_of
 from .checks import (
     as_batch_size,
-    as_denoiser,
     as_device,
     as_dtype,
     as_guidance,
@@ -47,7 +47,7 @@ class Engine(Batches):
     """A model with the choices of a call; `sample` and `stream` serve many calls with them.
 
     Args:
-        model: a Denoiser, or an object whose `denoiser()` gives one.
+        model: a Denoiser, or what `denoiser_of` makes one of.
         scale: guidance scale >= 0, 1 = none, or a weight (`Linear(...)`, `damping(4.0)`); instead
             of `guidance`.
         guidance: a Guidance; then neither scale nor rectify is given.
@@ -102,7 +102,7 @@ class Engine(Batches):
         postprocess: Callable[[Tensor, Any], Tensor] | None = None,
         progress: bool = True,
     ) -> None:
-        network = as_denoiser(model)
+        network = denoiser_of(model)
         denoiser = network.on(as_schedule(schedule, network))
         chosen = as_guidance(scale, guidance, rectify, network)
         options = as_options(solver_options)

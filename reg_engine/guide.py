@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .checks import as_denoiser, as_device, as_guidance, as_plan, as_schedule, as_seeds
+from .adapters import denoiser_of
+from .checks import as_device, as_guidance, as_plan, as_schedule, as_seeds
 from .errors import InputError
 from .guidance import Guidance
 from .guidance.terms import WeightedDirections
@@ -53,7 +54,7 @@ class Guide:
     one batch on one way, and `reset` begins the next. Calls give no gradients.
 
     Args:
-        model: a Denoiser, or an object whose `denoiser()` gives one.
+        model: a Denoiser, or what `denoiser_of` makes one of.
         cond: conditioning of the B samples, as `sample` takes it.
         scale, guidance, rectify, plan, device, memory_budget, backend, check: as for Engine.
         seeds: one a sample, of the probes (`diagonal`); None = 0 .. B-1.
@@ -83,7 +84,7 @@ class Guide:
         backend: str | None = None,
         check: bool = True,
     ) -> None:
-        network = as_denoiser(model)
+        network = denoiser_of(model)
         self.denoiser = network.on(as_schedule(schedule, network))
         self.guidance = as_guidance(scale, guidance, rectify, network)
         modules = (*network.modules, *self.guidance.reference.modules)

@@ -66,9 +66,7 @@ def sd(scheduler: Any = None, **unet: Any) -> Any:
         norm_num_groups=8,
         **unet,
     )
-    scheduler = scheduler or DDIMScheduler(
-        **BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1
-    )
+    scheduler = scheduler or DDIMScheduler(**BETAS, clip_sample=False, steps_offset=1)
     return _quiet(
         StableDiffusionPipeline(
             vae=vae(),
@@ -88,11 +86,7 @@ def sd_v() -> Any:
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(
-        **BETAS,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="v_prediction",
+        **BETAS, clip_sample=False, steps_offset=1, prediction_type="v_prediction"
     )
     return sd(scheduler, use_linear_projection=True)
 
@@ -153,13 +147,13 @@ def dit() -> Any:
     return _quiet(DiTPipeline(net, vae=vae(), scheduler=scheduler, id2label=names))
 
 
-def pixart(sigma: bool = False) -> Any:
-    """PixArt-alpha, or Sigma; learned variances beside the noise."""
+def pixart(sigma: bool = False, sample_size: int = 8) -> Any:
+    """PixArt-alpha, or Sigma; learned variances beside the noise. 128: told the picture's size."""
     import diffusers
 
     torch.manual_seed(0)
     net = diffusers.PixArtTransformer2DModel(
-        sample_size=8,
+        sample_size=sample_size,
         num_layers=2,
         patch_size=2,
         attention_head_dim=8,
@@ -260,6 +254,8 @@ def auraflow() -> Any:
         caption_projection_dim=32,
         pos_embed_max_size=64,
     )
+    for weight in net.single_transformer_blocks.parameters():
+        weight.data *= 3  # else its text hardly counts
     return _quiet(
         AuraFlowPipeline(
             tokenizer=t5_tokenizer(),

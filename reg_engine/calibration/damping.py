@@ -216,7 +216,7 @@ def calibrate_damping(
     times. It takes the classes to be equally frequent.
 
     Args:
-        model: a Denoiser, or an object whose `denoiser()` gives one.
+        model: a Denoiser, or what `denoiser_of` makes one of.
         cond: as for `sample`; rows are repeated in turn until there is one a seed.
         scales: of tilt: increasing, > 1. A damping by rayleigh serves every scale >= 1.
         x0: clean samples (N, *sample_shape), row k of condition k; None = the conditional model's

@@ -35,7 +35,11 @@ __all__ = ["from_diffusers", "solver_from_diffusers"]
 
 
 def from_diffusers(
-    config: Any, *, mu: float | None = None, image_seq_len: int | None = None
+    config: Any,
+    *,
+    mu: float | None = None,
+    image_seq_len: int | None = None,
+    times: bool = True,
 ) -> Schedule:
     """The schedule of a diffusers scheduler or its config, with its own grid of times.
 
@@ -47,6 +51,7 @@ def from_diffusers(
         mu: for use_dynamic_shifting: the shift is exp(mu) ("linear" time shift: mu).
         image_seq_len: latent tokens of the image, in the place of mu: it is linear in them, from
             base_shift at base_image_seq_len to max_shift at max_image_seq_len.
+        times: False leaves out the times that a scheduler was set to, in its last call for one.
 
     Raises:
         InputError: an unknown class, a setting or a state that this engine does not reproduce, or
@@ -54,7 +59,7 @@ def from_diffusers(
     """
     reader, settings = _settings(config)
     settings["mu"] = _mu(settings, mu, image_seq_len)
-    if settings["mu"] is not None or isinstance(config, Mapping):
+    if not times or settings["mu"] is not None or isinstance(config, Mapping):
         return reader.schedule(settings)
     return with_live_times(config, lambda mu: reader.schedule(settings | {"mu": mu}))
 
