@@ -1,6 +1,21 @@
-"""REG inside diffusers' own pipelines: `with reg(pipe, rectify=...): pipe(...)`."""
+"""REG inside diffusers' own pipelines: `with reg(pipe): pipe(...)`, and as a guider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .hook import Hook
 from .switch import disable, enable, reg
 
-__all__ = ["Hook", "disable", "enable", "reg"]
+if TYPE_CHECKING:
+    from .guider import RectifiedGradientGuidance
+
+__all__ = ["Hook", "RectifiedGradientGuidance", "disable", "enable", "reg"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "RectifiedGradientGuidance":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .guider import RectifiedGradientGuidance  # it is a class of diffusers
+
+    return RectifiedGradientGuidance
