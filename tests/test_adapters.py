@@ -71,6 +71,24 @@ def test_times_shift_with_the_size(name: str) -> None:
     assert case.denoiser(pipe)[0].schedule.times is None
 
 
+def test_the_times_of_a_schedulers_last_call_are_left_out() -> None:
+    scheduler = EulerDiscreteScheduler(**tiny.BETAS)
+    scheduler.set_timesteps(sigmas=[9.0, 3.0, 1.0, 0.0])
+    assert schedules.from_diffusers(scheduler).times is not None
+    assert (
+        denoiser_of(tiny.sd(scheduler)).schedule
+        == denoiser_of(tiny.sd(EulerDiscreteScheduler(**tiny.BETAS))).schedule
+    )
+
+
+def test_a_flow_of_fewer_training_times() -> None:
+    """Its network is told num_train_timesteps t."""
+    case, pipe = CASES["sd3"], tiny.sd3()
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=500, shift=3.0)
+    error, _ = compared(case, pipe)
+    assert error < 2e-6
+
+
 class Exact(UniPCMultistepScheduler):
     """Tells its network the times themselves: UniPC cuts those of flows to integers."""
 
@@ -129,6 +147,9 @@ def test_one_line_each() -> None:
     assert torch.equal(reg_engine.sample(pipe, [1, 2], **choices).samples, wanted)
     net = denoiser_of(pipe.transformer, scheduler=pipe.scheduler)
     assert torch.equal(reg_engine.sample(net, [1, 2], **choices).samples, wanted)
+    other = DDIMScheduler(clip_sample=False, beta_end=0.03)
+    assert denoiser_of(pipe, scheduler=other).schedule == schedules.from_diffusers(other)
+    assert model.schedule != schedules.from_diffusers(other)
     guided = [Guide(m, [1, 2], scale=3.0, rectify="vjp")(noise, 500.0) for m in (model, pipe)]
     assert torch.equal(*guided)
     tried = {"steps": 2, "solver": "ddim", "progress": False}

@@ -261,6 +261,13 @@ def test_usual_sizes() -> None:
     assert denoiser_of(net, scheduler=DDIM).sample_shape == (4, 8, 16)
 
 
+def test_only_the_network_is_held() -> None:
+    """Not what hooks keep beside it."""
+    pipe = tiny.dit()
+    pipe.transformer.kept = [nn.Linear(1, 1)]
+    assert denoiser_of(pipe).modules == (pipe.transformer,)
+
+
 def test_an_object_that_has_a_denoiser() -> None:
     model = denoiser_of(tiny.dit())
 
