@@ -96,7 +96,8 @@ def _tensor(name: str, value: object) -> Tensor:
         raise InputError(
             name,
             "prompts need a text encoder, and this model has none",
-            "Give class labels or the network's own tensors",
+            "Give class labels or the network's own tensors; of a diffusers pipeline take "
+            "reg_engine.integrations.diffusers.sample(pipe, prompts)",
         )
     if isinstance(value, np.integer):  # torch reads no np.uint64, alone or in a list
         value = int(value)

@@ -84,7 +84,8 @@ def _times(scheduler: Any, schedule: Schedule) -> tuple[float, ...]:
             raise InputError("timesteps", "are not those of set_timesteps", TIMES)
         return (*told.tolist(), schedule.clean_time)
     sigmas = _array(scheduler.sigmas)
-    if len(sigmas) == 2 * (len(told) // 2 + 1) and len(told) > 1:  # Heun repeats the inner ones
+    heun = len(sigmas) == 2 * (len(told) // 2 + 1) and len(told) > 1
+    if heun and np.array_equal(sigmas[1:-1:2], sigmas[2:-1:2]):  # it repeats the inner ones
         sigmas = np.concatenate([sigmas[:1], sigmas[1:-1:2], sigmas[-1:]])
     if not isinstance(schedule, Flow):
         return tuple(schedule.time_of(sigmas).tolist())

@@ -1,16 +1,25 @@
-"""REG inside diffusers' own pipelines: `with reg(pipe): pipe(...)`, and as a guider."""
+"""REG in diffusers' pipelines: `with reg(pipe): pipe(...)`, `sample(pipe, prompts)`, a guider."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from .hook import Hook
+from .sampling import Pictures, sample
 from .switch import disable, enable, reg
 
 if TYPE_CHECKING:
     from .guider import RectifiedGradientGuidance
 
-__all__ = ["Hook", "RectifiedGradientGuidance", "disable", "enable", "reg"]
+__all__ = [
+    "Hook",
+    "Pictures",
+    "RectifiedGradientGuidance",
+    "disable",
+    "enable",
+    "reg",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> Any:

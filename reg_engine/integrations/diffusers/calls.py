@@ -143,6 +143,12 @@ class Call:
             time = time[:1].expand(count, *time.shape[1:])
         return {"": x, "timestep": time, **tree_unflatten(leaves, self.spec)}
 
+    def at(self, told: Tensor) -> Tensor:
+        """Other times (N,) in the form of its own."""
+        own = self.timestep
+        dtype = own.dtype if isinstance(own, Tensor) and own.is_floating_point() else told.dtype
+        return told.to(dtype) if isinstance(own, Tensor) and own.dim() else told[0].to(dtype)
+
     @property
     def axis(self) -> int:
         """Of the channels."""

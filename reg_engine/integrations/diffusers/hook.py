@@ -26,7 +26,7 @@ from ...networks.denoisers import Denoiser
 from .calls import Call, signature_of
 from .levels import Levels, levels_of
 
-__all__ = ["Asked", "Hook"]
+__all__ = ["Asked", "Hook", "halves"]
 
 PLACES = ("forward", "_compiled_call_impl")  # what a call of a module runs, where it has its own
 COND_FIRST = ("DiTPipeline",)  # of those that ask both in one batch; the others: reference first
@@ -37,10 +37,11 @@ class Asked:
 
     Args:
         forward: the network's own forward, or what wrapped it before.
+        unit: what the network is told at time 1; None = what the call was told, at every time.
     """
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
+    def __init__(self, forward: Callable[..., Any], unit: float | None = None) -> None:
+        self.forward, self.unit = forward, unit
         self.kind: Any
         self.named, self.kind = True, Any  # return_dict, and the class of what it returns
         self.beyond = 0  # channels that it returns beyond the state's
@@ -53,21 +54,23 @@ class Asked:
     def __call__(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         rows = cond["row"]
         if len(self._calls) == 1:
-            return self._asked(self._calls[0], x, rows)
+            return self._asked(self._calls[0], x, t, rows)
         # Prompts of two lengths, say: one after the other.
         n = len(self._calls[0].x)
         found: Tensor | None = None
         for number, call in enumerate(self._calls):
             here = ((rows >= n) == bool(number)).nonzero().flatten()
             if len(here):
-                part = self._asked(call, x[here], rows[here] - number * n)
+                part = self._asked(call, x[here], t[here], rows[here] - number * n)
                 found = x.new_zeros(x.shape, dtype=part.dtype) if found is None else found
                 found = found.index_copy(0, here, part)
         assert found is not None
         return found
 
-    def _asked(self, call: Call, x: Tensor, rows: Tensor) -> Tensor:
+    def _asked(self, call: Call, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         given = call.told_about(x, rows)
+        if self.unit is not None:
+            given["timestep"] = call.at(self.unit * t)
         output = self.forward(given.pop(""), **given)
         self.named, self.kind = not isinstance(output, tuple), type(output)
         found: Tensor = output[0]
@@ -143,19 +146,16 @@ class Hook:
                 f"a {type(self.pipe).__name__} asks for three predictions a step",
                 "Take a pipeline that asks for two: with and without the condition",
             )
-        n = len(call.x) // 2
-        if call.repeats(2) and not call.part(slice(n)).like(call.part(slice(n, None))):
-            return self._both(call)
+        both = halves(self.pipe, call)
+        if both is not None:
+            return self._both(call, *both)
         if self._cond is not None and _pair(self._cond, call):
             return self._second(self._cond, call)
         return self._first(call, lambda: self._plainly(*args, **kwargs))
 
-    def _both(self, call: Call) -> Any:
-        n = len(call.x) // 2
-        parts = call.part(slice(n)), call.part(slice(n, None))
-        turned = type(self.pipe).__name__ in COND_FIRST
-        cond, ref = parts if turned else parts[::-1]
+    def _both(self, call: Call, cond: Call, ref: Call) -> Any:
         answers = self._answers(cond, ref)
+        turned = type(self.pipe).__name__ in COND_FIRST
         return self.asked.answered(torch.cat(answers if turned else answers[::-1]), call.axis)
 
     def _first(self, call: Call, plainly: Callable[[], Any]) -> Any:
@@ -213,6 +213,11 @@ class Hook:
         return c.to(state.dtype), u.to(state.dtype)
 
     def _began(self, levels: Levels, state: Tensor) -> Guide:
+        denoiser, rows = self._denoiser(levels, state)
+        return Guide(denoiser, {"row": rows}, **self.choices)
+
+    def _denoiser(self, levels: Levels, state: Tensor) -> tuple[Denoiser, Tensor]:
+        """The network as a model, and the rows of cond; the reference's come after them."""
         rows = torch.arange(2 * len(state), device=state.device)
         denoiser = Denoiser(
             self.asked,
@@ -222,10 +227,19 @@ class Hook:
             {"row": rows[len(state) :]},
             modules=(self.module,),
         )
-        return Guide(denoiser, {"row": rows[: len(state)]}, **self.choices)
+        return denoiser, rows[: len(state)]
 
 
 def _pair(first: Call, other: Call) -> bool:
     """Whether both ask at one state and time, for two conditions."""
     same = first.x.shape == other.x.shape and torch.equal(first.x, other.x)
     return same and first.told == other.told and not first.like(other)
+
+
+def halves(pipe: Any, call: Call) -> tuple[Call, Call] | None:
+    """The call's rows for cond and for the reference; None: it does not ask for both."""
+    n = len(call.x) // 2
+    parts = call.part(slice(n)), call.part(slice(n, None))
+    if not call.repeats(2) or parts[0].like(parts[1]):
+        return None
+    return parts if type(pipe).__name__ in COND_FIRST else parts[::-1]

@@ -22,7 +22,7 @@ from ...rectifiers import Rectifier, follows_w
 from .hook import Hook
 from .levels import levels_of
 
-__all__ = ["Rectified", "disable", "enable", "reg"]
+__all__ = ["Rectified", "disable", "enable", "networks_of", "reg"]
 
 NETWORKS = ("unet", "transformer", "transformer_2")  # what a pipeline calls the one that denoises
 
@@ -55,6 +55,23 @@ class Rectified:
         """Take them away."""
         for hook in self.hooks:
             hook.lift()
+
+
+def networks_of(pipe: Any) -> list[nn.Module]:
+    """Those of a pipeline that denoise.
+
+    Raises:
+        InputError: there is none, or no scheduler.
+    """
+    modules = [getattr(pipe, name, None) for name in NETWORKS]
+    networks = [module for module in modules if isinstance(module, nn.Module)]
+    if not networks or not hasattr(pipe, "scheduler"):
+        raise InputError(
+            "pipe",
+            f"is a {type(pipe).__name__} without a network that denoises, or without a scheduler",
+            "Give a diffusers pipeline with a unet or a transformer",
+        )
+    return networks
 
 
 def enable(
@@ -92,14 +109,7 @@ def enable(
     """
     if pipe in _ENABLED:
         raise InputError("pipe", "is enabled already", "Call disable(pipe) first")
-    modules = [getattr(pipe, name, None) for name in NETWORKS]
-    networks = [module for module in modules if isinstance(module, nn.Module)]
-    if not networks or not hasattr(pipe, "scheduler"):
-        raise InputError(
-            "pipe",
-            f"is a {type(pipe).__name__} without a network that denoises, or without a scheduler",
-            "Give a diffusers pipeline with a unet or a transformer",
-        )
+    networks = networks_of(pipe)
     levels_of(pipe.scheduler)
     own = scale is not None or guidance is not None
     if not own and follows_w(rectify):

@@ -1,0 +1,249 @@
+"""Prompts to pictures: a pipeline encodes and decodes, this library's engine samples between.
+
+The pipeline is called once. Its network is asked nothing by it: from the first step's calls the
+engine knows the conditionings and the state that the pipeline would begin with, and what the
+engine makes of them is handed over where the scheduler would step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...engine import Engine
+from ...errors import InputError
+from ...guidance import Guidance
+from ...loop.stats import Stats
+from ...plan import Plan
+from ...rectifiers import Rectifier
+from ...schedules import from_diffusers, solver_from_diffusers
+from ...values import as_int
+from .calls import Call
+from .hook import Hook, halves
+from .levels import levels_of
+from .switch import networks_of
+
+__all__ = ["Pictures", "sample"]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What `sample` gives.
+
+    Args:
+        images: uint8 (N, H, W, 3) as the pipeline decoded them; of a video (N, frames, H, W, 3).
+        latents: the samples, in the form that the pipeline keeps them in.
+        stats: what they cost.
+    """
+
+    images: Tensor
+    latents: Tensor
+    stats: Stats
+
+    @property
+    def pil(self) -> list[Any]:
+        """The same for PIL; of a video a list of pictures a sample."""
+        from PIL import Image
+
+        def shown(picture: Tensor) -> Any:
+            if picture.dim() == 4:
+                return [shown(frame) for frame in picture]
+            return Image.fromarray(picture.numpy())
+
+        return [shown(picture) for picture in self.images]
+
+
+class _Stepped(tuple[Tensor]):
+    """What a scheduler's step returns, by place and by name."""
+
+    @property
+    def prev_sample(self) -> Tensor:
+        return self[0]
+
+
+def sample(
+    pipe: Any,
+    prompt: str | Sequence[Any],
+    *,
+    negative: str | Sequence[str] | None = None,
+    scale: Any = None,
+    guidance: Guidance | None = None,
+    rectify: str | Rectifier | None = "auto",
+    plan: Plan | None = None,
+    solver: str | None = None,
+    solver_options: dict[str, Any] | None = None,
+    steps: int | None = None,
+    seeds: Iterable[int] | None = None,
+    per_prompt: int = 1,
+    size: int | tuple[int, int] | None = None,
+    progress: bool = True,
+    **call: Any,
+) -> Pictures:
+    """Sample from a diffusers pipeline with the engine.
+
+    Args:
+        pipe: a pipeline that starts from noise and takes prompts, or class labels.
+        prompt: a text, or a list of texts; labels for DiT.
+        negative: one for all, or one a prompt; None = the pipeline's empty one.
+        scale, guidance, rectify, plan: as for Engine; scale None = 2.
+        solver, solver_options: as for Engine; None = that of the pipeline's scheduler.
+        steps: None = the pipeline's usual number.
+        seeds: one a picture, of the pipeline's own generators; None = 0 .. N-1.
+        per_prompt: pictures of each prompt >= 1, one after the other.
+        size: pixels, or (height, width); None = the pipeline's usual size.
+        progress: show a progress bar.
+        call: other keywords of the pipeline's call (max_sequence_length, num_frames, ...).
+
+    Raises:
+        InputError: numbers of prompts, negatives and seeds that do not fit; a pipeline that starts
+            from a picture or asks for one prediction a step; a scheduler that is not read.
+    """
+    conds, negatives = _listed(prompt, negative, per_prompt)
+    chosen = list(range(len(conds)) if seeds is None else seeds)
+    if len(chosen) != len(conds):
+        problem = f"are {len(chosen)} for {len(conds)} pictures"
+        raise InputError("seeds", problem, "Give one a picture")
+    given = _call(pipe, conds, negatives, chosen)
+    if size is not None:
+        given["height"], given["width"] = (size, size) if isinstance(size, int) else size
+    if steps is not None:
+        given["num_inference_steps"] = as_int("steps", steps)
+    given |= call
+    choices = {"scale": scale, "guidance": guidance, "plan": plan, "progress": progress}
+    if guidance is None:
+        choices["rectify"] = rectify
+    choices |= {"solver": solver, "solver_options": solver_options, "steps": steps}
+    run = _Run(pipe, choices, chosen)
+    with run.placed():
+        found = pipe(**given, output_type="np")[0]
+    images = (torch.as_tensor(found) * 255).round().clamp(0, 255).to(torch.uint8)
+    assert run.latents is not None and run.cost is not None
+    return Pictures(images, run.latents, run.cost)
+
+
+class _Run(Hook):
+    """The network that is asked nothing, and the step that takes the place of all."""
+
+    def __init__(self, pipe: Any, choices: dict[str, Any], seeds: list[int]) -> None:
+        networks = networks_of(pipe)
+        if len(networks) > 1:
+            problem = f"is a {type(pipe).__name__} with {len(networks)} networks"
+            raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")
+        super().__init__(pipe, networks[0], choices, own=True)
+        self.seeds = seeds
+        self.latents: Tensor | None = None
+        self.cost: Stats | None = None
+        self._asked_for: list[Call] = []
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """While it is open the pipeline runs on the engine."""
+        before = {k: v for k, v in vars(self.pipe.scheduler).items() if k == "step"}
+        self.place()
+        # Pipelines look which arguments a step takes.
+        self.pipe.scheduler.step = wraps(self.pipe.scheduler.step)(partial(self._stepped))
+        try:
+            yield
+        finally:
+            self.lift()
+            del self.pipe.scheduler.step
+            vars(self.pipe.scheduler).update(before)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = Call.of(self._form, self.module, args, kwargs)
+        if self.latents is None:
+            self._asked_for.append(call)
+        shape = list(call.state.shape)
+        learned = getattr(self.module, "config", {}).get("out_channels")
+        if len(shape) > 3 and learned:
+            shape[1] = learned
+        nothing = call.x.new_zeros(shape)
+        named = kwargs.get("return_dict", True)
+        return SimpleNamespace(sample=nothing) if named else (nothing,)
+
+    def _stepped(self, prediction: Tensor, t: Any, latents: Tensor, *_: Any, **__: Any) -> _Stepped:
+        if self.latents is None:
+            self.latents = self._sampled()
+        copies = len(latents) // len(self.latents)  # DiT steps both halves
+        return _Stepped([torch.cat([self.latents] * copies).to(latents.dtype)])
+
+    def _sampled(self) -> Tensor:
+        cond, ref = self._conditions()
+        levels = levels_of(self.pipe.scheduler)
+        begun, state = levels.time(cond.told), cond.state
+        if begun != levels.time(float(self.pipe.scheduler.timesteps[0])):
+            problem = f"is a {type(self.pipe).__name__} that starts from a picture"
+            raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")
+        self.asked.about(cond, ref)
+        self.asked.unit = cond.told / begun if begun else 1.0
+        schedule = from_diffusers(self.pipe.scheduler)
+        denoiser, rows = self._denoiser(replace(levels, schedule=schedule), state)
+        choices = {k: v for k, v in self.choices.items() if v is not None or k == "rectify"}
+        if "solver" not in choices:
+            choices["solver"], options = solver_from_diffusers(self.pipe.scheduler)
+            choices["solver_options"] = {**options, **choices.get("solver_options", {})}
+        choices.setdefault("steps", len(self.pipe.scheduler.timesteps))
+        engine = Engine(denoiser, **choices)
+        start = state.to(torch.promote_types(state.dtype, torch.float32)) / engine.table.init_scale
+        out = engine.sample({"row": rows}, seeds=self.seeds, noise=start)
+        self.cost = out.stats
+        return out.samples
+
+    def _conditions(self) -> tuple[Call, Call]:
+        calls = self._asked_for
+        both = halves(self.pipe, calls[0]) if len(calls) == 1 else (calls[0], calls[1])
+        if both is None or len(calls) > 2:
+            raise InputError(
+                "pipe",
+                f"a {type(self.pipe).__name__} does not ask for two predictions a step",
+                "Take a pipeline with guidance, and give `negative` where it wants one",
+            )
+        return both
+
+
+def _listed(prompt: Any, negative: Any, per_prompt: int) -> tuple[list[Any], list[str] | None]:
+    """What each picture is made for, and its negative prompt."""
+    each = as_int("per_prompt", per_prompt)
+    conds = [prompt] if isinstance(prompt, (str, int)) else list(prompt)
+    if not conds:
+        raise InputError("prompt", "is empty", "Give a text, or a list of texts")
+    if negative is not None:
+        texts = [negative] * len(conds) if isinstance(negative, str) else list(negative)
+        if len(texts) != len(conds):
+            problem = f"are {len(texts)} for {len(conds)} prompts"
+            raise InputError("negative", problem, "Give one a prompt, or one for all")
+        negative = [text for text in texts for _ in range(each)]
+    return [cond for cond in conds for _ in range(each)], negative
+
+
+def _call(
+    pipe: Any, conds: list[Any], negative: list[str] | None, seeds: list[int]
+) -> dict[str, Any]:
+    """Keywords of the pipeline's call, which turn its guidance on."""
+    takes = signature(type(pipe).__call__).parameters
+    name = next((name for name in ("prompt", "class_labels") if name in takes), None)
+    if name is None:
+        problem = f"is a {type(pipe).__name__}, which takes neither prompts nor labels"
+        raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")
+    if (name == "prompt") != all(isinstance(cond, str) for cond in conds):
+        wanted = "texts" if name == "prompt" else "labels"
+        raise InputError("prompt", f"holds other than {wanted}", f"Give {wanted}")
+    given: dict[str, Any] = {name: conds}
+    given["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
+    if "true_cfg_scale" in takes:
+        given["true_cfg_scale"], negative = 2.0, negative or [""] * len(conds)
+    else:
+        given["guidance_scale"] = 2.0
+    if negative is not None:
+        if "negative_prompt" not in takes:
+            raise InputError("negative", f"is not taken by a {type(pipe).__name__}", "Leave it out")
+        given["negative_prompt"] = negative
+    return given
