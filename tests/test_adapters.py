@@ -24,7 +24,7 @@ from family_errors import SCALE, STEPS, compared
 from torch import Tensor
 
 import reg_engine
-from reg_engine import Engine, Guide, denoiser_of, schedules
+from reg_engine import BadModel, Engine, Guidance, Guide, denoiser_of, schedules
 from reg_engine.adapters.packed import pack, unpack
 
 
@@ -187,6 +187,23 @@ def test_edm() -> None:
         progress=False,
     )  # fmt: skip
     assert differences(run.sample(labels, noise=noise).samples, x) < 1e-5
+
+
+def test_distilled_guidance_is_a_way_to_guide_along() -> None:
+    """BadModel: the same network told 1."""
+    case, pipe = CASES["flux_distilled"], tiny.flux(True)
+    cond, null = case.told(pipe)
+    strong, weak = (
+        denoiser_of(pipe, embedded_guidance=g, sample_shape=case.shape, null_cond=null)
+        for g in (3.5, 1.0)
+    )
+    x, t = case.noise(), 0.7
+    guidance = Guidance(3.0, BadModel(weak), rectify=None)
+    found = Guide(strong, cond, guidance=guidance)(x, t)
+    with torch.no_grad():
+        ahead, behind = strong(x, t, cond), weak(x, t, cond)
+    assert differences(found, ahead + 2.0 * (ahead - behind)) < 1e-6
+    assert differences(ahead, behind) > 1e-3
 
 
 def test_packing_is_the_pipelines() -> None:

@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
             CASES["flux"].told(tiny.flux(True))[0],
             progress=False,
         ),
-        "null_cond: the model has none, so it has no unconditional reference. Give",
+        "null_cond: the model has none, .* Give Denoiser or denoiser_of a",
     ),
     "no added conditions": (
         sdxl_lacks,

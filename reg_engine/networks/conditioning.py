@@ -218,7 +218,7 @@ def expand(null_cond: object, like: Cond) -> Cond:
         raise InputError(
             "null_cond",
             "the model has none, so it has no unconditional reference",
-            "Give Denoiser(null_cond=...), or guide with BadModel or Classifier",
+            "Give Denoiser or denoiser_of a null_cond, or guide with BadModel or Classifier",
         )
     return _expand("null_cond", null_cond, like)
 
