@@ -119,3 +119,16 @@ def test_the_form_is_the_class_own_whatever_wraps_it() -> None:
     assert signature_of(torch.compile(net, backend="eager")) == wanted == signature_of(net)
     net.forward = lambda *args, **kwargs: None  # type: ignore[method-assign]
     assert signature_of(net) == wanted
+
+
+def test_layers_to_skip_have_no_rows() -> None:
+    """As many as there are samples, in SD3."""
+    x = torch.randn(2, 4, 3, 3)
+    given = call(x, 1, skip_layers=[7, 8]).told_about(x[:1], torch.tensor([1]))
+    assert given["skip_layers"] == [7, 8]
+
+
+def test_how_coarsely_a_time_is_told() -> None:
+    x = torch.randn(2, 4, 3, 3)
+    told = [call(x, t).rounding for t in (7, torch.tensor(7), torch.tensor(0.5).bfloat16())]
+    assert told == [0.0, 0.0, 2.0**-7]

@@ -97,7 +97,7 @@ def test_where_it_guides() -> None:
     guider = RectifiedGradientGuidance.of(scheduler, guidance_scale=4.0, rectify="vjp", stop=0.4)
     modular("sd3", guider)
     assert guider.stats.backward == 1
-    assert "forward" not in classic("sd3").transformer.__dict__
+    assert "_compiled_call_impl" not in classic("sd3").transformer.__dict__
 
 
 def test_the_original_formulation_counts_w() -> None:

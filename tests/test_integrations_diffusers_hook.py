@@ -200,7 +200,7 @@ def test_learned_variances_are_refused() -> None:
     pipe.scheduler = DDPMScheduler(variance_type="learned_range")
     with reg(pipe), pytest.raises(InputError, match="variances that the network learned"):
         called("dit", pipe)
-    assert "forward" not in pipe.transformer.__dict__
+    assert "_compiled_call_impl" not in pipe.transformer.__dict__
 
 
 def test_it_is_whole_inside_of_inference_mode_and_half_precision() -> None:
@@ -215,6 +215,17 @@ def test_it_is_whole_inside_of_inference_mode_and_half_precision() -> None:
         found = called("sd", pipe)
     assert found.dtype == torch.bfloat16 and distance(before, plain("sd")) > 1e-3
     assert distance(found.float(), wanted) < 2 * distance(before, plain("sd"))
+
+
+def test_times_that_are_told_in_halves() -> None:
+    pipe = tiny_pipelines.flux().to(torch.bfloat16)
+    before = called("flux", pipe, steps=7).float()
+    with reg(pipe, rectify="vjp"):
+        found = called("flux", pipe, steps=7).float()
+    pipe = pipeline("flux")
+    with peer("flux", pipe):
+        wanted = called("flux", pipe, steps=7)
+    assert distance(found, wanted) < 2 * distance(before, called("flux", pipe, steps=7))
 
 
 def test_inpainting_keeps_what_is_stacked_upon_the_state() -> None:

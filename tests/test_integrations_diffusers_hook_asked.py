@@ -43,6 +43,72 @@ def test_three_predictions_are_refused() -> None:
         pipe.unet(x, pipe.scheduler.timesteps[0], torch.randn(6, 2, 4))
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_samples_that_begin_alike_are_no_pair(steps: int) -> None:
+    """Two prompts from one noise, asked one after the other, look like both in one batch."""
+    pipe, prompts = Pipe(), [torch.randn(2, 5, 4) for _ in range(2)]
+    x, t = torch.randn(1, 1, 4).repeat(2, 1, 1), pipe.scheduler.timesteps[1]
+    c, u = (pipe.unet(x, t, prompt)[0] for prompt in prompts)
+    with reg(pipe, rectify=None, scale=3.0) as rectified:
+        for _ in range(steps):
+            told = [pipe.unet(x, t, prompt)[0] for prompt in prompts]
+            for one in told:
+                torch.testing.assert_close(one, c + 2.0 * (c - u), rtol=1e-4, atol=1e-5)
+    assert rectified.stats.samples == 2
+
+
+def test_samples_that_begin_alike_without_guidance() -> None:
+    class Off(Pipe):
+        do_classifier_free_guidance = False
+
+    class Flux(Pipe):
+        def __call__(self, true_cfg_scale: float = 1.0) -> None: ...
+
+    x, prompt = torch.randn(1, 1, 4).repeat(2, 1, 1), torch.randn(2, 5, 4)
+    for pipe in (Off(), Flux()):
+        t = pipe.scheduler.timesteps[0]
+        wanted = pipe.unet(x, t, prompt)[0]
+        with reg(pipe, scale=3.0):
+            assert torch.equal(pipe.unet(x, t, prompt)[0], wanted)
+
+
+def test_three_samples_that_begin_alike_are_no_three_predictions() -> None:
+    class Three(Pipe):
+        image_guidance_scale = 1.5  # as InstructPix2Pix
+
+    pipe, prompts = Pipe(), torch.randn(6, 2, 4)
+    x, t = torch.randn(1, 1, 4).repeat(6, 1, 1), pipe.scheduler.timesteps[0]
+    u, c = pipe.unet(x, t, prompts)[0].chunk(2)
+    with reg(pipe, rectify=None, scale=3.0):
+        told = pipe.unet(x, t, prompts)[0]
+    torch.testing.assert_close(told, (c + 2.0 * (c - u)).repeat(2, 1, 1), rtol=1e-4, atol=1e-5)
+    pipe = Three()
+    with reg(pipe), pytest.raises(InputError, match="three predictions a step"):
+        pipe.unet(x, t, prompts)
+
+
+def test_the_first_call_of_a_run_is_no_pair_with_the_last_of_another() -> None:
+    """One noise, one step, no guidance, another prompt."""
+    pipe, x = Pipe(), torch.randn(2, 1, 4)
+    with reg(pipe, rectify=None, scale=3.0) as rectified:
+        for _ in range(2):
+            pipe.scheduler.set_timesteps(1)
+            pipe.unet(x, pipe.scheduler.timesteps[0], torch.randn(2, 5, 4))
+    assert rectified.stats is None
+
+
+def test_guidance_that_ends_early() -> None:
+    """Where the pipeline says so, its only prediction is the network's."""
+    pipe, x = Pipe(), torch.randn(2, 1, 4)
+    prompts, t = torch.randn(2, 2, 5, 4), pipe.scheduler.timesteps[1]
+    wanted = pipe.unet(x, t, prompts[0])[0]
+    with reg(pipe, rectify=None, scale=3.0):
+        told = [pipe.unet(x, t, prompt)[0] for prompt in prompts]
+        assert not torch.allclose(told[0], wanted)
+        pipe.do_classifier_free_guidance = False
+        assert torch.equal(pipe.unet(x, t, prompts[0])[0], wanted)
+
+
 def test_prompts_of_two_lengths_are_asked_one_after_the_other() -> None:
     pipe = Pipe()
     x, long, short = torch.randn(2, 1, 4), torch.randn(2, 5, 4), torch.randn(2, 3, 4)

@@ -63,6 +63,40 @@ def test_flows_and_their_names_for_times() -> None:
                 assert levels.time(told) == pytest.approx(float(sigma), abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_times_told_in_halves(kind: torch.dtype) -> None:
+    """As Flux tells them; the scheduler's step tells apart what they do not."""
+    scheduler = at(diffusers.FlowMatchEulerDiscreteScheduler(shift=8.0), 60)
+    levels, eps = levels_of(scheduler), torch.finfo(kind).eps
+    for i, (t, sigma) in enumerate(zip(scheduler.timesteps, scheduler.sigmas, strict=False)):
+        scheduler._step_index = i
+        assert levels.time(float(t.to(kind) / 1000), eps) == pytest.approx(float(sigma), abs=1e-6)
+    scheduler._step_index = None
+    scheduler.set_begin_index(7)
+    assert levels.time(float(scheduler.timesteps[7].to(kind)), eps) == float(scheduler.sigmas[7])
+    with pytest.raises(InputError, match="none of its scheduler's"):
+        levels.time(1100.0, eps)
+
+
+def test_levels_of_a_flow_that_are_not_its_times() -> None:
+    """As CogView4 sets them."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(timesteps=[1000.0, 750.0, 500.0, 250.0], sigmas=[1.0, 0.75, 0.5, 0.25])
+    found = [levels_of(scheduler).time(float(t)) for t in scheduler.timesteps]
+    assert found == pytest.approx([3 * s / (1 + 2 * s) for s in (1.0, 0.75, 0.5, 0.25)])
+
+
+def test_times_that_repeat_are_told_apart_by_the_step() -> None:
+    scheduler = at(diffusers.DPMSolverMultistepScheduler(**BETAS, use_karras_sigmas=True), 100)
+    times = scheduler.timesteps.tolist()
+    assert len(set(times)) < len(times)
+    levels = levels_of(scheduler)
+    for i, t in enumerate(times):
+        scheduler._step_index = i
+        found = levels.schedule.noise_level(levels.time(float(t)))
+        assert found == pytest.approx(float(scheduler.sigmas[i]), rel=1e-4)
+
+
 def test_zero_terminal_snr_begins_without_a_signal() -> None:
     scheduler = at(
         diffusers.DDIMScheduler(
@@ -77,6 +111,8 @@ def test_what_cannot_be_read_is_named() -> None:
     for scheduler in (
         diffusers.EDMEulerScheduler(),
         diffusers.IPNDMScheduler(),
+        diffusers.EulerDiscreteScheduler(timestep_type="continuous"),
+        diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
         diffusers.CMStochasticIterativeScheduler(),
     ):
         with pytest.raises(InputError, match=f"{type(scheduler).__name__} .*no known alpha, sigma"):

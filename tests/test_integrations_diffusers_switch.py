@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -52,10 +53,10 @@ def test_an_error_inside_leaves_it_as_it_was() -> None:
     before = pipe()
     with pytest.raises(KeyError), door.reg(pipe, rectify="fd"):
         raise KeyError
-    assert "forward" not in pipe.unet.__dict__ and torch.equal(pipe(), before)
+    assert "_compiled_call_impl" not in pipe.unet.__dict__ and torch.equal(pipe(), before)
     with pytest.raises(RuntimeError), door.reg(pipe, rectify="fd"):
         pipe.unet(torch.ones(2, 4), pipe.scheduler.timesteps[1], torch.ones(2, 7, 3))
-    assert "forward" not in pipe.unet.__dict__
+    assert "_compiled_call_impl" not in pipe.unet.__dict__
 
 
 def test_what_wrapped_the_forward_before_is_asked_and_comes_back() -> None:
@@ -70,6 +71,39 @@ def test_what_wrapped_the_forward_before_is_asked_and_comes_back() -> None:
     with door.reg(pipe, rectify="vjp"):
         pipe()
     assert sum(asked) >= 2 and pipe.unet.__dict__["forward"] is wrapped
+
+
+def test_a_forward_replaced_inside_stays_replaced_and_guided() -> None:
+    """As offloading does at the end of every call of a pipeline."""
+    pipe = Pipe()
+    with door.reg(pipe, rectify="fd"):
+        wanted, inner = pipe(), pipe.unet.forward
+        pipe.unet.forward = lambda *args, **kwargs: inner(*args, **kwargs)
+        assert torch.equal(pipe(), wanted)
+        del pipe.unet.forward
+        assert torch.equal(pipe(), wanted)
+    assert not torch.equal(pipe(), wanted)
+
+
+def test_copies_are_plain() -> None:
+    pipe = Pipe()
+    before = pipe()
+    with door.reg(pipe, rectify="fd"):
+        pipe.unet = copy.deepcopy(pipe.unet)
+        assert torch.equal(pipe(), before)
+
+
+def test_a_network_of_two_pipelines_is_enabled_once() -> None:
+    pipe, other = Pipe(), Pipe()
+    other.unet = pipe.unet
+    before = pipe()
+    with door.reg(pipe, rectify="fd"):
+        with pytest.raises(InputError, match="network from another pipeline that is enabled"):
+            door.enable(other)
+        assert not torch.equal(pipe(), before)
+    with door.reg(other, rectify="fd"):
+        assert not torch.equal(other(), before)
+    assert torch.equal(pipe(), before)
 
 
 def test_enable_and_disable() -> None:
@@ -90,7 +124,7 @@ def test_nothing_to_do_is_nothing() -> None:
     pipe = Pipe()
     with door.reg(pipe, rectify=None) as rectified:
         assert rectified.hooks == [] and rectified.stats is None
-        assert "forward" not in pipe.unet.__dict__
+        assert "_compiled_call_impl" not in pipe.unet.__dict__
 
 
 def test_every_network_of_a_pipeline_is_hooked() -> None:
@@ -114,13 +148,16 @@ def test_bad_input() -> None:
     for broken in (object(), type("Other", (), {"unet": Net()})()):
         with pytest.raises(InputError, match="without a network that denoises, or without a sched"):
             door.enable(broken)
+    minus = type("HiDreamImagePipeline", (Pipe,), {})()
+    with pytest.raises(InputError, match="HiDreamImagePipeline, whose network predicts minus"):
+        door.enable(minus)
     with pytest.raises(InputError, match=r"'blend' depends on w.*Give scale= as well"):
         door.enable(pipe, rectify="blend")
     with pytest.raises(InputError, match="scale"), door.reg(pipe, scale=-1.0):
         pipe()
     with pytest.raises(InputError, match="rectify"), door.reg(pipe, rectify="vpj"):
         pipe()
-    assert "forward" not in pipe.unet.__dict__
+    assert "_compiled_call_impl" not in pipe.unet.__dict__
 
 
 def test_a_pipeline_is_not_kept_alive() -> None:

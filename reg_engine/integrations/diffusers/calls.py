@@ -15,8 +15,9 @@ from ...errors import InputError
 
 __all__ = ["Call", "signature_of"]
 
-# Arguments whose tensors have no rows, however long they are.
+# Arguments that have no rows, however long they are.
 SHARED = ("img_ids", "txt_ids", "image_rotary_emb", "freqs_cis", "rope_interpolation_scale")
+SHARED += ("skip_layers",)  # of SD3
 
 
 def signature_of(module: nn.Module) -> Signature:
@@ -91,6 +92,12 @@ class Call:
         if bool((times != times[0]).any()):
             raise InputError("pipe", "tells its network several times at once", "Wrap the network")
         return float(times[0])
+
+    @property
+    def rounding(self) -> float:
+        """Of that time, as a part of it: halves tell it coarsely, and round it twice."""
+        kind = torch.as_tensor(self.timestep).dtype
+        return torch.finfo(kind).eps if kind.is_floating_point else 0.0
 
     @property
     def state(self) -> Tensor:
@@ -172,7 +179,7 @@ def _channels(module: nn.Module, x: Tensor) -> int:
 
 
 def _each(name: str, value: Any, rows: int) -> Any:
-    if not isinstance(value, list) or len(value) != rows or _tensors(value):
+    if not isinstance(value, list) or len(value) != rows or name in SHARED or _tensors(value):
         return value
     if any(one != value[0] for one in value):
         problem = f"tells its network a {name} of its own for each sample"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,8 +29,11 @@ from .levels import Levels, levels_of
 
 __all__ = ["Asked", "Hook", "halves"]
 
-PLACES = ("forward", "_compiled_call_impl")  # what a call of a module runs, where it has its own
+# What a call of a module runs before its forward, which offloading may replace between two calls of
+# a pipeline; copies and pickles of a module are without it.
+PLACE = "_compiled_call_impl"
 COND_FIRST = ("DiTPipeline",)  # of those that ask both in one batch; the others: reference first
+THREE = ("do_perturbed_attention_guidance", "image_guidance_scale")  # have those that ask for three
 
 
 class Asked:
@@ -88,7 +92,7 @@ class Asked:
 
 
 class Hook:
-    """Stands in for `module.forward` while a pipeline runs.
+    """Stands in for a call of `module` while a pipeline runs.
 
     Args:
         pipe: the pipeline; its scheduler is looked at in every call.
@@ -103,12 +107,14 @@ class Hook:
     def __init__(self, pipe: Any, module: nn.Module, choices: Mapping[str, Any], own: bool) -> None:
         self.pipe, self.module, self.choices, self.own = pipe, module, dict(choices), own
         self.asked, self._form = Asked(self._plainly), signature_of(module)
-        own_places = {name: module.__dict__[name] for name in PLACES if name in module.__dict__}
-        self._before = own_places
+        self._before = module.__dict__.get(PLACE)  # a compiled call
+        # Pipelines with a true CFG ask one after the other; of others the second call tells.
+        self._turns = "true_cfg_scale" in signature(type(pipe).__call__).parameters
         self.calls = self.guided = 0
         self._guide: Guide | None = None
         self._way: tuple[Any, ...] = ()
         self._cond: Call | None = None  # the first of a pair, of which the other has not come
+        self._run: Any = None  # the times of the way at which it came
         self._ref: Call | None = None  # the other of the pair before
         self._told: Tensor | None = None  # the pipeline holds it as the answer to the first
         self._next: Tensor | None = None  # the answer to the other, where it is known already
@@ -120,14 +126,13 @@ class Hook:
 
     def place(self) -> None:
         """Take the place of what a call of the module runs."""
-        for name in self._before:
-            self.module.__dict__[name] = None  # a compiled call
-        self.module.__dict__["forward"] = self
+        self.module.__dict__[PLACE] = self
 
     def lift(self) -> None:
         """Give the place back."""
-        self.module.__dict__.pop("forward", None)
-        self.module.__dict__.update(self._before)
+        self.module.__dict__.pop(PLACE, None)
+        if self._before is not None:
+            self.module.__dict__[PLACE] = self._before
 
     def _plainly(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own answer."""
@@ -138,25 +143,36 @@ class Hook:
             self.place()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = Call.of(self._form, self.module, args, kwargs)
         self.calls += 1
-        if call.repeats(3):
+        if not getattr(self.pipe, "do_classifier_free_guidance", True):
+            return self._plainly(*args, **kwargs)
+        call = Call.of(self._form, self.module, args, kwargs)
+        first, same = self._cond, self._run is self.pipe.scheduler.timesteps
+        self._run = self.pipe.scheduler.timesteps
+        if first is not None and same and _pair(first, call):
+            return self._second(first, call)
+        return self._one(call, lambda: self._plainly(*args, **kwargs))
+
+    def _one(self, call: Call, plainly: Callable[[], Any]) -> Any:
+        """The only call of a step, or the first."""
+        if self._turns:
+            return self._first(call, plainly)
+        if call.repeats(3) and (not call.repeats(2) or any(hasattr(self.pipe, a) for a in THREE)):
             raise InputError(
                 "pipe",
                 f"a {type(self.pipe).__name__} asks for three predictions a step",
                 "Take a pipeline that asks for two: with and without the condition",
             )
         both = halves(self.pipe, call)
-        if both is not None:
-            return self._both(call, *both)
-        if self._cond is not None and _pair(self._cond, call):
-            return self._second(self._cond, call)
-        return self._first(call, lambda: self._plainly(*args, **kwargs))
+        return self._first(call, plainly) if both is None else self._both(call, *both)
 
     def _both(self, call: Call, cond: Call, ref: Call) -> Any:
         answers = self._answers(cond, ref)
         turned = type(self.pipe).__name__ in COND_FIRST
-        return self.asked.answered(torch.cat(answers if turned else answers[::-1]), call.axis)
+        # Samples that begin alike look like this too; then the other call of the step is to come.
+        self._cond, self._ref, self._next = call, None, None
+        self._told = torch.cat(answers if turned else answers[::-1])
+        return self.asked.answered(self._told, call.axis)
 
     def _first(self, call: Call, plainly: Callable[[], Any]) -> Any:
         self._cond, self._next = call, None
@@ -170,7 +186,7 @@ class Hook:
 
     def _second(self, first: Call, call: Call) -> Any:
         known, answer = self._ref, self._next
-        self._cond, self._ref = None, call
+        self._cond, self._ref, self._turns = None, call, True
         if answer is None or known is None or not known.like(call):
             plainly = answer is None
             told, answer = self._answers(first, call)
@@ -182,8 +198,7 @@ class Hook:
 
     def _warn(self) -> None:
         """Once, where a second step begins and no second prediction was asked for at the first."""
-        guides = getattr(self.pipe, "do_classifier_free_guidance", True)
-        if self.calls == 2 and self.guided == 0 and guides:
+        if self.calls == 2 and self.guided == 0:
             warnings.warn(
                 f"the {type(self.pipe).__name__} asks for one prediction a step, so nothing is "
                 "guided: give it guidance_scale > 1, or true_cfg_scale > 1 and a negative_prompt",
@@ -194,7 +209,7 @@ class Hook:
     def _answers(self, cond: Call, ref: Call) -> tuple[Tensor, Tensor]:
         """What the pipeline is told for cond and for the reference, (n, C, ...) each."""
         levels = levels_of(self.pipe.scheduler)
-        time, state = levels.time(cond.told), cond.state
+        time, state = levels.time(cond.told, cond.rounding), cond.state
         self.asked.about(cond, ref)
         way = (self.pipe.scheduler.timesteps, levels.prediction, state.shape, state.device)
         if self._guide is None or way[0] is not self._way[0] or way[1:] != self._way[1:]:

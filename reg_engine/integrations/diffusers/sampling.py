@@ -164,7 +164,7 @@ class _Run(Hook):
         shape = list(call.state.shape)
         learned = getattr(self.module, "config", {}).get("out_channels")
         if len(shape) > 3 and learned:
-            shape[1] = learned
+            shape[call.axis] = learned
         nothing = call.x.new_zeros(shape)
         named = kwargs.get("return_dict", True)
         return SimpleNamespace(sample=nothing) if named else (nothing,)
@@ -178,7 +178,7 @@ class _Run(Hook):
     def _sampled(self) -> Tensor:
         cond, ref = self._conditions()
         levels = levels_of(self.pipe.scheduler)
-        begun, state = levels.time(cond.told), cond.state
+        begun, state = levels.time(cond.told, cond.rounding), cond.state
         if begun != levels.time(float(self.pipe.scheduler.timesteps[0])):
             problem = f"is a {type(self.pipe).__name__} that starts from a picture"
             raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")

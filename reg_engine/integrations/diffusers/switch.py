@@ -1,8 +1,8 @@
 """REG in a pipeline: `with reg(pipe): pipe(...)`, or `enable(pipe)` and `disable(pipe)`.
 
-While it is on the `forward` of the pipeline's network is the hook's, and that alone; the hook asks
-the network with its own forward back in its place, so that whatever else was put around it
-(offloading, torch.compile, LoRA) is asked as before.
+While it is on a call of the pipeline's network is the hook's, and that alone; the hook calls the
+network with its own call back in its place, so that whatever else was put around it (offloading,
+torch.compile, LoRA) is asked as before.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from ...guidance import Guidance
 from ...loop.stats import Stats
 from ...plan import Plan
 from ...rectifiers import Rectifier, follows_w
-from .hook import Hook
+from .hook import PLACE, Hook
 from .levels import levels_of
 
 __all__ = ["Rectified", "disable", "enable", "networks_of", "reg"]
 
 NETWORKS = ("unet", "transformer", "transformer_2")  # what a pipeline calls the one that denoises
+MINUS = ("HiDream", "Lumina", "NucleusMoE", "ZImage")  # pipelines that turn their network's sign
 
 _ENABLED: WeakKeyDictionary[Any, Rectified] = WeakKeyDictionary()
 
@@ -61,7 +62,7 @@ def networks_of(pipe: Any) -> list[nn.Module]:
     """Those of a pipeline that denoise.
 
     Raises:
-        InputError: there is none, or no scheduler.
+        InputError: there is none, or no scheduler; one predicts minus the flow.
     """
     modules = [getattr(pipe, name, None) for name in NETWORKS]
     networks = [module for module in modules if isinstance(module, nn.Module)]
@@ -71,6 +72,9 @@ def networks_of(pipe: Any) -> list[nn.Module]:
             f"is a {type(pipe).__name__} without a network that denoises, or without a scheduler",
             "Give a diffusers pipeline with a unet or a transformer",
         )
+    if type(pipe).__name__.startswith(MINUS):
+        problem = f"is a {type(pipe).__name__}, whose network predicts minus the flow"
+        raise InputError("pipe", problem, "Sample with reg_engine.sample and a Denoiser of it")
     return networks
 
 
@@ -103,13 +107,17 @@ def enable(
         A handle with `stats`.
 
     Raises:
-        InputError: no pipeline, or one without a network or a scheduler that can be read; enabled
-            already; rectify follows w and there is no scale. While the pipeline runs: it asks for
-            three predictions, or takes variances that the network learned.
+        InputError: no pipeline, or one without a network or a scheduler that can be read, or whose
+            network predicts minus the flow; enabled already, or another with the same network;
+            rectify follows w and there is no scale. While the pipeline runs: it asks for three
+            predictions, or takes variances that the network learned.
     """
     if pipe in _ENABLED:
         raise InputError("pipe", "is enabled already", "Call disable(pipe) first")
     networks = networks_of(pipe)
+    if any(isinstance(module.__dict__.get(PLACE), Hook) for module in networks):
+        problem = "has its network from another pipeline that is enabled"
+        raise InputError("pipe", problem, "Call disable(the other) first")
     levels_of(pipe.scheduler)
     own = scale is not None or guidance is not None
     if not own and follows_w(rectify):
