@@ -82,6 +82,18 @@ def test_channels_of_the_state(shape: tuple, config: dict, channels: int) -> Non
     assert torch.equal(put.narrow(axis, channels, rest), x.flip(0).narrow(axis, channels, rest))
 
 
+def test_frames_before_channels() -> None:
+    """As CogVideoX has them, here with more frames than channels and a picture stacked upon."""
+
+    class CogVideoXTransformer3DModel(Net): ...
+
+    x = torch.randn(2, 5, 4, 3, 3)
+    found = call(x, 1, net=CogVideoXTransformer3DModel(out_channels=2))
+    assert found.axis == 2 and found.channels == 2 and torch.equal(found.state, x[:, :, :2])
+    put = found.told_about(torch.zeros(1, 5, 2, 3, 3), torch.tensor([1]))[""]
+    assert torch.equal(put[:, :, 2:], x[1:, :, 2:]) and not put[:, :, :2].any()
+
+
 def test_repeats_looks_at_the_state_alone() -> None:
     x = torch.randn(2, 4, 3, 3)
     stacked = torch.cat([torch.cat([x, x]), torch.randn(4, 5, 3, 3)], 1)
@@ -108,6 +120,8 @@ def test_what_cannot_be_taken_apart() -> None:
 
     with pytest.raises(InputError, match="no timestep"):
         call(torch.randn(2, 4), net=Timeless())
+    with pytest.raises(InputError, match="states in a list"):
+        call([torch.randn(2, 4)], 1)
     with pytest.raises(InputError, match="a sizes of its own for each sample"):
         call(torch.randn(2, 4), 1, sizes=[1, 2])
     assert Each([1]) == Each([1])

@@ -36,6 +36,14 @@ class Pipe:
         self.scheduler.set_timesteps(4)
 
 
+def test_a_cache_between_calls_is_refused() -> None:
+    """It answers a perturbed state with what it kept of another."""
+    pipe = Pipe()
+    pipe.unet.is_cache_enabled = True
+    with reg(pipe), pytest.raises(InputError, match=r"its Net keeps .*Call disable_cache\(\)"):
+        pipe.unet(torch.randn(4, 1, 4), pipe.scheduler.timesteps[0], torch.randn(4, 2, 4))
+
+
 def test_three_predictions_are_refused() -> None:
     pipe = Pipe()
     x = torch.randn(2, 1, 4).repeat(3, 1, 1)

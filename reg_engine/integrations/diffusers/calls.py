@@ -16,8 +16,16 @@ from ...errors import InputError
 __all__ = ["Call", "signature_of"]
 
 # Arguments that have no rows, however long they are.
-SHARED = ("img_ids", "txt_ids", "image_rotary_emb", "freqs_cis", "rope_interpolation_scale")
-SHARED += ("skip_layers",)  # of SD3
+SHARED = (
+    *("img_ids", "txt_ids", "image_rotary_emb", "freqs_cis", "rope_interpolation_scale"),
+    "skip_layers",  # of SD3
+)
+# Networks whose videos are (N, F, C, H, W), not (N, C, F, H, W).
+FRAMES_FIRST = (
+    "CogVideoXTransformer3DModel",
+    "ConsisIDTransformer3DModel",
+    "UNetSpatioTemporalConditionModel",
+)
 
 
 def signature_of(module: nn.Module) -> Signature:
@@ -43,6 +51,7 @@ class Call:
         leaves, spec: the other arguments, as a tree by name.
         own: for each leaf, whether it has a row for each of x.
         channels: of the state, the first of x's.
+        axis: of the channels.
     """
 
     x: Tensor
@@ -51,6 +60,7 @@ class Call:
     spec: TreeSpec
     own: tuple[bool, ...]
     channels: int
+    axis: int
 
     @classmethod
     def of(
@@ -59,7 +69,7 @@ class Call:
         """The call `module(*args, **kwargs)`.
 
         Raises:
-            InputError: the network takes no time.
+            InputError: the network takes no time, or states that are no tensor.
         """
         given = dict(form.bind(module, *args, **kwargs).arguments)
         given.pop("self")
@@ -67,6 +77,8 @@ class Call:
             if kind.kind is kind.VAR_KEYWORD:
                 given |= given.pop(name, {})
         x = given.pop(next(iter(given)))
+        if not isinstance(x, Tensor):
+            raise InputError("pipe", "hands its network states in a list", "Wrap it as a Denoiser")
         if "timestep" not in given:
             raise InputError("pipe", "its network is told no timestep", "Wrap it as a Denoiser")
         timestep = given.pop("timestep")
@@ -79,7 +91,8 @@ class Call:
             and getattr(path[0], "key", "") not in SHARED
             for path, leaf in found
         )
-        return cls(x, timestep, tuple(leaf for _, leaf in found), spec, own, _channels(module, x))
+        leaves, axis = tuple(leaf for _, leaf in found), _axis(module, x)
+        return cls(x, timestep, leaves, spec, own, _channels(module, x.shape[axis], x.dim()), axis)
 
     @property
     def told(self) -> float:
@@ -156,11 +169,6 @@ class Call:
         dtype = own.dtype if isinstance(own, Tensor) and own.is_floating_point() else told.dtype
         return told.to(dtype) if isinstance(own, Tensor) and own.dim() else told[0].to(dtype)
 
-    @property
-    def axis(self) -> int:
-        """Of the channels."""
-        return 1 if self.x.dim() > 3 else -1
-
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         size, whole = self.channels, x.shape[self.axis]
         if size == whole:
@@ -168,13 +176,19 @@ class Call:
         return x.narrow(self.axis, 0, size), x.narrow(self.axis, size, whole - size)
 
 
-def _channels(module: nn.Module, x: Tensor) -> int:
+def _axis(module: nn.Module, x: Tensor) -> int:
+    if x.dim() <= 3:
+        return -1  # packed
+    return 2 if type(getattr(module, "_orig_mod", module)).__name__ in FRAMES_FIRST else 1
+
+
+def _channels(module: nn.Module, whole: int, dims: int) -> int:
     """Channels of the state: fewer than the input's where conditioning is stacked upon it."""
     config = getattr(module, "config", {})
-    out, whole = config.get("out_channels"), x.shape[1 if x.dim() > 3 else -1]
+    out = config.get("out_channels")
     if not isinstance(out, int):
         return whole
-    patch = config.get("patch_size", 1) if x.dim() <= 3 else 1  # packed: a token is a patch
+    patch = config.get("patch_size", 1) if dims <= 3 else 1  # packed: a token is a patch
     return min(whole, out * patch**2)
 
 

@@ -91,6 +91,20 @@ class Asked:
         return self.kind(sample=prediction) if self.named else (prediction,)
 
 
+class Running(Denoiser):
+    """A network that offloading moves to the states when it is asked, wherever it is kept.
+
+    Attributes:
+        place: of the states.
+    """
+
+    place: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        return self.place
+
+
 class Hook:
     """Stands in for a call of `module` while a pipeline runs.
 
@@ -144,6 +158,9 @@ class Hook:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.calls += 1
+        if getattr(self.module, "is_cache_enabled", False):
+            problem = f"its {type(self.module).__name__} keeps what it computed from call to call"
+            raise InputError("pipe", problem, "Call disable_cache() of the network first")
         if not getattr(self.pipe, "do_classifier_free_guidance", True):
             return self._plainly(*args, **kwargs)
         call = Call.of(self._form, self.module, args, kwargs)
@@ -234,14 +251,16 @@ class Hook:
     def _denoiser(self, levels: Levels, state: Tensor) -> tuple[Denoiser, Tensor]:
         """The network as a model, and the rows of cond; the reference's come after them."""
         rows = torch.arange(2 * len(state), device=state.device)
-        denoiser = Denoiser(
+        denoiser = Running(
             self.asked,
             levels.prediction,
             levels.schedule,
             tuple(state.shape[1:]),
             {"row": rows[len(state) :]},
             modules=(self.module,),
+            dtype=state.dtype,
         )
+        denoiser.place = state.device
         return denoiser, rows[: len(state)]
 
 
