@@ -44,6 +44,19 @@ def test_a_cache_between_calls_is_refused() -> None:
         pipe.unet(torch.randn(4, 1, 4), pipe.scheduler.timesteps[0], torch.randn(4, 2, 4))
 
 
+def test_a_network_that_is_kept_elsewhere() -> None:
+    """Offloading brings its parameters where the states are, when it is asked."""
+    pipe, held = Pipe(), Net()
+    x, prompt = torch.randn(2, 1, 4).repeat(2, 1, 1), torch.randn(4, 2, 4)
+    t = pipe.scheduler.timesteps[1]
+    with reg(pipe, rectify="fd"):
+        wanted = pipe.unet(x, t, prompt)[0]
+    pipe.unet.to("meta").forward = held.forward
+    with reg(pipe, rectify="fd"):
+        assert torch.equal(pipe.unet(x, t, prompt)[0], wanted)
+    assert pipe.unet.weight.device.type == "meta"
+
+
 def test_three_predictions_are_refused() -> None:
     pipe = Pipe()
     x = torch.randn(2, 1, 4).repeat(3, 1, 1)

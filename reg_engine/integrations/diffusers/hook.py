@@ -258,7 +258,6 @@ class Hook:
             tuple(state.shape[1:]),
             {"row": rows[len(state) :]},
             modules=(self.module,),
-            dtype=state.dtype,
         )
         denoiser.place = state.device
         return denoiser, rows[: len(state)]
