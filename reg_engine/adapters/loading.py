@@ -13,7 +13,7 @@ from ..values import shown
 from .families import FAMILIES, WRAP
 from .roles import SCHEDULER, only_network
 
-__all__ = ["loaded"]
+__all__ = ["checked_name", "loaded", "named_remedy"]
 
 OPTIONS = ("torch_dtype", "variant", "revision", "local_files_only", "cache_dir", "token")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -35,7 +35,7 @@ def loaded(path: str | os.PathLike[str], scheduler: Any, options: Mapping[str, A
         if key not in OPTIONS:
             raise InputError(key, "is not known to denoiser_of", f"Known: {', '.join(OPTIONS)}")
     diffusers, name = _diffusers(), os.fspath(path)
-    _check(name)
+    checked_name(name)
     hub = {key: value for key, value in options.items() if key not in ("torch_dtype", "variant")}
     try:
         if os.path.exists(os.path.join(name, "config.json")):
@@ -56,7 +56,7 @@ def loaded(path: str | os.PathLike[str], scheduler: Any, options: Mapping[str, A
         if isinstance(error, InputError):
             raise
         problem = f"{name!r} cannot be loaded ({' '.join(str(error).split())[:300]})"
-        raise InputError("model", problem, _remedy(name)) from error
+        raise InputError("model", problem, named_remedy(name)) from error
 
 
 def _is_part(value: Any) -> bool:
@@ -64,7 +64,7 @@ def _is_part(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and value[1] is not None
 
 
-def _check(name: str) -> None:
+def checked_name(name: str) -> None:
     """InputError where `name` is neither a folder with something in it nor looks like a hub id."""
     folder = Path(name)
     if folder.is_file():
@@ -79,7 +79,8 @@ def _check(name: str) -> None:
         raise InputError("model", problem, "Give a folder of diffusers, or load_model(name)")
 
 
-def _remedy(name: str) -> str:
+def named_remedy(name: str) -> str:
+    """What to do where `name` cannot be loaded."""
     if Path(name).is_dir():
         return "Give a folder that save_pretrained wrote, with safetensors"
     return f"Check the id; where there is no network, download it before (hf download {name})"

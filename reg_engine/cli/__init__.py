@@ -1,4 +1,4 @@
-"""The command line: `reg-engine sample | calibrate | train | evaluate | experiment |
+"""The command line: `reg-engine sample | show | calibrate | train | evaluate | experiment |
 profile | doctor`."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from .doctor import doctor
 from .evaluate import evaluate
 from .experiment import experiment
 from .profile import profile
+from .prompts import show
 from .sample import sample
 from .shell import Commands, run
 from .train import train
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for _command in (sample, calibrate, train, evaluate, experiment, profile, doctor):
+for _command in (sample, show, calibrate, train, evaluate, experiment, profile, doctor):
     cli.add_command(_command)
 
 

@@ -92,7 +92,8 @@ def arguments_of(context: click.Context, *without: str) -> list[str]:
         if isinstance(value, bool):
             arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
-            arguments += [parameter.opts[0], str(value)]
+            several = value if isinstance(value, tuple) else (value,)
+            arguments += [word for one in several for word in (parameter.opts[0], str(one))]
     return arguments
 
 

@@ -38,6 +38,7 @@ from .options import (
     run_options,
     whole_numbers,
 )
+from .prompts import PROMPT_OPTIONS, pictures
 from .shell import stopped
 
 __all__ = ["sample"]
@@ -60,9 +61,26 @@ __all__ = ["sample"]
 @click.option(
     "--refine", default=None, metavar="LEVEL[:ROUNDS]", help="Noise to LEVEL and denoise again."
 )
+@apply(PROMPT_OPTIONS)
 @json_option
 @click.pass_context
-def sample(
+def sample(context: click.Context, prompt: tuple[str, ...], **given: Any) -> None:
+    """Sample class-conditional images under guidance, or pictures of prompts.
+
+    A run that is stopped leaves its finished batches in OUT.parts/; the same command goes on from
+    there. With --prompt the model is a diffusers pipeline, a folder or a hub id.
+    """
+    if prompt:
+        pictures(context)
+        return
+    for name in ("negative", "size", "out_dir"):
+        if given.pop(name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(option, "goes with --prompt", "Give a --prompt, or leave it out")
+    _labelled(context, **given)
+
+
+def _labelled(
     context: click.Context,
     labels: str,
     per_label: int,
@@ -78,11 +96,6 @@ def sample(
     model: str,
     **run: Any,
 ) -> None:
-    """Sample class-conditional images under guidance.
-
-    A run that is stopped leaves its finished batches in OUT.parts/; the same command goes on from
-    there.
-    """
     target, run["refine"] = _target(out, compare), refine_of(run["refine"])
     denoiser = load_model(model)
     chosen = labels_of(labels, per_label, denoiser)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .hook import Hook
+from .loading import load_pipeline
 from .sampling import Pictures, sample
 from .switch import disable, enable, reg
 
@@ -17,6 +18,7 @@ __all__ = [
     "RectifiedGradientGuidance",
     "disable",
     "enable",
+    "load_pipeline",
     "reg",
     "sample",
 ]

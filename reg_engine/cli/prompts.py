@@ -1,0 +1,154 @@
+"""`reg-engine sample --prompt`: pictures of a diffusers pipeline, a PNG each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from click.core import ParameterSource
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from ..calibration.damping import Damping
+from ..errors import InputError
+from ..storage.files import check_writable, replacing
+from ..version import __version__
+from .options import arguments_of, emit, plan_of, whole_numbers
+
+__all__ = ["PROMPT_OPTIONS", "pictures", "show"]
+
+# What goes with prompts; the rest belongs to labels.
+TAKEN = {"model", "per_label", "scale", "rectify", "plan", "seeds", "damping", "skip_below"}
+TAKEN |= {"solver", "steps", "batch_size", "device", "progress", "as_json"}
+TAKEN |= {"prompt", "negative", "size", "out_dir"}
+PROMPT_OPTIONS = [
+    click.option(
+        "--prompt", multiple=True, help="A text, for a diffusers pipeline as --model; repeatable."
+    ),
+    click.option("--negative", default=None, help="The negative prompt, of all."),
+    click.option("--size", default=None, type=int, help="Pixels of a side, of --prompt."),
+    click.option("--out-dir", default=None, help="Folder for the pictures of --prompt."),
+]
+
+
+def pictures(context: click.Context) -> None:
+    """Sample every prompt, `--per-label` pictures each, and write one PNG a picture.
+
+    A picture that is there already with the same settings stays as it is.
+    """
+    given = context.params
+    for name in given:
+        if _named(context, name) and name not in TAKEN:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(option, "does not go with --prompt", "Leave it out")
+    prompts = [text for text in given["prompt"] for _ in range(given["per_label"])]
+    seeds = (
+        range(len(prompts)) if given["seeds"] is None else whole_numbers("seeds", given["seeds"])
+    )
+    if len(seeds) != len(prompts):
+        raise InputError("--seeds", f"{len(seeds)} for {len(prompts)} pictures", "Give one each")
+    folder = Path(given["out_dir"] or "out")
+    settings, each = _settings(context), zip(prompts, seeds, strict=True)
+    jobs = [_Job(folder, text, seed, settings) for text, seed in each]
+    left = [job for job in jobs if not job.done()]
+    size = given["batch_size"] if _named(context, "batch_size") else 1
+    if left:
+        from ..integrations.diffusers import load_pipeline, sample
+
+        pipe = load_pipeline(given["model"])
+        pipe.set_progress_bar_config(disable=True)
+        pipe = pipe if given["device"] is None else pipe.to(given["device"])
+    for first in range(0, len(left), size):
+        some = left[first : first + size]
+        out = sample(
+            pipe,
+            [job.prompt for job in some],
+            seeds=[job.seed for job in some],
+            **_choices(context),
+        )
+        for job, picture in zip(some, out.images, strict=True):
+            job.write(picture, context)
+    report = {"pictures": [str(job.path) for job in jobs], "made": len(left)}
+    lines = [f"{job.path}  {job.prompt}" for job in jobs]
+    emit(report, given["as_json"], "\n".join([*lines, f"{len(left)} made"]))
+
+
+class _Job:
+    """A picture that is wanted."""
+
+    def __init__(self, folder: Path, prompt: str, seed: int, settings: dict[str, Any]) -> None:
+        self.prompt, self.seed = prompt, seed
+        self.settings = {"prompt": prompt, "seed": seed, **settings}
+        words = "".join(c if c.isalnum() else "_" for c in prompt)[:40].strip("_") or "picture"
+        self.path = check_writable(folder / f"{words}_{seed:05d}.png", "--out-dir")
+
+    def done(self) -> bool:
+        return self.path.is_file() and notes_of(self.path).get("reg_engine") == self._text()
+
+    def write(self, picture: Tensor, context: click.Context) -> None:
+        info = PngInfo()
+        info.add_text("Software", f"reg_engine {__version__}, torch {torch.__version__}")
+        info.add_text("Command", shlex.join(["reg-engine", *arguments_of(context)]))
+        info.add_text("reg_engine", self._text())
+        with replacing(self.path, "--out-dir") as file:
+            Image.fromarray(picture.numpy()).save(file, format="PNG", pnginfo=info)
+
+    def _text(self) -> str:
+        return json.dumps(self.settings)
+
+
+def notes_of(path: Path) -> dict[str, str]:
+    """The texts that a PNG carries.
+
+    Raises:
+        InputError: it is no picture.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            texts: dict[str, str] = dict(getattr(picture, "text", {}))
+            return texts
+    except OSError as error:
+        raise InputError("FILE", f"{str(path)!r} is no PNG", "Give one of `sample`") from error
+
+
+@click.command(epilog="Example: reg-engine show out/demo.png")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def show(file: Path, as_json: bool) -> None:
+    """Say how a picture of `reg-engine sample` was made."""
+    notes = notes_of(file)
+    if "reg_engine" not in notes:
+        raise InputError("FILE", f"{str(file)!r} says nothing of itself", "Give one of `sample`")
+    settings = json.loads(notes["reg_engine"])
+    found = {"software": notes.get("Software"), "command": notes.get("Command"), **settings}
+    width = max(map(len, found))
+    emit(found, as_json, "\n".join(f"{key:{width}}  {value}" for key, value in found.items()))
+
+
+def _named(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def _settings(context: click.Context) -> dict[str, Any]:
+    given = context.params
+    names = ("model", "negative", "scale", "rectify", "plan", "damping", "skip_below", "size")
+    settings = {name: given[name] for name in names}
+    settings["model"] = Path(given["model"]).name
+    named = ("solver", "steps")  # of the pipeline where nobody says
+    return settings | {name: given[name] if _named(context, name) else None for name in named}
+
+
+def _choices(context: click.Context) -> dict[str, Any]:
+    given = context.params
+    scale, method = given["scale"], None if given["rectify"] == "none" else given["rectify"]
+    if given["damping"] is not None:
+        scale = Damping.load(given["damping"])(scale, skip_below=given["skip_below"])
+    choices = {"negative": given["negative"], "scale": scale, "rectify": method}
+    choices |= {"plan": plan_of(given["plan"]), "size": given["size"]}
+    choices["progress"] = given["progress"]
+    return choices | {n: given[n] for n in ("solver", "steps") if _named(context, n)}
