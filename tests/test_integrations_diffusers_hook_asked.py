@@ -143,6 +143,27 @@ def test_prompts_of_two_lengths_are_asked_one_after_the_other() -> None:
     assert rectified.hooks[0].guided == 2 and rectified.stats.nfe == 5
 
 
+@pytest.mark.parametrize("short", [3, 5])
+def test_what_both_are_told_alike_is_of_the_step_itself(short: int) -> None:
+    """Its time, and what a ControlNet adds; the step before knows only how the two differ."""
+
+    class Timed(Net):
+        def forward(self, sample: Tensor, timestep: Any, prompt: Tensor, added: Tensor) -> Any:
+            return ((super().forward(sample, timestep, prompt)[0] + added) * (1 + timestep),)
+
+    pipe = Pipe()
+    pipe.unet = Timed()
+    x, prompts = torch.randn(2, 1, 4), (torch.randn(2, 5, 4), torch.randn(2, short, 4))
+    with reg(pipe, rectify=None, scale=3.0) as rectified:
+        for t in pipe.scheduler.timesteps[1:]:
+            added = torch.randn(2, 1, 4)
+            c, u = (Timed.forward(pipe.unet, x, t, prompt, added)[0] for prompt in prompts)
+            told = [pipe.unet(x, t, prompt, added)[0] for prompt in prompts]
+            for one in told:
+                torch.testing.assert_close(one, c + 2.0 * (c - u), rtol=1e-4, atol=1e-3)
+    assert rectified.hooks[0].guided == 3 and rectified.stats.nfe == 7
+
+
 def test_another_reference_than_the_step_before() -> None:
     """What was answered for the wrong one is mended in place."""
     pipe = Pipe()

@@ -149,6 +149,15 @@ class Call:
             leaves.append(torch.cat([a, b]) if mine else a)
         return replace(self, x=torch.cat([self.x, other.x]), leaves=tuple(leaves))
 
+    def other(self, cond: Call, ref: Call) -> Call:
+        """What goes with this call as ref went with cond: what those said alike, and the time, are
+        of this one."""
+        leaves = ref.leaves
+        if self.spec == cond.spec == ref.spec:
+            both = zip(self.leaves, cond.leaves, leaves, strict=True)
+            leaves = tuple(mine if _same(a, b) else b for mine, a, b in both)
+        return replace(ref, x=self.x, timestep=self.timestep, leaves=leaves)
+
     def told_about(self, states: Tensor, rows: Tensor) -> dict[str, Any]:
         """Keyword arguments (the states under "") for these states as if of its rows (N,)."""
         rest, count = self._split(self.x)[1], len(states)

@@ -129,7 +129,8 @@ class Hook:
         self._way: tuple[Any, ...] = ()
         self._cond: Call | None = None  # the first of a pair, of which the other has not come
         self._run: Any = None  # the times of the way at which it came
-        self._ref: Call | None = None  # the other of the pair before
+        self._last: tuple[Call, Call] | None = None  # the pair before
+        self._ref: Call | None = None  # what that makes of the other
         self._told: Tensor | None = None  # the pipeline holds it as the answer to the first
         self._next: Tensor | None = None  # the answer to the other, where it is known already
 
@@ -187,23 +188,25 @@ class Hook:
         answers = self._answers(cond, ref)
         turned = type(self.pipe).__name__ in COND_FIRST
         # Samples that begin alike look like this too; then the other call of the step is to come.
-        self._cond, self._ref, self._next = call, None, None
+        self._cond, self._last, self._next = call, None, None
         self._told = torch.cat(answers if turned else answers[::-1])
         return self.asked.answered(self._told, call.axis)
 
     def _first(self, call: Call, plainly: Callable[[], Any]) -> Any:
         self._cond, self._next = call, None
-        if self._ref is None or self._way[0] is not self.pipe.scheduler.timesteps:
+        run = self._way and self._way[0] is self.pipe.scheduler.timesteps
+        if self._last is None or not run or self._last[0].x.shape != call.x.shape:
             self._warn()
             output = plainly()
             self._told = output[0]
             return output
+        self._ref = call.other(*self._last)
         self._told, self._next = self._answers(call, self._ref)
         return self.asked.answered(self._told, call.axis)
 
     def _second(self, first: Call, call: Call) -> Any:
         known, answer = self._ref, self._next
-        self._cond, self._ref, self._turns = None, call, True
+        self._cond, self._last, self._turns = None, (first, call), True
         if answer is None or known is None or not known.like(call):
             plainly = answer is None
             told, answer = self._answers(first, call)
