@@ -62,7 +62,7 @@ VARIANTS: dict[str, Callable[[Any], Any]] = {
     "stored in float8": _stored_in_fp8,
     "int8, torchao": _torchao,
     "int8, quanto": _quanto,
-    "compiled": lambda net: torch.compile(net, backend="aot_eager"),
+    "compiled": torch.compile,
 }
 NEEDS = {"int8, torchao": "torchao", "int8, quanto": "optimum.quanto"}
 FAMILIES = ("sd", "sd3")
