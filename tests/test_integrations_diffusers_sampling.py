@@ -113,6 +113,17 @@ def test_steps_that_flux_is_told_by_its_own_sigmas() -> None:
         assert distance(out.latents, called("flux", pipeline("flux"), steps=steps)) < 1e-5
 
 
+def test_the_network_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a scheduler's times copies it."""
+    pipe = tiny_pipelines.sd()
+
+    def refused(self: Any, memo: Any) -> Any:
+        raise AssertionError("the network was copied")
+
+    monkeypatch.setattr(type(pipe.unet), "__deepcopy__", refused, raising=False)
+    sample(pipe, PROMPTS, steps=2, size=SIZE, progress=False)
+
+
 def test_nothing_is_left_behind_after_an_error() -> None:
     pipe = tiny_pipelines.sd()
     step = pipe.scheduler.step

@@ -171,7 +171,11 @@ class _Run(Hook):
 
     def _stepped(self, prediction: Tensor, t: Any, latents: Tensor, *_: Any, **__: Any) -> _Stepped:
         if self.latents is None:
-            self.latents = self._sampled()
+            own = vars(self.pipe.scheduler).pop("step")  # a scheduler that is copied takes it along
+            try:
+                self.latents = self._sampled()
+            finally:
+                self.pipe.scheduler.step = own
         copies = len(latents) // len(self.latents)  # DiT steps both halves
         return _Stepped([torch.cat([self.latents] * copies).to(latents.dtype)])
 
