@@ -94,6 +94,20 @@ def test_frames_before_channels() -> None:
     assert torch.equal(put[:, :, 2:], x[1:, :, 2:]) and not put[:, :, :2].any()
 
 
+def test_prompts_frame_by_frame() -> None:
+    """As AnimateDiff repeats them."""
+
+    class UNetMotionModel(Net): ...
+
+    x, prompt = torch.randn(4, 2, 3, 4, 4), torch.arange(4.0).repeat_interleave(3)[:, None]
+    found = call(x, 1, prompt, net=UNetMotionModel())
+    one, other = found.part(slice(2)), found.part(slice(2, None))
+    assert not one.like(other) and one.beside(other).like(found)
+    given = found.told_about(x[:2], torch.tensor([3, 1]))
+    assert given["prompt"].flatten().tolist() == [3.0] * 3 + [1.0] * 3
+    assert call(x, 1, prompt).told_about(x[:2], torch.tensor([3, 1]))["prompt"] is prompt
+
+
 def test_repeats_looks_at_the_state_alone() -> None:
     x = torch.randn(2, 4, 3, 3)
     stacked = torch.cat([torch.cat([x, x]), torch.randn(4, 5, 3, 3)], 1)

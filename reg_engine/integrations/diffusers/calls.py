@@ -20,6 +20,8 @@ SHARED = (
     *("img_ids", "txt_ids", "image_rotary_emb", "freqs_cis", "rope_interpolation_scale"),
     "skip_layers",  # of SD3
 )
+# Networks of videos (N, C, F, H, W) that take prompts and residuals frame by frame: N F rows.
+FRAME_BY_FRAME = ("UNetMotionModel",)
 # Networks whose videos are (N, F, C, H, W), not (N, C, F, H, W).
 FRAMES_FIRST = (
     "CogVideoXTransformer3DModel",
@@ -49,7 +51,7 @@ class Call:
         x: the whole input (N, C, ...), or (N, L, C) in packed form.
         timestep: what the network is told.
         leaves, spec: the other arguments, as a tree by name.
-        own: for each leaf, whether it has a row for each of x.
+        own: for each leaf, how many rows it has for each of x.
         channels: of the state, the first of x's.
         axis: of the channels.
     """
@@ -58,7 +60,7 @@ class Call:
     timestep: Any
     leaves: tuple[Any, ...]
     spec: TreeSpec
-    own: tuple[bool, ...]
+    own: tuple[int, ...]
     channels: int
     axis: int
 
@@ -84,11 +86,15 @@ class Call:
         timestep = given.pop("timestep")
         told = {name: _each(name, value, len(x)) for name, value in given.items()}
         found, spec = tree_flatten_with_path(told)
+        counts = {len(x): 1}
+        if _kind(module) in FRAME_BY_FRAME:
+            counts[len(x) * x.shape[2]] = x.shape[2]
         own = tuple(
-            isinstance(leaf, Tensor)
+            counts.get(len(leaf), 0)
+            if isinstance(leaf, Tensor)
             and leaf.dim() > 0
-            and len(leaf) == len(x)
             and getattr(path[0], "key", "") not in SHARED
+            else 0
             for path, leaf in found
         )
         leaves, axis = tuple(leaf for _, leaf in found), _axis(module, x)
@@ -127,9 +133,7 @@ class Call:
 
     def part(self, rows: slice) -> Call:
         """The call with some of its rows."""
-        some = [
-            leaf[rows] if mine else leaf for leaf, mine in zip(self.leaves, self.own, strict=True)
-        ]
+        some = [_rows(leaf, rows, each) for leaf, each in zip(self.leaves, self.own, strict=True)]
         return replace(self, x=self.x[rows], leaves=tuple(some))
 
     def like(self, other: Call) -> bool:
@@ -164,8 +168,8 @@ class Call:
         x = states.to(self.x.dtype)
         x = x if rest is None else torch.cat([x, rest[rows]], self.axis)
         leaves = [
-            [leaf.value] * count if isinstance(leaf, Each) else leaf[rows] if mine else leaf
-            for leaf, mine in zip(self.leaves, self.own, strict=True)
+            [leaf.value] * count if isinstance(leaf, Each) else _rows(leaf, rows, each)
+            for leaf, each in zip(self.leaves, self.own, strict=True)
         ]
         time = self.timestep
         if isinstance(time, Tensor) and time.dim() and len(time) != 1:
@@ -185,10 +189,18 @@ class Call:
         return x.narrow(self.axis, 0, size), x.narrow(self.axis, size, whole - size)
 
 
+def _rows(leaf: Any, rows: slice | Tensor, each: int) -> Any:
+    return leaf.unflatten(0, (-1, each))[rows].flatten(0, 1) if each else leaf
+
+
+def _kind(module: nn.Module) -> str:
+    return type(getattr(module, "_orig_mod", module)).__name__
+
+
 def _axis(module: nn.Module, x: Tensor) -> int:
     if x.dim() <= 3:
         return -1  # packed
-    return 2 if type(getattr(module, "_orig_mod", module)).__name__ in FRAMES_FIRST else 1
+    return 2 if _kind(module) in FRAMES_FIRST else 1
 
 
 def _channels(module: nn.Module, whole: int, dims: int) -> int:
