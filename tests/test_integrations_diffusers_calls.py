@@ -34,7 +34,7 @@ def test_rows_and_what_has_none() -> None:
         torch.randn(4, 5),
         [torch.randn(4, 2), torch.ones(3)],
     )
-    ids, sizes = torch.randn(4, 3), [[(1, 2)]] * 4
+    ids, sizes = torch.ones(4, 3), [[(1, 2)]] * 4
     whole = call(
         x, torch.tensor(7), prompt, img_ids=ids, added={"a": extra}, sizes=sizes, flag=True
     )
@@ -134,6 +134,12 @@ def test_what_cannot_be_taken_apart() -> None:
 
     with pytest.raises(InputError, match="no timestep"):
         call(torch.randn(2, 4), net=Timeless())
+    x, ids = torch.randn(2, 6, 4), torch.zeros(6, 3)
+    ids[:, 1], ids[4:, 0] = torch.arange(6), 1.0  # 4 tokens of the state, 2 of a picture
+    call(x, 1, img_ids=ids[:4], img_shapes=[[(1, 2, 2)]] * 2)
+    for beside in ({"img_ids": ids}, {"img_shapes": [[(1, 2, 2), (1, 1, 2)]] * 2}):
+        with pytest.raises(InputError, match="tokens of a picture beside those of the state"):
+            call(x, 1, **beside)
     with pytest.raises(InputError, match="states in a list"):
         call([torch.randn(2, 4)], 1)
     with pytest.raises(InputError, match="a sizes of its own for each sample"):

@@ -71,7 +71,8 @@ class Call:
         """The call `module(*args, **kwargs)`.
 
         Raises:
-            InputError: the network takes no time, or states that are no tensor.
+            InputError: the network takes no time, states that are no tensor, or a picture's tokens
+                beside the state's.
         """
         given = dict(form.bind(module, *args, **kwargs).arguments)
         given.pop("self")
@@ -83,6 +84,9 @@ class Call:
             raise InputError("pipe", "hands its network states in a list", "Wrap it as a Denoiser")
         if "timestep" not in given:
             raise InputError("pipe", "its network is told no timestep", "Wrap it as a Denoiser")
+        if _pictured(given.get("img_ids"), given.get("img_shapes")):
+            problem = "puts the tokens of a picture beside those of the state"
+            raise InputError("pipe", problem, "Leave the picture out, or guide without REG")
         timestep = given.pop("timestep")
         told = {name: _each(name, value, len(x)) for name, value in given.items()}
         found, spec = tree_flatten_with_path(told)
@@ -187,6 +191,12 @@ class Call:
         if size == whole:
             return x, None
         return x.narrow(self.axis, 0, size), x.narrow(self.axis, size, whole - size)
+
+
+def _pictured(ids: Tensor | None, shapes: Any) -> bool:
+    """Whether tokens have places in several pictures: Flux Kontext's, or QwenImage Edit's."""
+    several = ids is not None and bool((ids[..., 0] != ids[..., :1, 0]).any())
+    return several or bool(shapes and len(shapes[0]) > 1)
 
 
 def _rows(leaf: Any, rows: slice | Tensor, each: int) -> Any:
