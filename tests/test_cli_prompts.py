@@ -75,6 +75,18 @@ def test_a_picture_says_how_it_was_made(folder: str, tmp_path: Path) -> None:
     assert "prompt      two dogs\n" in text
 
 
+def test_prompts_from_a_file(folder: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    assert prompted(folder, tmp_path / "a", "--save-config", file).exit_code == 0
+    assert 'prompt = [\n    "a cat",\n    "two dogs",\n]' in file.read_text()
+    done = run("sample", "--config", file, "--out-dir", tmp_path / "b")
+    assert done.stdout.splitlines()[-1] == "2 made"
+    for name in ("a_cat_00000.png", "two_dogs_00001.png"):
+        both = [Image.open(tmp_path / place / name) for place in ("a", "b")]
+        assert both[0].tobytes() == both[1].tobytes()
+        assert both[0].text["reg_engine"] == both[1].text["reg_engine"]
+
+
 def test_a_grid_of_labels_is_shown_too(tmp_path: Path) -> None:
     out = tmp_path / "digits.png"
     run("sample", "--labels", "3", "--steps", 1, "--out", out, "--no-progress")

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import torch
-from click.core import ParameterSource
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -18,6 +17,7 @@ from ..calibration.damping import Damping
 from ..errors import InputError
 from ..storage.files import check_writable, replacing
 from ..version import __version__
+from .config import said
 from .options import arguments_of, emit, plan_of, whole_numbers
 
 __all__ = ["PROMPT_OPTIONS", "pictures", "show"]
@@ -25,7 +25,7 @@ __all__ = ["PROMPT_OPTIONS", "pictures", "show"]
 # What goes with prompts; the rest belongs to labels.
 TAKEN = {"model", "per_label", "scale", "rectify", "plan", "seeds", "damping", "skip_below"}
 TAKEN |= {"solver", "steps", "batch_size", "device", "progress", "as_json"}
-TAKEN |= {"prompt", "negative", "size", "out_dir"}
+TAKEN |= {"prompt", "negative", "size", "out_dir", "config", "save_config"}
 PROMPT_OPTIONS = [
     click.option(
         "--prompt", multiple=True, help="A text, for a diffusers pipeline as --model; repeatable."
@@ -43,7 +43,7 @@ def pictures(context: click.Context) -> None:
     """
     given = context.params
     for name in given:
-        if _named(context, name) and name not in TAKEN:
+        if said(context, name) and name not in TAKEN:
             option = f"--{name.replace('_', '-')}"
             raise InputError(option, "does not go with --prompt", "Leave it out")
     prompts = [text for text in given["prompt"] for _ in range(given["per_label"])]
@@ -56,7 +56,7 @@ def pictures(context: click.Context) -> None:
     settings, each = _settings(context), zip(prompts, seeds, strict=True)
     jobs = [_Job(folder, text, seed, settings) for text, seed in each]
     left = [job for job in jobs if not job.done()]
-    size = given["batch_size"] if _named(context, "batch_size") else 1
+    size = given["batch_size"] if said(context, "batch_size") else 1
     if left:
         from ..integrations.diffusers import load_pipeline, sample
 
@@ -130,17 +130,13 @@ def show(file: Path, as_json: bool) -> None:
     emit(found, as_json, "\n".join(f"{key:{width}}  {value}" for key, value in found.items()))
 
 
-def _named(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-
-
 def _settings(context: click.Context) -> dict[str, Any]:
     given = context.params
     names = ("model", "negative", "scale", "rectify", "plan", "damping", "skip_below", "size")
     settings = {name: given[name] for name in names}
     settings["model"] = Path(given["model"]).name
     named = ("solver", "steps")  # of the pipeline where nobody says
-    return settings | {name: given[name] if _named(context, name) else None for name in named}
+    return settings | {name: given[name] if said(context, name) else None for name in named}
 
 
 def _choices(context: click.Context) -> dict[str, Any]:
@@ -151,4 +147,4 @@ def _choices(context: click.Context) -> dict[str, Any]:
     choices = {"negative": given["negative"], "scale": scale, "rectify": method}
     choices |= {"plan": plan_of(given["plan"]), "size": given["size"]}
     choices["progress"] = given["progress"]
-    return choices | {n: given[n] for n in ("solver", "steps") if _named(context, n)}
+    return choices | {n: given[n] for n in ("solver", "steps") if said(context, n)}

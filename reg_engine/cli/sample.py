@@ -26,6 +26,7 @@ from ..resume import engine_key, run_resumable
 from ..storage.files import check_writable, replacing
 from ..storage.shards import Shards
 from ..version import __version__
+from .config import CONFIG_OPTIONS, save_config
 from .options import (
     apply,
     arguments_of,
@@ -61,7 +62,7 @@ __all__ = ["sample"]
 @click.option(
     "--refine", default=None, metavar="LEVEL[:ROUNDS]", help="Noise to LEVEL and denoise again."
 )
-@apply(PROMPT_OPTIONS)
+@apply([*PROMPT_OPTIONS, *CONFIG_OPTIONS])
 @json_option
 @click.pass_context
 def sample(context: click.Context, prompt: tuple[str, ...], **given: Any) -> None:
@@ -70,6 +71,8 @@ def sample(context: click.Context, prompt: tuple[str, ...], **given: Any) -> Non
     A run that is stopped leaves its finished batches in OUT.parts/; the same command goes on from
     there. With --prompt the model is a diffusers pipeline, a folder or a hub id.
     """
+    save_config(context, given.pop("save_config"))
+    del given["config"]
     if prompt:
         pictures(context)
         return
