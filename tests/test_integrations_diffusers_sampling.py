@@ -113,6 +113,20 @@ def test_steps_that_flux_is_told_by_its_own_sigmas() -> None:
         assert distance(out.latents, called("flux", pipeline("flux"), steps=steps)) < 1e-5
 
 
+def test_embeddings_in_the_place_of_prompts() -> None:
+    pipe = tiny_pipelines.sd()
+    told = pipe.encode_prompt(PROMPTS, "cpu", 1, True, negative_prompt=NEGATIVES)
+    given = {"scale": 4.0, "steps": 3, "size": SIZE, "progress": False}
+    wanted = sample(pipe, PROMPTS, negative=NEGATIVES, **given)
+    pipe.text_encoder = None
+    out = sample(pipe, prompt_embeds=told[0], negative_prompt_embeds=told[1], **given)
+    assert torch.equal(out.latents, wanted.latents)
+    with pytest.raises(InputError, match="without a text encoder. Give prompt_embeds="):
+        sample(pipe, PROMPTS, **given)
+    with pytest.raises(InputError, match="prompt: is empty"):
+        sample(pipe, **given)
+
+
 def test_the_network_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a scheduler's times copies it."""
     pipe = tiny_pipelines.sd()

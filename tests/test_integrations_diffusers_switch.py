@@ -134,6 +134,20 @@ def test_every_network_of_a_pipeline_is_hooked() -> None:
         assert [hook.module for hook in rectified.hooks] == [pipe.unet, pipe.transformer]
 
 
+def test_the_cost_is_that_of_all_networks() -> None:
+    """Two experts take turns along the way."""
+    pipe = Pipe()
+    pipe.transformer = Net()
+    with door.reg(pipe, rectify="vjp") as rectified:
+        pipe()
+        first = rectified.stats
+        pipe.unet = pipe.transformer
+        pipe()
+    assert (first.nfe, first.backward) == (2, 1)
+    assert (rectified.stats.nfe, rectified.stats.backward) == (4, 2)
+    assert rectified.stats.modes == {"reg": 2} and rectified.stats.samples == 1
+
+
 def test_a_guidance_of_ones_own() -> None:
     pipe = Pipe()
     with door.reg(pipe, guidance=Guidance(3.0, rectify=None)):

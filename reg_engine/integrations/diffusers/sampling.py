@@ -71,7 +71,7 @@ class _Stepped(tuple[Tensor]):
 
 def sample(
     pipe: Any,
-    prompt: str | Sequence[Any],
+    prompt: str | Sequence[Any] | None = None,
     *,
     negative: str | Sequence[str] | None = None,
     scale: Any = None,
@@ -91,7 +91,8 @@ def sample(
 
     Args:
         pipe: a pipeline that starts from noise and takes prompts, or class labels.
-        prompt: a text, or a list of texts; labels for DiT.
+        prompt: a text, or a list of texts; labels for DiT. None: `prompt_embeds` (N, L, D) is
+            given among `call`, with what else the pipeline wants beside it.
         negative: one for all, or one a prompt; None = the pipeline's empty one.
         scale, guidance, rectify, plan: as for Engine; scale None = 2.
         solver, solver_options: as for Engine; None = that of the pipeline's scheduler.
@@ -106,6 +107,9 @@ def sample(
         InputError: numbers of prompts, negatives and seeds that do not fit; a pipeline that starts
             from a picture or asks for one prediction a step; a scheduler that is not read.
     """
+    networks_of(pipe)
+    if prompt is None:
+        prompt = [None] * len(call.get("prompt_embeds", ()))
     conds, negatives = _listed(prompt, negative, per_prompt)
     chosen = list(range(len(conds)) if seeds is None else seeds)
     if len(chosen) != len(conds):
@@ -237,13 +241,21 @@ def _call(
     if name is None:
         problem = f"is a {type(pipe).__name__}, which takes neither prompts nor labels"
         raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")
-    if (name == "prompt") != all(isinstance(cond, str) for cond in conds):
+    given: dict[str, Any] = {}
+    if conds[0] is None:
+        name = "prompt"
+    elif name == "prompt" and not any("text_encoder" in part for part in _there(pipe)):
+        problem = f"is a {type(pipe).__name__} without a text encoder"
+        raise InputError("pipe", problem, "Give prompt_embeds= and negative_prompt_embeds=")
+    elif (name == "prompt") != all(isinstance(cond, str) for cond in conds):
         wanted = "texts" if name == "prompt" else "labels"
         raise InputError("prompt", f"holds other than {wanted}", f"Give {wanted}")
-    given: dict[str, Any] = {name: conds}
+    if conds[0] is not None:
+        given[name] = conds
     given["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
     if "true_cfg_scale" in takes:
-        given["true_cfg_scale"], negative = 2.0, negative or [""] * len(conds)
+        given["true_cfg_scale"] = 2.0
+        negative = [""] * len(conds) if negative is None and conds[0] is not None else negative
     else:
         given["guidance_scale"] = 2.0
     if negative is not None:
@@ -251,3 +263,8 @@ def _call(
             raise InputError("negative", f"is not taken by a {type(pipe).__name__}", "Leave it out")
         given["negative_prompt"] = negative
     return given
+
+
+def _there(pipe: Any) -> list[str]:
+    """Names of the parts that a pipeline has."""
+    return [name for name, part in pipe.components.items() if part is not None]

@@ -7,8 +7,10 @@ torch.compile, LoRA) is asked as before.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -42,10 +44,15 @@ class Rectified:
 
     @property
     def stats(self) -> Stats | None:
-        """What the pipeline's last way cost (evaluations, estimator, ...); None: nothing was
-        guided."""
+        """What the pipeline's last way cost (evaluations, estimator, ...), over its networks;
+        None: nothing was guided."""
         found = [hook.stats for hook in self.hooks if hook.stats is not None]
-        return found[-1] if found else None
+        if not found:
+            return None
+        sums = {name: sum(getattr(one, name) for one in found) for name in ("nfe", "backward")}
+        modes = sum((Counter(one.modes) for one in found), Counter())
+        checks = sum(one.checks for one in found)
+        return replace(found[-1], **sums, checks=checks, modes=dict(modes))
 
     def on(self) -> None:
         """Put the hooks in place."""
