@@ -108,8 +108,7 @@ def sample(
             from a picture or asks for one prediction a step; a scheduler that is not read.
     """
     networks_of(pipe)
-    if prompt is None:
-        prompt = [None] * len(call.get("prompt_embeds", ()))
+    prompt = [None] * len(call.get("prompt_embeds", ())) if prompt is None else prompt
     conds, negatives = _listed(prompt, negative, per_prompt)
     chosen = list(range(len(conds)) if seeds is None else seeds)
     if len(chosen) != len(conds):
@@ -118,9 +117,7 @@ def sample(
     given = _call(pipe, conds, negatives, chosen)
     if size is not None:
         given["height"], given["width"] = (size, size) if isinstance(size, int) else size
-    if steps is not None:
-        given["num_inference_steps"] = as_int("steps", steps)
-    given |= call
+    given |= call if steps is None else {**call, "num_inference_steps": as_int("steps", steps)}
     choices = {"scale": scale, "guidance": guidance, "plan": plan, "progress": progress}
     if guidance is None:
         choices["rectify"] = rectify
