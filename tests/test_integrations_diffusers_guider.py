@@ -115,6 +115,15 @@ def test_a_second_run_is_a_new_way() -> None:
     assert torch.equal(modular("sdxl", guider), first) and guider.stats.samples == 2
 
 
+def test_the_cost_is_that_of_all_networks() -> None:
+    """Two experts take turns along the way."""
+    guider = RectifiedGradientGuidance.of(classic("sd3").scheduler, rectify="vjp")
+    modular("sd3", guider)
+    (hook,) = guider._hooks.values()
+    guider._hooks[torch.nn.Linear(1, 1)] = hook
+    assert (guider.stats.nfe, guider.stats.backward, guider.stats.samples) == (14, 6, 2)
+
+
 def test_bad_input() -> None:
     scheduler = classic("sd3").scheduler
     with pytest.raises(InputError, match="'blend' depends on w"):

@@ -172,6 +172,20 @@ def test_a_callback_interrupts(sd: Any) -> None:
     assert distance(found, wanted) < 1e-5 and rectified.stats.backward == 2
 
 
+def test_four_prompts_with_four_negatives(sd: Any) -> None:
+    given = {"prompt": ["a", "b c", "d", "e"], "negative_prompt": ["w", "x", "y z", ""]}
+    given |= {"num_inference_steps": 3, "guidance_scale": 4.0, "height": 16, "width": 16}
+
+    def made() -> Tensor:
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(4)]
+        return sd(**given, generator=seeds, output_type="latent")[0]
+
+    with peer("sd", sd):
+        wanted = made()
+    with reg(sd, rectify="vjp"):
+        assert distance(made(), wanted) < 1e-5 < distance(plain("sd"), wanted[:2])
+
+
 def test_controlnet(sd: Any) -> None:
     """What it adds is held fixed, as its own derivative is not the network's."""
     from diffusers import ControlNetModel, StableDiffusionControlNetPipeline

@@ -125,6 +125,8 @@ def test_embeddings_in_the_place_of_prompts() -> None:
         sample(pipe, PROMPTS, **given)
     with pytest.raises(InputError, match="prompt: is empty"):
         sample(pipe, **given)
+    with pytest.raises(InputError, match="per_prompt: is given beside embeddings"):
+        sample(pipe, prompt_embeds=told[0], per_prompt=2, **given)
 
 
 def test_the_network_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +173,15 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(InputError, match=problem):
             sampled("sd3", **changes)
-    with pytest.raises(InputError, match="negative: is not taken by a DiTPipeline"):
-        sampled("dit", negative="bad")
+    for changes, problem in (
+        ({"negative": "bad"}, "negative: is not taken by a DiTPipeline"),
+        ({"size": 16}, "size: is not taken by a DiTPipeline"),
+        ({"frames": 3}, "frames: is not taken by a DiTPipeline"),
+        ({"output_type": "pil"}, "output_type: is given as a keyword"),
+        ({"guidance_scale": 1.0}, "guidance_scale: is given as a keyword"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            sampled("dit", **changes)
     with pytest.raises(InputError, match="without a network"):
         sample(type("P", (), {"__call__": lambda self, prompt: None})(), "a cat")
     assert "_compiled_call_impl" not in pipe.transformer.__dict__

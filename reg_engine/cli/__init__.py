@@ -12,8 +12,8 @@ from .calibrate import calibrate
 from .doctor import doctor
 from .evaluate import evaluate
 from .experiment import experiment
+from .notes import show
 from .profile import profile
-from .prompts import show
 from .sample import sample
 from .shell import Commands, run
 from .train import train

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..calibration.damping import Damping
 from ..errors import InputError
+from ..storage.digest import digest
 from ..storage.files import check_writable, replacing
-from ..version import __version__
 from .config import said
-from .options import arguments_of, emit, plan_of, whole_numbers
+from .notes import notes_of, picture_notes, settings_text
+from .options import emit, plan_of, whole_numbers
 
-__all__ = ["PROMPT_OPTIONS", "pictures", "show"]
+__all__ = ["PROMPT_OPTIONS", "pictures"]
 
 # What goes with prompts; the rest belongs to labels.
 TAKEN = {"model", "per_label", "scale", "rectify", "plan", "seeds", "damping", "skip_below"}
@@ -46,6 +44,10 @@ def pictures(context: click.Context) -> None:
         if said(context, name) and name not in TAKEN:
             option = f"--{name.replace('_', '-')}"
             raise InputError(option, "does not go with --prompt", "Leave it out")
+    size = given["batch_size"] if said(context, "batch_size") else 1
+    for name, number in (("--per-label", given["per_label"]), ("--batch-size", size)):
+        if number < 1:
+            raise InputError(name, f"is {number}", "Give a number >= 1")
     prompts = [text for text in given["prompt"] for _ in range(given["per_label"])]
     seeds = (
         range(len(prompts)) if given["seeds"] is None else whole_numbers("seeds", given["seeds"])
@@ -56,7 +58,6 @@ def pictures(context: click.Context) -> None:
     settings, each = _settings(context), zip(prompts, seeds, strict=True)
     jobs = [_Job(folder, text, seed, settings) for text, seed in each]
     left = [job for job in jobs if not job.done()]
-    size = given["batch_size"] if said(context, "batch_size") else 1
     if left:
         from ..integrations.diffusers import load_pipeline, sample
 
@@ -88,58 +89,29 @@ class _Job:
         self.path = check_writable(folder / f"{words}_{seed:05d}.png", "--out-dir")
 
     def done(self) -> bool:
-        return self.path.is_file() and notes_of(self.path).get("reg_engine") == self._text()
+        return self.path.is_file() and notes_of(self.path).get("reg_engine") == settings_text(
+            self.settings
+        )
 
     def write(self, picture: Tensor, context: click.Context) -> None:
         info = PngInfo()
-        info.add_text("Software", f"reg_engine {__version__}, torch {torch.__version__}")
-        info.add_text("Command", shlex.join(["reg-engine", *arguments_of(context)]))
-        info.add_text("reg_engine", self._text())
+        for key, text in picture_notes(context, self.settings).items():
+            info.add_text(key, text)
         with replacing(self.path, "--out-dir") as file:
             Image.fromarray(picture.numpy()).save(file, format="PNG", pnginfo=info)
 
-    def _text(self) -> str:
-        return json.dumps(self.settings)
-
-
-def notes_of(path: Path) -> dict[str, str]:
-    """The texts that a PNG carries.
-
-    Raises:
-        InputError: it is no picture.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            texts: dict[str, str] = dict(getattr(picture, "text", {}))
-            return texts
-    except OSError as error:
-        raise InputError("FILE", f"{str(path)!r} is no PNG", "Give one of `sample`") from error
-
-
-@click.command(epilog="Example: reg-engine show out/demo.png")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def show(file: Path, as_json: bool) -> None:
-    """Say how a picture of `reg-engine sample` was made."""
-    notes = notes_of(file)
-    if "reg_engine" not in notes:
-        raise InputError("FILE", f"{str(file)!r} says nothing of itself", "Give one of `sample`")
-    settings = json.loads(notes["reg_engine"])
-    found = {"software": notes.get("Software"), "command": notes.get("Command"), **settings}
-    width = max(map(len, found))
-    emit(found, as_json, "\n".join(f"{key:{width}}  {value}" for key, value in found.items()))
-
 
 def _settings(context: click.Context) -> dict[str, Any]:
-    given = context.params
-    names = ("model", "negative", "scale", "rectify", "plan", "damping", "skip_below", "size")
-    settings = {name: given[name] for name in names}
-    settings["model"] = Path(given["model"]).name
-    named = ("solver", "steps")  # of the pipeline where nobody says
-    return settings | {name: given[name] if said(context, name) else None for name in named}
+    """What a picture depends on beside its prompt and seed."""
+    place = Path(context.params["model"])
+    where = str(place.resolve() if place.exists() else place)
+    # Two folders of one name are two models, and a picture does not say where they are.
+    model = {"model": place.name, "place": digest(where)[:12]}
+    return model | {k: v for k, v in _choices(context).items() if k != "progress"}
 
 
 def _choices(context: click.Context) -> dict[str, Any]:
+    """Arguments of `sample`."""
     given = context.params
     scale, method = given["scale"], None if given["rectify"] == "none" else given["rectify"]
     if given["damping"] is not None:
@@ -147,4 +119,5 @@ def _choices(context: click.Context) -> dict[str, Any]:
     choices = {"negative": given["negative"], "scale": scale, "rectify": method}
     choices |= {"plan": plan_of(given["plan"]), "size": given["size"]}
     choices["progress"] = given["progress"]
-    return choices | {n: given[n] for n in ("solver", "steps") if said(context, n)}
+    # Of the pipeline where nobody says.
+    return choices | {n: given[n] if said(context, n) else None for n in ("solver", "steps")}

@@ -3,10 +3,6 @@ request."""
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +21,10 @@ from ..pictures.sheets import MOST_PIXELS, save_panels
 from ..resume import engine_key, run_resumable
 from ..storage.files import check_writable, replacing
 from ..storage.shards import Shards
-from ..version import __version__
 from .config import CONFIG_OPTIONS, save_config
+from .notes import picture_notes
 from .options import (
     apply,
-    arguments_of,
     emit,
     guided_options,
     json_option,
@@ -206,16 +201,8 @@ def _draw(
 
 
 def _notes(context: click.Context, settings: dict[str, Any]) -> dict[str, str]:
-    """What a picture carries along: the command that makes it again, and every setting. Of paths
-    only the last part: pictures are shown around."""
-    words = [Path(word).name if os.sep in word else word for word in arguments_of(context)]
     kept = {key: value for key, value in settings.items() if key not in ("keys", "progress")}
-    kept["model"] = Path(kept["model"]).name
-    return {
-        "Software": f"reg_engine {__version__}, torch {torch.__version__}",
-        "Command": shlex.join(["reg-engine", *words]),
-        "reg_engine": json.dumps(kept, default=asdict),
-    }
+    return picture_notes(context, {**kept, "model": Path(kept["model"]).name})
 
 
 def _archive(

@@ -20,7 +20,7 @@ from torch import nn
 from ...errors import InputError
 from ...loop.stats import Stats
 from ...rectifiers import follows_w
-from .hook import Hook
+from .hook import Hook, cost_of
 from .levels import levels_of
 
 __all__ = ["RectifiedGradientGuidance"]
@@ -76,8 +76,7 @@ class RectifiedGradientGuidance(_CFG):
     @property
     def stats(self) -> Stats | None:
         """What the last way cost (evaluations, estimator); None: nothing was guided yet."""
-        found = [hook.stats for hook in self._hooks.values() if hook.stats is not None]
-        return found[-1] if found else None
+        return cost_of(self._hooks.values())
 
     def set_state(self, step: int, num_inference_steps: int, timestep: Any) -> None:
         super().set_state(step, num_inference_steps, timestep)

@@ -13,7 +13,9 @@ is evaluated twice; from then on the pair of the step before serves.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -27,7 +29,7 @@ from ...networks.denoisers import Denoiser
 from .calls import Call, signature_of
 from .levels import Levels, levels_of
 
-__all__ = ["Asked", "Hook", "halves"]
+__all__ = ["Asked", "Hook", "cost_of", "halves"]
 
 # What a call of a module runs before its forward, which offloading may replace between two calls of
 # a pipeline; copies and pickles of a module are without it.
@@ -279,3 +281,15 @@ def halves(pipe: Any, call: Call) -> tuple[Call, Call] | None:
     if not call.repeats(2) or parts[0].like(parts[1]):
         return None
     return parts if type(pipe).__name__ in COND_FIRST else parts[::-1]
+
+
+def cost_of(hooks: Iterable[Hook]) -> Stats | None:
+    """What the last way cost over all of them: networks take turns along it. None: nothing was
+    guided."""
+    found = [hook.stats for hook in hooks if hook.stats is not None]
+    if not found:
+        return None
+    sums = {name: sum(getattr(one, name) for one in found) for name in ("nfe", "backward")}
+    modes = sum((Tally(one.modes) for one in found), Tally[str]())
+    checks = sum(one.checks for one in found)
+    return replace(found[-1], **sums, checks=checks, modes=dict(modes))

@@ -19,7 +19,7 @@ from ...schedules import Betas, Flow, Schedule
 
 __all__ = ["Levels", "levels_of"]
 
-PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v_prediction", "sample": "sample"}
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 CLOSE = 1e-3  # of a step of the chain: float32 times, divided by their number
 
 
@@ -92,4 +92,4 @@ def levels_of(scheduler: Any) -> Levels:
             "Take one of a VP chain (DDIM, Euler, DPM++, ...) or of a flow (FlowMatchEuler, ...)",
         )
     chain: Any = products.to("cpu", torch.float64).numpy()
-    return Levels(PREDICTIONS[prediction], Betas.of_alphas_cumprod(np.asarray(chain)), scheduler)
+    return Levels(prediction, Betas.of_alphas_cumprod(np.asarray(chain)), scheduler)

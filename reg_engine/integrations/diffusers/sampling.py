@@ -33,6 +33,14 @@ from .switch import networks_of
 
 __all__ = ["Pictures", "sample"]
 
+# What a pipeline's keywords are called here.
+OWN = {
+    "height": "size",
+    "width": "size",
+    "num_inference_steps": "steps",
+    "negative_prompt": "negative",
+}
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -108,8 +116,8 @@ def sample(
             from a picture or asks for one prediction a step; a scheduler that is not read.
     """
     networks_of(pipe)
-    prompt = [None] * len(call.get("prompt_embeds", ())) if prompt is None else prompt
-    conds, negatives = _listed(prompt, negative, per_prompt)
+    rows = len(call.get("prompt_embeds", ()))
+    conds, negatives = _listed(prompt, rows, negative, per_prompt)
     chosen = list(range(len(conds)) if seeds is None else seeds)
     if len(chosen) != len(conds):
         problem = f"are {len(chosen)} for {len(conds)} pictures"
@@ -117,10 +125,11 @@ def sample(
     given = _call(pipe, conds, negatives, chosen)
     if size is not None:
         given["height"], given["width"] = (size, size) if isinstance(size, int) else size
-    given |= call if steps is None else {**call, "num_inference_steps": as_int("steps", steps)}
+    if steps is not None:
+        given["num_inference_steps"] = as_int("steps", steps)
+    given |= _fitting(pipe, given, call)
     choices = {"scale": scale, "guidance": guidance, "plan": plan, "progress": progress}
-    if guidance is None:
-        choices["rectify"] = rectify
+    choices |= {"rectify": rectify} if guidance is None else {}
     choices |= {"solver": solver, "solver_options": solver_options, "steps": steps}
     run = _Run(pipe, choices, chosen)
     with run.placed():
@@ -214,10 +223,15 @@ class _Run(Hook):
         return both
 
 
-def _listed(prompt: Any, negative: Any, per_prompt: int) -> tuple[list[Any], list[str] | None]:
+def _listed(
+    prompt: Any, rows: int, negative: Any, per_prompt: int
+) -> tuple[list[Any], list[str] | None]:
     """What each picture is made for, and its negative prompt."""
     each = as_int("per_prompt", per_prompt)
-    conds = [prompt] if isinstance(prompt, (str, int)) else list(prompt)
+    if prompt is None and each > 1:
+        raise InputError("per_prompt", "is given beside embeddings", "Give them a row a picture")
+    one = isinstance(prompt, (str, int))
+    conds = [None] * rows if prompt is None else [prompt] if one else list(prompt)
     if not conds:
         raise InputError("prompt", "is empty", "Give a text, or a list of texts")
     if negative is not None:
@@ -256,8 +270,6 @@ def _call(
     else:
         given["guidance_scale"] = 2.0
     if negative is not None:
-        if "negative_prompt" not in takes:
-            raise InputError("negative", f"is not taken by a {type(pipe).__name__}", "Leave it out")
         given["negative_prompt"] = negative
     return given
 
@@ -265,3 +277,17 @@ def _call(
 def _there(pipe: Any) -> list[str]:
     """Names of the parts that a pipeline has."""
     return [name for name, part in pipe.components.items() if part is not None]
+
+
+def _fitting(pipe: Any, given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
+    """The caller's own keywords of the pipeline's call, which also takes what is given."""
+    takes = signature(type(pipe).__call__).parameters
+    for name in call:
+        if name in given or name in ("output_type", "return_dict", "num_images_per_prompt"):
+            remedy = "Leave it out: it has its own argument, or is chosen here"
+            raise InputError(name, "is given as a keyword of the pipeline's call", remedy)
+    for name in (*given, *call):
+        if name not in takes:
+            own = OWN.get(name, name)
+            raise InputError(own, f"is not taken by a {type(pipe).__name__}", "Leave it out")
+    return call

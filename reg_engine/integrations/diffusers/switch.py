@@ -7,10 +7,8 @@ torch.compile, LoRA) is asked as before.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +19,7 @@ from ...guidance import Guidance
 from ...loop.stats import Stats
 from ...plan import Plan
 from ...rectifiers import Rectifier, follows_w
-from .hook import PLACE, Hook
+from .hook import PLACE, Hook, cost_of
 from .levels import levels_of
 
 __all__ = ["Rectified", "disable", "enable", "networks_of", "reg"]
@@ -46,13 +44,7 @@ class Rectified:
     def stats(self) -> Stats | None:
         """What the pipeline's last way cost (evaluations, estimator, ...), over its networks;
         None: nothing was guided."""
-        found = [hook.stats for hook in self.hooks if hook.stats is not None]
-        if not found:
-            return None
-        sums = {name: sum(getattr(one, name) for one in found) for name in ("nfe", "backward")}
-        modes = sum((Counter(one.modes) for one in found), Counter())
-        checks = sum(one.checks for one in found)
-        return replace(found[-1], **sums, checks=checks, modes=dict(modes))
+        return cost_of(self.hooks)
 
     def on(self) -> None:
         """Put the hooks in place."""
