@@ -14,15 +14,19 @@ from .door import (
     reduce,
     resolve,
 )
+from .duals import activation_dual, attention_dual, norm_dual
 
 __all__ = [
     "BACKENDS",
     "FLOATS",
+    "activation_dual",
+    "attention_dual",
     "available",
     "combine",
     "differentiates",
     "guided_step",
     "lagged_product",
+    "norm_dual",
     "probe",
     "reduce",
     "resolve",
