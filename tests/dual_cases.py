@@ -21,7 +21,7 @@ MASKS = ("none", "causal", "boolean", "additive", "hidden", "one_row", "by_head"
 # Matrices of (B, N, H, d), as a projection leaves them; parts of one projection; every other row.
 LAYOUTS = ("contiguous", "heads_last", "fused", "strided", "expanded")
 
-NORM_SHAPES = {"layer": (3, 5, 24), "rms": (3, 5, 24), "group": (3, 12, 4, 5)}
+NORM_SHAPES = {"layer": (2, 2, 21), "rms": (2, 2, 21), "group": (2, 4, 4, 5)}
 
 
 def rand(*shape: int, dtype: torch.dtype = F32, seed: int = 0) -> Tensor:
@@ -101,7 +101,7 @@ class Attention:
         seen[..., :1] = True
         if self.mask == "hidden":  # two rows see nothing, and the last key is nobody's
             seen[..., -1] = False
-            seen[:, :, 2] = seen[:1, 1, 1] = False
+            seen[:, :, 2:3] = seen[:1, 1, 1:2] = False
         return {
             "boolean": seen[:, :1],
             "hidden": seen,
@@ -137,10 +137,11 @@ class Attention:
 ATTENTION = {
     **{f"along-{name}": Attention(along=name) for name in ALONG},
     **{f"two-{name}": Attention(along=name, count=2) for name in ("qkv", "q", "kv")},
-    **{f"mask-{mask}": Attention(mask=mask, count=2) for mask in MASKS[1:]},
+    **{f"mask-{mask}": Attention(mask=mask) for mask in MASKS[1:]},
+    "mask-two": Attention(mask="hidden", along="q", count=2),
     "mask-tall": Attention(mask="causal", queries=23, keys=11),
     **{f"layout-{layout}": Attention(layout=layout, along="qkv") for layout in LAYOUTS[1:]},
-    "shared": Attention(shared=3, count=2, mask="boolean"),
+    "shared": Attention(1, shared=3, count=2, mask="boolean"),
     "shared-one": Attention(heads=1, shared=4, along="kv"),
     "scale": Attention(scale=0.7, along="qk"),
     "one-of-each": Attention(1, 1, 1, 1, 1, 1),
@@ -199,3 +200,32 @@ def arguments(name: str, dtype: torch.dtype = F64) -> dict[str, Any]:
     rows = {"scale": rand(2, 6, seed=5), "shift": rand(2, 6, seed=6)}
     given = {key: value.to(dtype) for key, value in (vectors | rows).items()}
     return {"x": x, "x_t": x_t, "kind": "layer", **given, "activation": "silu"}
+
+
+def norm_arguments(
+    kind: str, names: str, dtype: torch.dtype = F32, count: int = 1
+) -> dict[str, Any]:
+    shape = NORM_SHAPES[kind]
+    channels = shape[1] if kind == "group" else shape[-1]
+    given: dict[str, Any] = {
+        "x": (2 * rand(*shape, seed=1) + 0.7).to(dtype),
+        "x_t": rand(count * shape[0], *shape[1:], dtype=dtype, seed=2),
+        "kind": kind,
+        "eps": 1e-3,
+        "groups": 2,
+    }
+    sizes = {"weight": (channels,), "bias": (channels,)}
+    for seed, name in enumerate(("weight", "bias", "scale", "shift")):
+        if name in names:
+            size = sizes.get(name, (shape[0], channels))
+            given[name] = rand(*size, dtype=dtype, seed=seed + 3)
+    return given | ({"activation": "silu"} if "silu" in names else {})
+
+
+def norm_exact(given: dict[str, Any]) -> Pair:
+    """y and y_t in float64."""
+    own = {k: given[k] for k in ("weight", "bias", "scale", "shift") if k in given}
+    function = norm(given["kind"], given.get("groups", 1), own)
+    if "activation" in given:
+        return forward(lambda x: F.silu(function(x)), [given["x"]], [given["x_t"]])
+    return forward(function, [given["x"]], [given["x_t"]])

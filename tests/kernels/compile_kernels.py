@@ -11,7 +11,7 @@ import sys
 
 import torch
 import triton
-from reg_engine.kernels import strides
+from reg_engine.kernels import activation_dual, attention_dual, norm_dual, strides
 from reg_engine.kernels.combine import combine
 from reg_engine.kernels.guided_step import guided_step
 from reg_engine.kernels.probe import probe
@@ -91,6 +91,31 @@ def sums(dtype: torch.dtype, shape: tuple[int, ...] = SHAPE) -> None:
         reduce(*given, tensor(F64, (shape[0], k, k)))
 
 
+def attention(size: int, dtype: torch.dtype, along: str = "qkv", mask: str = "") -> None:
+    """As a projection leaves it: heads next to each other."""
+    attention_dual._precision = lambda q: "tf32x3"
+    one = tensor(dtype, (1, 256, 16, size)).transpose(1, 2)
+    given = [one if name in along else None for name in "qkv"]
+    seen = tensor(torch.bool if mask == "bool" else dtype, (256, 256))
+    options = (seen if mask else None, mask == "", None, False)
+    attention_dual.launch(one, one, one, *given, *options, one, one)
+
+
+def duals(dtype: torch.dtype) -> None:
+    """Norms of short and of long rows, activations with and without gate."""
+    vector, rows = tensor(F32, (4,)), tensor(F32, (2, 4))
+    for x in (tensor(dtype), tensor(dtype).to(memory_format=torch.channels_last)):
+        options = (vector, vector, 1e-5, 1, rows, rows, "silu")
+        norm_dual.launch(x, x, "group", *options, x, x)
+    x = tensor(dtype, (2, 64, 4))
+    norm_dual.launch(x, x, "layer", vector, None, 1e-5, 1, None, None, None, x, x)
+    norm_dual.launch(x, x, "rms", None, None, 1e-5, 1, None, None, None, x, x)
+    x, half = tensor(dtype, (2, 64, 256)), tensor(dtype, (2, 64, 128))
+    activation_dual.launch(x, x, "gelu", x, x)
+    activation_dual.launch(x, x, "geglu_tanh", half, half)
+    activation_dual.launch(x, x, "swiglu", half, half)
+
+
 def main() -> None:
     triton.runtime.driver.set_active(NoDevice())
     JITFunction.run = _compile
@@ -106,6 +131,11 @@ def main() -> None:
         steps(F32, F16, shape)
         combinations(F16, shape)
         sums(F16, shape)
+    for dtype in (BF16, F64):
+        duals(dtype)
+    attention(64, BF16, "qkv", "none")
+    attention(72, BF16, "q", "")
+    attention(16, F32, "kv", "bool")
     print(json.dumps(compiled))
 
 

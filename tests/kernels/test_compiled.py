@@ -16,6 +16,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 SCRIPT = Path(__file__).with_name("compile_kernels.py")
 
 
+DUALS = {"attention_dual", "norm_dual", "activation_dual"}
 CAPABILITIES = [pytest.param(80, id="sm_80", marks=pytest.mark.slow), pytest.param(90, id="sm_90")]
 
 
@@ -37,7 +38,7 @@ def chosen(compiled: list, name: str) -> list:
 
 
 def test_every_kernel_compiles(compiled: list) -> None:
-    names = ("combine", "guided_step", "probe", "reduce", "reduce_blocks")
+    names = {"combine", "guided_step", "probe", "reduce", "reduce_blocks", *DUALS}
     assert {c["kernel"] for c in compiled} == {f"_{name}_kernel" for name in names}
     assert all(c["cubin"] > 0 for c in compiled)
 
@@ -63,8 +64,19 @@ def test_the_weight_arrives_in_float64(compiled: list) -> None:
 
 
 def test_no_multiply_add_is_fused(compiled: list) -> None:
-    """Plain torch rounds each product; the integers' are exact."""
-    assert not any(re.search(r"fma\.rn\S*\.f(32|64)", c["ptx"]) for c in compiled)
+    """Plain torch rounds each product; the integers' are exact. Attention is rounded otherwise."""
+    found = {c["kernel"] for c in compiled if re.search(r"fma\.rn\S*\.f(32|64)", c["ptx"])}
+    assert found <= {"_attention_dual_kernel", "_norm_dual_kernel", "_activation_dual_kernel"}
+
+
+def test_attention_uses_tensor_cores_and_loads_ahead(compiled: list) -> None:
+    """Heads of 64 channels, and of 72, whose last 16 columns are a narrow matrix."""
+    wide, narrow, _ = chosen(compiled, "attention_dual")
+    for facts, sizes in ((wide, {"10"}), (narrow, {"10", "8"})):
+        assert "wgmma.mma_async" in facts["ptx"] or "mma.sync" in facts["ptx"]
+        found = re.findall(r"cp\.async\.c[ag]\S*[^;]*, 0x([0-9a-f]+)", facts["ptx"])
+        assert found and set(found) <= sizes
+        assert facts["shared"] <= 160 * 1024
 
 
 def test_nothing_is_added_atomically(compiled: list) -> None:

@@ -13,7 +13,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from reg_engine.kernels import tuning  # noqa: E402
 
+TILES = {f"attention_dual_{width}_{bits}" for width in (64, 96, 128, 160, 256) for bits in (16, 32)}
 OPS = {"combine", "guided_step", "probe", "reduce", "reduce_blocks"}
+OPS |= {"norm_dual", "activation_dual", *TILES}
 FILES = sorted(tuning.FOLDER.glob("*.json"))
 
 
@@ -34,7 +36,12 @@ def test_files(path: Path) -> None:
     """Every file names ops that are there and launches that are possible."""
     parameters = json.loads(path.read_text(encoding="utf-8"))
     assert set(parameters) == OPS if path.stem == tuning.DEFAULT else set(parameters) <= OPS
-    for launch in parameters.values():
+    for op, launch in parameters.items():
+        if op in TILES:
+            assert set(launch) == {"BLOCK_M", "BLOCK_N", "num_warps", "num_stages"}
+            assert all(launch[side] in (16, 32, 64, 128) for side in ("BLOCK_M", "BLOCK_N"))
+            assert launch["num_warps"] in (4, 8) and launch["num_stages"] in (1, 2, 3, 4)
+            continue
         assert set(launch) <= {"BLOCK", "PARTS", "num_warps", "num_stages"}
         for value in (launch["BLOCK"], launch["num_warps"]):
             assert value > 0 and value & (value - 1) == 0
