@@ -94,7 +94,7 @@ def test_layouts_of_a_picture(make: Any, place: str) -> None:
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
 @pytest.mark.parametrize(
-    "shape", [(2, 21), (2, 3, 21), (2, 2, 3, 5), (1, 1, 2), (0, 2, 4)], ids=str
+    "shape", [(2, 21), (2, 3, 21), (2, 2, 3, 5), (1, 1, 7), (0, 2, 4)], ids=str
 )
 @pytest.mark.parametrize("make", [torch.empty_like, every_other])
 def test_shapes_of_rows(make: Any, shape: tuple[int, ...], kind: str) -> None:
