@@ -107,8 +107,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     session = metafunc.config.stash[SESSION]
     if "kernel_case" in metafunc.fixturenames:
-        known = cases.KERNEL_CASES[session.size]
-        metafunc.parametrize("provider", kernels.PROVIDERS)
+        own = metafunc.module
+        known = getattr(own, "CASES", cases.KERNEL_CASES)[session.size]
+        metafunc.parametrize("provider", getattr(own, "PROVIDERS", kernels.PROVIDERS))
         metafunc.parametrize("kernel_case", known, ids=lambda case: case.name)
     if "model_case" in metafunc.fixturenames:
         pairs = contenders.schedule(session.size)

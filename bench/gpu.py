@@ -1,7 +1,8 @@
 """The measuring parts of bench/gpu_check.sh: `python -m bench.gpu PART --out OUT [--dry]`.
 
 environment: versions, the device, and its ceilings. table CASE...: rows of the paper's table.
-kernels, compile: the four kernels at large sizes. `--dry` runs the same on the CPU at tiny sizes.
+kernels, compile: the four kernels at large sizes. duals: the ops with tangents.
+`--dry` runs the same on the CPU at tiny sizes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from bench import kernels, records, report, timing
 from bench.cases import KERNEL_CASES, MODEL_CASES, ModelCase
 from bench.contenders import CONTENDERS
+from bench.duals import CASES as CASES_OF_DUALS
+from bench.duals import DUALS, PROVIDERS
 from bench.session import Session, Unmeasured
 from bench.smoke import KERNELS
 from reg_engine import ops
@@ -47,6 +50,7 @@ TABLE = (
 )
 EAGER = ("plain-cfg", "cfg-eager", "authors", "vjp-eager", "fd_batched-eager")
 DRY = (*EAGER, "fd_batched-fixed", "cfg-damped")
+PARTS = ("environment", "table", "kernels", "duals", "compile")
 LARGE = ("latent-1024", "pixel-256", "pixel-1024")
 PACKAGES = ("triton", "numpy", "safetensors", "pytest", "setuptools", "diffusers", "nvtx", "faiss")
 
@@ -114,10 +118,23 @@ def bandwidth(session: Session, providers: tuple[str, ...]) -> None:
                     print(f"{kernel.name} {case.name} {provider}: {reason}", flush=True)
 
 
+def tangents(session: Session) -> None:
+    """The dual ops, the providers in turn."""
+    for kernel in DUALS:
+        able = [p for p in PROVIDERS[kernel.name] if not kernels.unable(p, session.device)]
+        for case in CASES_OF_DUALS[kernel.name][session.size]:
+            for provider in able:
+                known = Exception if provider in kernels.PACKAGES else Unmeasured
+                try:
+                    session.kernel(kernel, case, provider, able)
+                except known as reason:
+                    print(f"{kernel.name} {case.name} {provider}: {reason}", flush=True)
+
+
 def main() -> int:
     """Exit status 1 where there is no CUDA device to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("environment", "table", "kernels", "compile"))
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8)
@@ -139,6 +156,8 @@ def main() -> int:
     elif asked.part == "table":
         names = DRY if asked.dry else EAGER if asked.eager else TABLE
         table(session, asked.cases or list(CASES), names)
+    elif asked.part == "duals":
+        tangents(session)
     else:
         compiled = ("eager", "compile")
         bandwidth(session, compiled if asked.part == "compile" else ("eager", "csrc", "triton"))

@@ -133,6 +133,12 @@ else
     say "kernels missing 0 s, the smoke part has red kernels"
 fi
 
+if last kernels; then
+    part duals 90 kernels "$PYTHON" -m bench.gpu duals --out "$OUT" "${DRIED[@]}"
+else
+    say "duals missing 0 s, the smoke part has red kernels"
+fi
+
 # What the time that is left, or a second call, is for.
 export MARKS="not slow"
 if there pytest; then

@@ -1,10 +1,11 @@
-"""What the four kernel benchmarks share: a kernel as data, its providers, how they are timed."""
+"""What the kernel benchmarks share: a kernel as data, its providers, how they are timed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from reg_engine.ops import formulas
 
 __all__ = ["PROVIDERS", "Kernel", "check", "coefficients", "contender", "inputs", "unable"]
 
-PROVIDERS = ("eager", "compile", "csrc", "triton")  # eager: reg_engine.ops.formulas
+PROVIDERS = ("eager", "compile", "csrc", "triton")  # eager: the twin
+PACKAGES = {"jvp_flash_attention": "jvp_flash_attention"}  # providers that are packages
 
 Arguments = dict[str, Any]
 
@@ -34,6 +36,10 @@ class Kernel:
         in_place: whether the op takes `out=`, the state, as the engine calls it.
         exact: where the op sums over a sample's elements, the sums in float64 in an order that
             rounds less than the twin's, on its arguments; None = the twin's in float64.
+        plain: the twin, where it is none of reg_engine.ops.formulas.
+        others: further providers, functions of the same arguments. One that gives less than the
+            twin is checked in what it gives.
+        sums: roundings of one element by order of summation, where the twin has none.
     """
 
     name: str
@@ -41,23 +47,34 @@ class Kernel:
     bytes_moved: Callable[[KernelCase], int]
     in_place: bool = False
     exact: Callable[..., Tensor] | None = None
+    plain: Callable[..., Any] | None = None
+    others: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    sums: int = 1
+
+    @property
+    def twin(self) -> Callable[..., Any]:
+        """Plain torch."""
+        return self.plain or getattr(formulas, self.name)
 
 
 def unable(provider: str, device: torch.device) -> str:
     """Why a provider cannot run on `device`; "" if it can."""
-    if provider in ("eager", "compile"):
+    if provider in ("eager", "compile", "sdpa"):
         return ""
+    if provider in PACKAGES:
+        return "" if find_spec(PACKAGES[provider]) else "it is not installed"
     state = ops.available(device)[provider]
     return "" if state == "works" else state
 
 
-def function(kernel: Kernel, provider: str, compiler: str) -> Callable[..., Tensor]:
+def function(kernel: Kernel, provider: str, compiler: str) -> Callable[..., Any]:
     """The provider's function, called with the arguments of the twin."""
-    twin: Callable[..., Tensor] = getattr(formulas, kernel.name)
     if provider == "eager":
-        return twin
+        return kernel.twin
     if provider == "compile":
-        return torch.compile(twin, backend=compiler, dynamic=False)
+        return torch.compile(kernel.twin, backend=compiler, dynamic=False)
+    if provider in kernel.others:
+        return kernel.others[provider]
     return partial(getattr(ops, kernel.name), backend=provider)
 
 
@@ -72,7 +89,7 @@ def contender(
 ) -> Sequence[Call]:
     """One call for each set. Every call keeps its result: outputs too lie in different places."""
     run = function(kernel, provider, compiler)
-    kept: list[Tensor | None] = [None] * len(sets)
+    kept: list[Any] = [None] * len(sets)
 
     def call(index: int, given: Arguments) -> None:
         kept[index] = run(**given)
@@ -91,16 +108,16 @@ def check(
     """Raise AssertionError unless the provider agrees with float64 as well as the twin does."""
     given = kernel.arguments(case, device)
     results = []
-    twin = getattr(formulas, kernel.name)
     for run, arguments in (
         (function(kernel, provider, compiler), _copies(given)),
-        (twin, _copies(given)),
-        (kernel.exact or twin, _copies(given, torch.float64)),
+        (kernel.twin, _copies(given)),
+        (kernel.exact or kernel.twin, _copies(given, torch.float64)),
     ):
-        results.append((run(**arguments), arguments.get("history")))
+        found = run(**arguments)
+        results.append(found if isinstance(found, tuple) else (found, arguments.get("history")))
     for out, plain, exact in zip(*results, strict=True):
         if out is not None:
-            terms = case.numel // case.shape[0] if kernel.exact else 1
+            terms = case.numel // case.shape[0] if kernel.exact else kernel.sums
             check_kernel(f"{kernel.name} {case.name} {provider}", out, plain, exact, terms)
 
 

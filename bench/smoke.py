@@ -20,6 +20,7 @@ from bench.bench_guided_step import KERNEL as STEP
 from bench.bench_probe import KERNEL as PROBE
 from bench.bench_reduce import KERNEL as REDUCE
 from bench.cases import KERNEL_CASES
+from bench.duals import CASES, DUALS
 from bench.records import ROOT
 from reg_engine import Engine
 from reg_engine.loop.graphs import Graphs
@@ -44,6 +45,14 @@ def kernel_checks(device: torch.device) -> Iterator[Check]:
                 yield (
                     f"{kernel.name} {case.name} {provider}",
                     lambda k=kernel, c=case, p=provider: kernels.check(k, c, p, device, "eager"),
+                )
+    if not kernels.unable("triton", device):
+        sizes = ("tiny", "shrunk") if device.type == "cuda" else ("tiny",)
+        for kernel in DUALS:
+            for case in (case for size in sizes for case in CASES[kernel.name][size]):
+                yield (
+                    f"{kernel.name} {case.name} triton",
+                    lambda k=kernel, c=case: kernels.check(k, c, "triton", device, "eager"),
                 )
 
 

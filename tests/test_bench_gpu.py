@@ -13,6 +13,7 @@ import pytest
 from bench import gpu, records, tune
 from bench.cases import MODEL_CASES
 from bench.contenders import CONTENDERS, damped, fixed_plan
+from bench.duals import PROVIDERS
 from bench.profile_step import KERNELS
 from reg_engine import schedules
 from reg_engine.solvers import table
@@ -67,6 +68,7 @@ def test_the_dry_run_passes_every_part_and_is_not_repeated(tmp_path: Path) -> No
         "smoke",
         "tests",
         "kernels",
+        "duals",
         "kernel-tests",
         "tune",
         "ncu",
@@ -79,6 +81,9 @@ def test_the_dry_run_passes_every_part_and_is_not_repeated(tmp_path: Path) -> No
     (measured,) = out.glob("*.csv")
     rows = records.read(measured)
     assert {row.case for row in rows if row.suite == "sampling"} == set(gpu.CASES)
+    duals = {(row.case, row.provider) for row in rows if row.case.endswith("_dual")}
+    plain = {(name, "eager") for name in PROVIDERS} | {("attention_dual", "sdpa")}
+    assert plain <= duals
     assert {row.commit for row in rows} == {COMMIT[:12]}
     assert all(row.p50 and row.peak_bytes for row in rows if row.suite == "sampling")
     again = check(out)

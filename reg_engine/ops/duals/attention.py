@@ -58,27 +58,30 @@ def attention_dual(
         return
     heads, factor = q.shape[1], 1 / math.sqrt(q.shape[3]) if scale is None else scale
     mask = None if attn_mask is None else attn_mask.expand(*q.shape[:3], k.shape[2])
-    own = [_matrices(x, heads) for x in (q, k, v)]
+    factors = factor, 1.0, 1.0
+    own = [_matrices(x, heads, f) for x, f in zip((q, k, v), factors, strict=True)]
+    given = list(zip((q_t, k_t, v_t), factors, strict=True))
     tangents = [
-        [None if x is None else _matrices(blocks(x, q)[j], heads) for x in (q_t, k_t, v_t)]
+        [None if x is None else _matrices(blocks(x, q)[j], heads, f) for x, f in given]
         for j in range(count(out_t, q))
     ]
     made = [own[0].new_empty(*own[0].shape[:2], v.shape[3]) for _ in tangents]
     mean = primal.flatten(0, 1) if exact(q) == q.dtype else None  # what was rounded is made anew
     for mine, seen in _chunks(own[0], own[1], is_causal):
         q_i, k_i, v_i = own[0][mine], own[1][seen], own[2][seen]
-        p = _weights((q_i @ k_i.mT).mul_(factor), mask, mine, is_causal)
+        p = _weights(q_i @ k_i.mT, mask, mine, is_causal)
         mean_i = p @ v_i if mean is None else mean[mine]
         for result, along in zip(made, tangents, strict=True):
             q_j, k_j, v_j = map(_at, along, (mine, seen, seen))
-            result[mine] = _tangent(p, _products(q_i, k_i, q_j, k_j, factor), v_i, v_j, mean_i)
+            result[mine] = _tangent(p, _products(q_i, k_i, q_j, k_j), v_i, v_j, mean_i)
     for target, result in zip(blocks(out_t, q), made, strict=True):
         target.copy_(result.unflatten(0, q.shape[:2]))
 
 
-def _matrices(x: Tensor, heads: int) -> Tensor:
-    """(B, H, N, d) -> (B heads, N, d), in what is computed in."""
-    return _shared(x, heads).to(exact(x)).flatten(0, 1)
+def _matrices(x: Tensor, heads: int, factor: float) -> Tensor:
+    """(B, H, N, d) -> (B heads, N, d) times a factor, in what is computed in."""
+    x = _shared(x, heads).to(exact(x)).flatten(0, 1)
+    return x if factor == 1 else x * factor
 
 
 def _chunks(q: Tensor, k: Tensor, is_causal: bool) -> Iterator[tuple[Place, Place]]:
@@ -112,15 +115,12 @@ def _weights(s: Tensor, mask: Tensor | None, mine: Place, is_causal: bool) -> Te
     return s.softmax(-1).masked_fill_((s == -math.inf).all(-1, keepdim=True), 0)
 
 
-def _products(
-    q: Tensor, k: Tensor, q_t: Tensor | None, k_t: Tensor | None, scale: float
-) -> Tensor | None:
-    """s_t; None = 0."""
+def _products(q: Tensor, k: Tensor, q_t: Tensor | None, k_t: Tensor | None) -> Tensor | None:
+    """s_t of queries times the scale; None = 0."""
     if q_t is None:
-        return None if k_t is None else (q @ k_t.mT).mul_(scale)
-    if k_t is None:
-        return (q_t @ k.mT).mul_(scale)
-    return torch.baddbmm(q_t @ k.mT, q, k_t.mT, beta=scale, alpha=scale)
+        return None if k_t is None else q @ k_t.mT
+    s_t = q_t @ k.mT
+    return s_t if k_t is None else s_t.baddbmm_(q, k_t.mT)
 
 
 def _tangent(p: Tensor, s_t: Tensor | None, v: Tensor, v_t: Tensor | None, mean: Tensor) -> Tensor:
