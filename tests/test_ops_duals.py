@@ -175,6 +175,26 @@ def test_compiled_gradients_are_those_of_the_formula(name: str, launcher: list[s
 
 
 @every_op
+def test_compiled_gradients_of_what_was_given_to_write_to(name: str, launcher: list[str]) -> None:
+    """The opaque op that writes would lose them."""
+
+    given = arguments(name)
+    keys = [k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()]
+    like = door(name)(**given, backend="reference")
+
+    def total(*tensors: Tensor) -> Tensor:
+        out = tuple(torch.zeros_like(v) for v in like)
+        own = {**given, **dict(zip(keys, tensors, strict=True))}
+        return sum(v.square().sum() for v in door(name)(**own, out=out))
+
+    at = [given[key].requires_grad_() for key in keys]
+    torch._dynamo.reset()
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    found, wanted = (torch.autograd.grad(f(*at), at) for f in (compiled, total))
+    assert same(found, wanted) and launcher == []
+
+
+@every_op
 def test_the_launcher_is_left_where_it_cannot_start(name: str, launcher: list[str]) -> None:
     given = arguments(name, torch.float32)
     wanted = door(name)(**given, backend="reference")

@@ -7,7 +7,7 @@ import torch
 from dual_cases import BF16, F16, F32, F64, activation, forward, rand, relative
 
 from reg_engine import ops
-from reg_engine.ops.duals.activation import ACTIVATIONS, GATED
+from reg_engine.ops.duals.activation import ACTIVATIONS, GATED, activation_plain
 
 LIMITS = {F64: 1e-12, F32: 1e-6, F16: 2e-3, BF16: 1.2e-2}
 kinds = pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -49,3 +49,13 @@ def test_gates_as_diffusers_does(name: str) -> None:
     x = rand(2, 3, 6).cpu()
     y, _ = ops.activation_dual(module.proj(x).detach(), module.proj(x).detach(), name.lower())
     assert torch.allclose(y, module(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@kinds
+def test_elementary_formula(kind: str, dtype: torch.dtype) -> None:
+    """What is taken wherever something differentiates."""
+    x, x_t = 2 * rand(2, 3, 10, dtype=dtype, seed=1), rand(4, 3, 10, dtype=dtype, seed=2)
+    found = activation_plain(x, x_t, kind)
+    for a, b in zip(found, forward(activation(kind), [x], [x_t]), strict=True):
+        assert a.dtype == dtype and relative(a, b) <= LIMITS[dtype]

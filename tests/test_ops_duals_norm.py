@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from dual_cases import BF16, F16, F32, F64, NORM_SHAPES, norm_arguments, norm_exact, rand, relative
 
 from reg_engine import ops
+from reg_engine.ops.duals.norm import norm_plain
 
 LIMITS = {F64: 1e-12, F32: 1e-6, F16: 2e-3, BF16: 1.2e-2}
 OPTIONS = {
@@ -90,3 +91,13 @@ def test_written_in_place_from_strided_inputs(kind: str) -> None:
 def test_no_rows() -> None:
     y, y_t = ops.norm_dual(rand(0, 4, 8), rand(0, 4, 8), "layer")
     assert y.shape == y_t.shape == (0, 4, 8)
+
+
+@pytest.mark.parametrize("names", OPTIONS.values(), ids=OPTIONS)
+@kinds
+def test_elementary_formula(kind: str, names: str) -> None:
+    """What is taken wherever something differentiates."""
+    given = norm_arguments(kind, names, F64, count=2)
+    keys = ("x", "x_t", "kind", "weight", "bias", "eps", "groups", "scale", "shift", "activation")
+    for a, b in zip(norm_plain(*map(given.get, keys)), norm_exact(given), strict=True):
+        assert relative(a, b) <= LIMITS[F64]
