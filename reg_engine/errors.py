@@ -6,6 +6,8 @@ import difflib
 import reprlib
 from collections.abc import Iterable, Mapping
 
+import torch
+
 __all__ = [
     "BackendError",
     "EstimatorError",
@@ -13,6 +15,7 @@ __all__ = [
     "NumericalError",
     "RegEngineError",
     "choice",
+    "out_of_memory",
 ]
 
 
@@ -66,3 +69,8 @@ def choice(
         proposal = " ".join(map(repr, difflib.get_close_matches(text, names, n=1)))
     hint = f"Did you mean {proposal}? Known" if proposal else "Known"
     raise InputError(argument, f"unknown name {reprlib.repr(value)}", f"{hint}: {', '.join(names)}")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: on a device, or on the host, where PyTorch has no type for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -146,7 +146,7 @@ def weight_of(draw: Any) -> Any:
 
 
 RECTIFY = [
-    None, "auto", *RECTIFIERS, FD(1e-3), FDBatched(0.03), JVP(lagged=False), VJP(memory_budget=1),
+    None, "auto", *RECTIFIERS, FD(1e-3), FDBatched(0.03), JVP("delta"), VJP(memory_budget=1),
     Diagonal(probes=2), DiagonalBatched(probes=2),
 ]  # fmt: skip
 DIRECTIONS = [

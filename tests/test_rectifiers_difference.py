@@ -47,7 +47,7 @@ def error(dtype: torch.dtype, factor: float = 1.0) -> float:
     errors = []
     with torch.no_grad():
         for index in (1, 3, 5):
-            _, exact, delta = JVP(lagged=False)(point(exact_net, index), Delta())
+            _, exact, delta = JVP("delta")(point(exact_net, index), Delta())
             p = point(net, index)
             rectifier = FD() if factor == 1 else FD(factor * RHO[dtype])
             got = rectifier.product(p, delta.to(p.x.dtype), p.cond_at(p.x))

@@ -13,6 +13,7 @@ import torch
 import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from nets import flow_point
+from reg_engine.rectifiers.dual import dual_pass
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, EstimatorError, schedules
@@ -21,7 +22,6 @@ from reg_engine.networks.point import Point
 from reg_engine.networks.sharing import rerouted
 from reg_engine.rectifiers import make
 from reg_engine.rectifiers.auto import choose
-from reg_engine.rectifiers.dual import dual_pass
 from reg_engine.rectifiers.forward import product
 
 SHAPE = (4, 4, 4)

@@ -17,6 +17,7 @@ from reg_engine.rectifiers import (
     VJP,
     Diagonal,
     DiagonalBatched,
+    DiagonalJVP,
     FDBatched,
     Paper,
     make,
@@ -35,8 +36,11 @@ from reg_engine.rectifiers.reverse import saved_bytes_per_sample
         (DiagonalBatched(probes=2), 4, 0, [12]),
         (FD(), 3, 0, [6, 3]),
         (FDBatched(), 3, 0, [9]),
-        (JVP(), 3, 0, [3, 3]),
-        (JVP(lagged=False), 4, 0, [6, 3]),
+        (JVP(), 3, 0, [9]),
+        (JVP("ones"), 3, 0, [9]),
+        (JVP("delta"), 4, 0, [6, 6]),
+        (DiagonalJVP(), 3, 0, [9]),
+        (DiagonalJVP(probes=4), 6, 0, [18]),
     ],
 )
 def test_work_is_counted_and_only_cond_rows_are_recorded(

@@ -85,7 +85,9 @@ def test_how_small_a_lost_part_is_seen(dtype: torch.dtype, seen_from: float) -> 
     state = torch.float64 if dtype == torch.float64 else torch.float32
     sizes = []
     for gain in (0.03, 0.3, 1.0, 3.0, 10.0, 30.0):
-        whole, lost = (Residual(gain=gain, around=a).to(dtype) for a in (None, LOST["detached"][0]))
+        whole, lost = (
+            Residual(gain=gain, around=a).to(dtype) for a in (None, LOST["out of sight"][0])
+        )
         size = relative(_product(lost, state), _product(whole, state))
         sizes.append(size)
         engine = Engine(seen(lost), rectify="jvp", dtype=state, **CALL)

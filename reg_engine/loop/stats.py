@@ -29,6 +29,8 @@ class Stats:
         peak_memory: bytes, the most allocated on a CUDA device during the call; None on CPU.
         modes: how many evaluations of each mode the plan holds.
         estimator, reason: the rectifier used and why.
+        fallbacks: how often forward mode met each op that it has no rule for, in the last batch:
+            right, and slower.
         solver: its name.
         backend: which of `ops.BACKENDS` did the guidance steps.
         postprocess_nfe, postprocess_seconds: of `postprocess`; not part of nfe and seconds.
@@ -44,6 +46,7 @@ class Stats:
     modes: dict[str, int] = field(default_factory=dict)
     estimator: str = "none"
     reason: str = ""
+    fallbacks: dict[str, int] = field(default_factory=dict)
     solver: str = ""
     backend: str = ""
     capture: str = "not captured: not asked for"
@@ -68,7 +71,7 @@ class Stats:
         """Count one batch's work."""
         self._forward_rows += counter.forward
         self._backward_rows += counter.backward
-        self.modes = dict(modes)
+        self.modes, self.fallbacks = dict(modes), dict(counter.fallbacks)
         self.estimator, self.reason = estimator, reason
 
     def beside(self, rows: int) -> None:

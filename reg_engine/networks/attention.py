@@ -29,6 +29,7 @@ import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import has_torch_function
 
 from ..errors import EstimatorError, InputError, choice
 from .math_attention import math_attention
@@ -95,15 +96,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto") -> Tensor:
 
 
 def refuse_tangents(backend: str, *inputs: object) -> None:
-    """Raise EstimatorError if one of `inputs` carries a forward-mode tangent."""
-    if fwAD._current_level < 0:
-        return
-    for value in inputs:
-        if isinstance(value, Tensor) and fwAD.unpack_dual(value).tangent is not None:
-            raise EstimatorError(
-                f"attention {backend!r} has no forward derivative. Use attention='auto' or 'math' "
-                "for 'jvp', or rectify='vjp', 'fd_batched' or 'fd'."
-            )
+    """Raise EstimatorError if one of `inputs` carries a tangent that the kernel would drop: of
+    forward AD, or, beside a package's kernel, of a stacked dual."""
+    carried = backend in PACKAGES and has_torch_function(inputs)
+    if carried or (fwAD._current_level >= 0 and any(map(_has_tangent, inputs))):
+        raise EstimatorError(
+            f"attention {backend!r} has no forward derivative. Use attention='auto' or 'math' "
+            "for 'jvp', or rectify='vjp', 'fd_batched' or 'fd'."
+        )
+
+
+def _has_tangent(value: object) -> bool:
+    return isinstance(value, Tensor) and fwAD.unpack_dual(value).tangent is not None
 
 
 def check(name: str, device: torch.device, dtype: torch.dtype, width: int = 64) -> None:

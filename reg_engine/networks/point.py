@@ -3,6 +3,7 @@ there."""
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -56,10 +57,12 @@ class Reference(Protocol):
 
 @dataclass
 class Counter:
-    """Work done, in rows of a batch: forward evaluations and backward passes."""
+    """Work done, in rows of a batch: forward evaluations and backward passes; and the calls of ops
+    for which forward mode has no rule of its own."""
 
     forward: int = 0
     backward: int = 0
+    fallbacks: Tally[str] = field(default_factory=Tally)
 
 
 @dataclass
@@ -161,9 +164,9 @@ class Point:
         self.counter.forward += cost * x.shape[0]
         place = self.place(denoiser)
         output = denoiser.output(denoiser.scaled(x, place), place, cond, x)
-        return self._estimate(denoiser, x, output, place)
+        return self.estimate(denoiser, x, output, place)
 
-    def _estimate(self, denoiser: Denoiser, x: Tensor, output: Tensor, place: Place) -> Tensor:
+    def estimate(self, denoiser: Denoiser, x: Tensor, output: Tensor, place: Place) -> Tensor:
         """E[x_0 | x] from what the network returned; in one pass where that pays."""
         fused = denoiser is self.denoiser and self.landing is not None and self.step is not None
         if not fused or (x.numel() < WORTH and not x.is_cuda) or ops.differentiates(x, output):
@@ -200,13 +203,13 @@ class Point:
     def stack(self, *states: Tensor) -> tuple[Tensor, ...]:
         """[ref(x_t); cond(x) for x in states], in one batch where the reference is the same
         network."""
-        nulls = self._nulls()
+        nulls = self.nulls()
         with ranges.cond_ref() if nulls else ranges.cond():
             rows = concat([*nulls, *[self.cond] * len(states)])
             batch = torch.cat([*[self.x] * len(nulls), *states])
             outs = self.evaluate(self.denoiser, batch, rows).chunk(len(nulls) + len(states))
         own, conds = outs[: len(nulls)], outs[len(nulls) :]
-        return (self._gathered(own, conds[0]), *conds)
+        return (self.gathered(own, conds[0]), *conds)
 
     def at(self, x: Tensor) -> Point:
         """The same point at another state x (B, *sample_shape)."""
@@ -230,7 +233,7 @@ class Point:
             batch = torch.cat([self.x, self.x, moved, moved])
             return self.evaluate(self.denoiser, batch, rows).chunk(4)
 
-    def _nulls(self) -> list[Cond]:
+    def nulls(self) -> list[Cond]:
         """Conditionings of the references that are the guided network itself."""
         several = getattr(self.reference, "nulls", None)
         if several is not None:
@@ -239,7 +242,7 @@ class Point:
         null = self.null()
         return [] if null is None else [null]
 
-    def _gathered(self, own: Sequence[Tensor], cond: Tensor) -> Any:
+    def gathered(self, own: Sequence[Tensor], cond: Tensor) -> Any:
         """The reference's denoised, with those of `_nulls` at hand."""
         several = getattr(self.reference, "gathered", None)
         if several is not None:
@@ -252,7 +255,7 @@ class Point:
         The network's input is written in one pass where the device table is at hand.
         """
         moved = self.x + per_sample(length, self.x) * direction
-        nulls, denoiser, table, step = self._nulls(), self.denoiser, self.table, self.step
+        nulls, denoiser, table, step = self.nulls(), self.denoiser, self.table, self.step
         if not nulls or table is None or step is None:
             ref, cond, ahead = self.stack(self.x, moved)
             return ref, cond, ahead
@@ -265,8 +268,8 @@ class Point:
             rows = concat([*nulls, self.cond, self.cond])
             outs = denoiser.output(scaled, place, rows).chunk(copies + 1)
             pairs = zip([self.x] * copies + [moved], outs, strict=True)
-            *own, cond, ahead = (self._estimate(denoiser, x, out, place) for x, out in pairs)
-        return self._gathered(own, cond), cond, ahead
+            *own, cond, ahead = (self.estimate(denoiser, x, out, place) for x, out in pairs)
+        return self.gathered(own, cond), cond, ahead
 
     def to_prediction(self, denoised: Tensor) -> Tensor:
         """`denoised` in the network's own prediction at x_t."""

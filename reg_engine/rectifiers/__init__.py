@@ -1,4 +1,4 @@
-"""Rectifiers: K applied to the guidance direction, K = alpha_t d denoised_cond / d x_t, by seven
+"""Rectifiers: K applied to the guidance direction, K = alpha_t d denoised_cond / d x_t, by eight
 estimators; and two that look further than K delta."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from .base import Rectifier, name_of
 from .blend import Blend
 from .characteristic import Characteristic
 from .difference import FD, DiagonalBatched, FDBatched
-from .forward import JVP
+from .forward import JVP, DiagonalJVP
 from .lazy import Alternate, Lazy, LazyBlend
 from .reverse import VJP, Diagonal, Paper
 
@@ -24,6 +24,7 @@ __all__ = [
     "Characteristic",
     "Diagonal",
     "DiagonalBatched",
+    "DiagonalJVP",
     "FDBatched",
     "Lazy",
     "LazyBlend",
@@ -45,6 +46,7 @@ PRODUCTS: dict[str, type] = {
     "fd_batched": FDBatched,
     "diagonal": Diagonal,
     "diagonal_batched": DiagonalBatched,
+    "diagonal_jvp": DiagonalJVP,
 }
 # What a damping that was calibrated on top of K delta may stand beside.
 K_DELTA = ("vjp", "jvp", "fd", "fd_batched", "lazy", "alternate")

@@ -12,12 +12,11 @@ from dataclasses import replace
 
 import torch
 
-from ..errors import EstimatorError
+from ..errors import EstimatorError, out_of_memory
 from ..networks.point import Point
 from . import make
 from .base import Rectifier
 from .difference import Difference, FDBatched, rho_of
-from .dual import out_of_memory
 from .forward import JVP, product
 from .lazy import Alternate
 from .precision import measured_precision

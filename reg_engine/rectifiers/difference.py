@@ -19,7 +19,7 @@ from ..values import as_float, as_int, store
 from .lag import lag_of, rectified_from_lag
 from .precision import precision_of
 
-__all__ = ["FD", "RHO", "DiagonalBatched", "Difference", "FDBatched", "rho_of"]
+__all__ = ["FD", "RHO", "DiagonalBatched", "Difference", "FDBatched", "lengths", "rho_of"]
 
 # Best one-sided step by dtype: the sum of truncation and rounding error is least there.
 RHO = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.03, torch.bfloat16: 0.1}
@@ -29,6 +29,20 @@ FLOOR = 0.1  # of sigma_t: the least rms of x that a step is relative to
 def rho_of(precision: torch.dtype) -> float:
     """The step for a network that computes in `precision`."""
     return RHO.get(precision, RHO[torch.bfloat16])
+
+
+def lengths(point: Point, d: Tensor, rho: float) -> tuple[Tensor, Tensor]:
+    """(B,) h with |h d| = rho |x|, and alpha_t / h (0 where d vanishes): K d = alpha_t / h *
+    (moved cond - cond)."""
+    tiny = torch.finfo(d.dtype).tiny
+    gram = ops.reduce(point.x, d, backend=point.backend)
+    count = gram[:, 0, 0].clamp_min(1)
+    state, size = ((gram[:, i, i] / count).sqrt().to(d.dtype) for i in (1, 2))
+    # A small x (few dimensions, or 0) must not make the step vanish in rounding: the network
+    # changes over lengths of sigma.
+    length = rho * state.clamp_min(FLOOR * point.sigma).clamp_min(tiny)
+    h = torch.where(size > 0, length / size.clamp_min(tiny), 0)
+    return h, torch.where(size > 0, point.alpha * size / length, 0)
 
 
 @dataclass(frozen=True)
@@ -44,17 +58,8 @@ class Difference:
             store(self, rho=as_float("rho", self.rho, remedy, lambda v: 0 < v < math.inf))
 
     def lengths(self, point: Point, d: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) h, and alpha_t / h (0 where d vanishes): K d = alpha_t / h * (moved cond - cond)."""
-        rho = self.rho or rho_of(precision_of(point.denoiser, point.x))
-        tiny = torch.finfo(d.dtype).tiny
-        gram = ops.reduce(point.x, d, backend=point.backend)
-        count = gram[:, 0, 0].clamp_min(1)
-        state, size = ((gram[:, i, i] / count).sqrt().to(d.dtype) for i in (1, 2))
-        # A small x (few dimensions, or 0) must not make the step vanish in rounding: the network
-        # changes over lengths of sigma.
-        length = rho * state.clamp_min(FLOOR * point.sigma).clamp_min(tiny)
-        h = torch.where(size > 0, length / size.clamp_min(tiny), 0)
-        return h, torch.where(size > 0, point.alpha * size / length, 0)
+        """As the function `lengths`, with the estimator's own step."""
+        return lengths(point, d, self.rho or rho_of(precision_of(point.denoiser, point.x)))
 
     def product(self, point: Point, d: Tensor, cond: Tensor) -> Tensor:
         """K d by one more conditional evaluation."""

@@ -1,66 +1,132 @@
-"""Forward mode through PyTorch's forward AD, where dual.py sees to ops without a tangent rule."""
+"""Forward mode: K times tangents in the pass that gives the predictions (../forward/)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch.autograd.forward_ad as fwAD
+import torch
 from torch import Tensor
 
-from ..errors import EstimatorError
+from ..errors import choice
+from ..forward import passed, rows_of, scale_for, stack
+from ..networks.conditioning import concat
 from ..networks.point import Direction, Point
-from ..values import as_bool, store
-from .dual import dual_pass, out_of_memory
+from ..ops.formulas import per_sample
+from ..profiling import ranges
+from ..values import as_int, store
+from .difference import lengths
 from .lag import lag_of, rectified_from_lag
+from .precision import precision_of
 
-__all__ = ["JVP"]
+__all__ = ["JVP", "DiagonalJVP", "product", "products"]
+
+ALONG = ("lag", "delta", "ones")
 
 
 @dataclass(frozen=True)
 class JVP:
-    """`jvp`: K delta by one dual pass.
+    """`jvp`: K delta by one pass of stacked rows [ref; cond; tangent].
 
     Args:
-        lagged: True takes the product along the previous delta together with cond in one dual
-            pass (2 evaluations) and corrects it (rectifiers/lag.py); False takes it along delta
-            itself, after cond and ref are known (a second pass).
+        along: "lag" takes the product along the previous delta, which is known before cond is, and
+            corrects it (rectifiers/lag.py): 3 evaluations in one pass. "delta" takes it along delta
+            itself, in a second pass of [cond; tangent] (4 evaluations). "ones" takes K 1, the sums
+            of K's rows, and multiplies delta by it: the twin of `paper`, which has the sums of K's
+            columns.
     """
 
-    lagged: bool = True
+    along: str = "lag"
     name = "jvp"
 
     def __post_init__(self) -> None:
-        store(self, lagged=as_bool("lagged", self.lagged))
+        store(self, along=choice("along", self.along, ALONG))
+
+    @property
+    def lagged(self) -> bool:
+        """Whether the previous delta is kept for it."""
+        return self.along == "lag"
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
-        lag = lag_of(point) if self.lagged else None
+        if self.along == "ones":
+            ref, cond, (sums,) = products(point, torch.ones_like(point.x))
+            delta = direction(point, cond, ref)
+            return cond, sums * delta, delta
+        lag = lag_of(point) if self.along == "lag" else None
         if lag is None:
             ref, cond = point.stack(point.x)
             delta = direction(point, cond, ref)
             return cond, product(point, delta)[1], delta
-        cond, k_lag = product(point, lag)
-        delta = direction(point, cond, point.ref(cond))
+        ref, cond, (k_lag,) = products(point, lag)
+        delta = direction(point, cond, ref)
         rectified = rectified_from_lag(point, delta, lag, k_lag, lambda d: product(point, d)[1])
         return cond, rectified, delta
 
 
-def product(point: Point, tangent: Tensor) -> tuple[Tensor, Tensor]:
-    """(cond, K tangent) from one dual pass, counted as two evaluations.
+@dataclass(frozen=True)
+class DiagonalJVP:
+    """`diagonal_jvp`: diag(K) * delta by Hutchinson's estimate mean_i z_i * (K z_i), z_i = +-1, the
+    probes being tangents of one pass [ref; cond; z_1; ...].
+
+    Args:
+        probes: number n >= 1 of tangents a sample; each sample has its own, from its seed.
+    """
+
+    probes: int = 1
+    name = "diagonal_jvp"
+    lagged = False
+
+    def __post_init__(self) -> None:
+        store(self, probes=as_int("probes", self.probes))
+
+    def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
+        assert point.probes is not None
+        signs = [point.probes.signs(point.x) for _ in range(self.probes)]
+        ref, cond, found = products(point, *signs)
+        delta = direction(point, cond, ref)
+        total = sum(sign * k for sign, k in zip(signs, found, strict=True))
+        return cond, total / self.probes * delta, delta
+
+
+def products(point: Point, *tangents: Tensor) -> tuple[Any, Tensor, list[Tensor]]:
+    """(ref, cond, K times each tangent) from one pass; a row of each is one evaluation.
 
     Raises:
-        EstimatorError: an op of the network has no forward-mode rule, or drops the tangent.
+        EstimatorError: an op mixes rows, or its tangent is lost; op and module are named.
         torch.OutOfMemoryError: as PyTorch raised it.
     """
-    try:
-        with dual_pass(point.denoiser.net):
-            x = fwAD.make_dual(point.x.clone(), tangent.clone())
-            cond = fwAD.unpack_dual(point.cond_at(x, cost=2))
-    except RuntimeError as error:
-        if isinstance(error, EstimatorError) or out_of_memory(error):
-            raise
-        raise EstimatorError(
-            f"'jvp' cannot serve this network: {str(error).splitlines()[0]} Use rectify='vjp', "
-            "'fd_batched' or 'fd'."
-        ) from error
-    assert cond.tangent is not None  # Denoiser raised otherwise
-    return cond.primal, point.alpha * cond.tangent
+    nulls = point.nulls()
+    with ranges.cond_ref() if nulls else ranges.cond():
+        *own, cond, found = _stacked(point, nulls, tangents)
+    return point.gathered(own, cond), cond, found
+
+
+def product(point: Point, tangent: Tensor) -> tuple[Tensor, Tensor]:
+    """(cond, K tangent) from one pass [cond; tangent], counted as two evaluations; raises as
+    `products`."""
+    with ranges.cond():
+        cond, (found,) = _stacked(point, [], (tangent,))
+    return cond, found
+
+
+def _stacked(point: Point, nulls: list[Any], tangents: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    denoiser, place, x = point.denoiser, point.place(point.denoiser), point.x
+    scaled = denoiser.scaled(x, place)
+    scale = scale_for(precision_of(denoiser, x))
+    sizes = [lengths(point, tangent, scale) for tangent in tangents]
+    moving = [
+        (place.c_in * per_sample(h, t) * t).to(scaled.dtype)
+        for t, (h, _) in zip(tangents, sizes, strict=True)
+    ]
+    rows = stack([scaled] * (len(nulls) + 1), moving)
+    conds = concat([*nulls, *[point.cond] * (1 + len(tangents))])
+    point.counter.forward += len(rows)
+    output, met = passed(lambda: denoiser.output(rows, place, conds))
+    point.counter.fallbacks.update(met)
+    outs = rows_of(output, rows).chunk(len(nulls) + 1 + len(tangents))
+    primals = [point.estimate(denoiser, x, out, place) for out in outs[: len(nulls) + 1]]
+    found = [
+        point.alpha * place.c_skip * t + per_sample(inverse, t) * place.c_out * out.to(x.dtype)
+        for t, (_, inverse), out in zip(tangents, sizes, outs[len(nulls) + 1 :], strict=True)
+    ]
+    return (*primals, found)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..errors import EstimatorError
+from ..errors import EstimatorError, out_of_memory
 from ..networks.frozen import SavedBytes, checkpointed, recording
 from ..networks.point import Direction, Point
 from ..values import as_budget, as_int, store
-from .dual import out_of_memory
 
 __all__ = ["VJP", "Diagonal", "Paper", "Reverse", "saved_bytes_per_sample"]
 

@@ -18,10 +18,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..errors import EstimatorError
+from ..errors import EstimatorError, out_of_memory
 from ..networks.point import Point
 from .base import Rectifier
-from .dual import out_of_memory
 from .forward import JVP, product
 from .precision import autocast_dtype, precision_of, rms, wide
 from .reverse import Reverse

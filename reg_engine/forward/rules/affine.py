@@ -1,0 +1,117 @@
+"""Maps with an offset: the offset is for primal rows alone.
+
+A layer's bias is added by its own kernel, to all rows, and taken off the tangent rows again: the
+predictions stay bitwise those of the network by itself. The tangent is large beside the bias where
+`jvp` scales it, so that nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..refusals import refuse
+from ..tensor import is_dual, parts, tangent, wrap
+from .products import mul
+from .rows import aligned, joined, rows_of, taken
+from .table import rule
+
+__all__: list[str] = []
+
+
+def _layer(op: Any, x: Any, bias: Any, channel: int, rows: Tensor) -> Any:
+    """What a layer gave for all rows, without the bias in the tangents; `channel` is the bias's
+    dimension, counted from the end."""
+    axis = x.axis - x.dim() + rows.dim()
+    if bias is not None:
+        shape = [1] * rows.dim()
+        shape[channel] = -1
+        made = wrap(rows, x, axis)
+        tangent(made).sub_(bias.to(rows.dtype).view(shape))
+    return wrap(rows, x, axis)
+
+
+@rule("linear")
+def linear(op: Any, input: Any, weight: Any, bias: Any = None) -> Any:
+    if is_dual(weight) or is_dual(bias) or input.axis == input.dim() - 1:
+        refuse(op, "has weights that depend on x, or sums over the batch")
+    return _layer(op, input, bias, -1, F.linear(input, weight, bias))
+
+
+@rule(
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    homes=(torch, F),
+)
+def convolution(
+    op: Any, input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any
+) -> Any:
+    space = weight.dim() - 2
+    if is_dual(weight) or is_dual(bias) or input.axis != 0 or input.dim() != space + 2:
+        refuse(op, "has weights that depend on x, or does not see the batch in front")
+    return _layer(op, input, bias, -1 - space, op(input, weight, bias, *args, **kwargs))
+
+
+@rule("batch_norm", homes=(F,))
+def batch_norm(
+    op: Any,
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    if training or running_var is None or input.axis != 0:
+        refuse(op, "takes statistics over the batch: put the network in evaluation mode")
+    rows, _, t = parts(input)
+    exact = F.batch_norm(rows, running_mean, running_var, weight, bias, False, momentum, eps)
+    slope = (running_var.to(torch.float32) + eps).rsqrt()
+    slope = slope if weight is None else slope * weight
+    shape = [1, -1] + [1] * (input.dim() - 2)
+    return joined(input, exact, (t * slope.view(shape)).to(exact.dtype))
+
+
+def _scaled(value: Any, alpha: Any) -> Any:
+    return value if alpha == 1 else value * alpha
+
+
+@rule("add __add__ __radd__")
+def add(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
+    if is_dual(x) and is_dual(y):
+        aligned(op, x, y)
+        return wrap(torch.add(x, y, alpha=alpha), x, max(x.axis, y.axis))
+    if is_dual(x):
+        return _offset(x, lambda rows: torch.add(rows, taken(y, x), alpha=alpha), y, 1)
+    return _offset(y, lambda rows: torch.add(taken(x, y), rows, alpha=alpha), x, alpha)
+
+
+@rule("sub subtract __sub__")
+def sub(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
+    if is_dual(x) and is_dual(y):
+        aligned(op, x, y)
+        return wrap(torch.sub(x, y, alpha=alpha), x, max(x.axis, y.axis))
+    if is_dual(x):
+        return _offset(x, lambda rows: torch.sub(rows, taken(y, x), alpha=alpha), y, 1)
+    return _offset(y, lambda rows: torch.sub(taken(x, y), rows, alpha=alpha), x, -alpha)
+
+
+@rule("rsub __rsub__")
+def rsub(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
+    return sub(torch.sub, y, x) if alpha == 1 else sub(torch.sub, y, mul(torch.mul, x, alpha))
+
+
+def _offset(x: Any, shifted: Any, c: Any, gain: Any) -> Any:
+    """x and a constant: `shifted` gives the primal rows, the tangents are times `gain`."""
+    rows, _, t = parts(x)
+    made = shifted(rows)
+    if rows_of(c, x) is not None or isinstance(c, Tensor) and made.dim() > x.dim():
+        beside = taken(c, x, tangents=True)
+        t = t.expand(torch.broadcast_shapes(t.shape, beside.shape))
+    elif made.shape != rows.shape:
+        t = t.expand(torch.broadcast_shapes(t.shape, c.shape))
+    return joined(x, made, (_scaled(t, gain)).to(made.dtype), x.axis - x.dim() + made.dim())

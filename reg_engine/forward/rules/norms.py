@@ -1,0 +1,111 @@
+"""Normalisations: the source and its tangents by ops.norm_dual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ... import ops
+from ..refusals import refuse
+from ..tensor import primal, wrap
+from .rows import fused
+from .table import rule
+
+__all__: list[str] = []
+
+Exact = Callable[[Tensor, Any, Any], Tensor]  # (rows, weight, bias) -> rows
+
+
+@rule("layer_norm", homes=(torch, F))
+def layer_norm(
+    op: Any,
+    input: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *rest: Any,
+) -> Any:
+    shape = tuple(normalized_shape)
+
+    def exact(rows: Tensor, w: Any, b: Any) -> Tensor:
+        return F.layer_norm(rows, shape, w, b, eps)
+
+    return _last(op, input, len(shape), exact, "layer", weight, bias, eps)
+
+
+@rule("rms_norm", homes=(torch, F))
+def rms_norm(
+    op: Any, input: Any, normalized_shape: Any, weight: Any = None, eps: Any = None
+) -> Any:
+    shape = tuple(normalized_shape)
+
+    def exact(rows: Tensor, w: Any, b: Any) -> Tensor:
+        return F.rms_norm(rows, shape, w, eps)
+
+    least = torch.finfo(input.dtype).eps if eps is None else eps
+    return _last(op, input, len(shape), exact, "rms", weight, None, least)
+
+
+def _last(
+    op: Any, x: Any, dims: int, exact: Exact, kind: str, weight: Any, bias: Any, eps: float
+) -> Any:
+    """Over the last `dims` dimensions, as one."""
+    if x.axis >= x.dim() - dims:
+        refuse(op, "normalises over the batch")
+
+    def flat(rows: Tensor) -> Tensor:
+        return rows if dims == 1 else rows.flatten(-dims)
+
+    def pair(first: Tensor, last: Tensor, out: Any, w: Any, b: Any) -> tuple[Tensor, Tensor]:
+        affine = {
+            "weight": w if w is None else w.flatten(),
+            "bias": b if b is None else b.flatten(),
+        }
+        into = None if out is None else (flat(out[0]), flat(out[1]))
+        y, t = ops.norm_dual(flat(first), flat(last), kind, eps=eps, out=into, **affine)
+        return y.view(first.shape), t.view(last.shape)
+
+    return _normed(x, exact, pair, weight, bias)
+
+
+@rule("group_norm", homes=(torch, F))
+def group_norm(
+    op: Any,
+    input: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *rest: Any,
+) -> Any:
+    if input.axis != 0:
+        refuse(op, "normalises over the batch")
+
+    def exact(rows: Tensor, w: Any, b: Any) -> Tensor:
+        return F.group_norm(rows, num_groups, w, b, eps)
+
+    def pair(first: Tensor, last: Tensor, out: Any, w: Any, b: Any) -> tuple[Tensor, Tensor]:
+        return ops.norm_dual(
+            first, last, "group", weight=w, bias=b, eps=eps, groups=num_groups, out=out
+        )
+
+    return _normed(input, exact, pair, weight, bias)
+
+
+def _normed(x: Any, exact: Exact, pair: Any, weight: Any, bias: Any) -> Any:
+    """Both in the dtype that autocast has for the op, if one is active."""
+    device, dtype = x.device.type, x.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = exact(primal(x), weight, bias).dtype
+        weight, bias = (v if v is None else v.to(dtype) for v in (weight, bias))
+    with torch.autocast(device, enabled=False):
+        return fused(
+            wrap(x.to(dtype), x),
+            lambda rows: exact(rows, weight, bias),
+            lambda first, last, out: pair(first, last, out, weight, bias),
+        )
