@@ -6,12 +6,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .refusals import name_of, refuse
@@ -46,6 +47,9 @@ def counted(strict: bool = False) -> Iterator[Counter[str]]:
 
 def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     """`op` without a rule, where its schema and its result say that rows stay apart."""
+    known = _known(op)
+    if known is not None:
+        return RULES[known](known, *args, **kwargs)
     flat, spec = tree_flatten((args, kwargs))
     duals = [value for value in flat if is_dual(value)]
     x = max(duals, key=lambda value: value.dim())
@@ -66,6 +70,16 @@ def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     beside = [_cut(value, x, 1) for value in flat]
     primals, tangents = _differentiated(op, call, beside, flat)
     return _gathered(op, x, rows, primals, tangents)
+
+
+def _known(op: Any) -> Any:
+    """The function with a rule that an op of `torch.ops.aten` is."""
+    if not isinstance(op, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        return None
+    space, _, name = str(op).partition(".")
+    name = name.partition(".")[0]
+    found = [getattr(home, name, None) for home in (torch, torch._C._nn)]
+    return next((f for f in found if space == "aten" and f is not None and f in RULES), None)
 
 
 def _noted(op: Any) -> None:
@@ -95,7 +109,10 @@ def _differentiated(
     op: Any, call: Callable[[list[Any]], Any], beside: list[Any], flat: list[Any]
 ) -> tuple[list[Any], list[Any]]:
     """The op's results for the source, and their tangents (None: it has none)."""
-    with _TURN, torch.inference_mode(False), fwAD._set_fwd_grad_enabled(True):
+    # A script's calls are out of sight: the process's switch is all there is for its attention.
+    scripted = isinstance(op, torch._C.ScriptMethod | torch._C.ScriptFunction)
+    attention = sdpa_kernel(SDPBackend.MATH) if scripted else nullcontext()
+    with _TURN, attention, torch.inference_mode(False), fwAD._set_fwd_grad_enabled(True):
         if fwAD._current_level >= 0:
             refuse(op, "has no rule, and this process is inside a forward derivative already")
         with fwAD.dual_level():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
 from ..errors import EstimatorError, InputError
 from ..values import as_tuple, shown
@@ -97,4 +98,4 @@ def checked(output: Any, x: Tensor) -> Tensor:
 
 
 def _has_tangent(value: Tensor) -> bool:
-    return fwAD.unpack_dual(value).tangent is not None
+    return not has_torch_function((value,)) and fwAD.unpack_dual(value).tangent is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import ops
 from ..refusals import refuse
-from ..tensor import primal, wrap
+from ..tensor import RULES, primal, wrap
 from .rows import fused
 from .table import rule
 
@@ -83,18 +83,46 @@ def group_norm(
     eps: float = 1e-5,
     *rest: Any,
 ) -> Any:
-    if input.axis != 0:
-        refuse(op, "normalises over the batch")
 
     def exact(rows: Tensor, w: Any, b: Any) -> Tensor:
         return F.group_norm(rows, num_groups, w, b, eps)
 
+    return _grouped(op, input, num_groups, exact, weight, bias, eps)
+
+
+def _grouped(op: Any, x: Any, groups: int, exact: Exact, weight: Any, bias: Any, eps: float) -> Any:
+    if x.axis != 0:
+        refuse(op, "normalises over the batch")
+
     def pair(first: Tensor, last: Tensor, out: Any, w: Any, b: Any) -> tuple[Tensor, Tensor]:
         return ops.norm_dual(
-            first, last, "group", weight=w, bias=b, eps=eps, groups=num_groups, out=out
+            first, last, "group", weight=w, bias=b, eps=eps, groups=groups, out=out
         )
 
-    return _normed(input, exact, pair, weight, bias)
+    return _normed(x, exact, pair, weight, bias)
+
+
+@rule("instance_norm", homes=(F,))
+def instance_norm(
+    op: Any,
+    input: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """As a group norm of one channel a group."""
+    if not use_input_stats:
+        given = (running_mean, running_var, weight, bias)
+        return RULES[F.batch_norm](F.batch_norm, input, *given, eps=eps)
+
+    def exact(rows: Tensor, w: Any, b: Any) -> Tensor:
+        return F.instance_norm(rows, running_mean, running_var, w, b, True, momentum, eps)
+
+    return _grouped(op, input, input.shape[1], exact, weight, bias, eps)
 
 
 def _normed(x: Any, exact: Exact, pair: Any, weight: Any, bias: Any) -> Any:
