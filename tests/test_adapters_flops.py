@@ -35,4 +35,4 @@ def test_a_guided_step_at_real_size(name: str, parameters: float, shape: tuple[i
     assert ratios["fd"] == pytest.approx(1.5, abs=1e-5)
     assert ratios["fd_batched"] == pytest.approx(1.5, abs=1e-5)
     assert 1.5 < ratios["vjp"] < 1.7  # back to x alone: the weights are frozen
-    assert ratios["jvp"] == pytest.approx(2.0, abs=0.02)  # PyTorch: tangents of weights, all 0
+    assert 1.5 < ratios["jvp"] < 1.7  # attention has 4 products a tangent row

@@ -25,7 +25,16 @@ from reg_engine.guidance.sample_weights import BetaCurve, Gate, Mambo, PowerLaw
 from reg_engine.guidance.weights import Constant, Cosine, Linear
 from reg_engine.loop.stats import Output, Stats
 from reg_engine.plan import MODES
-from reg_engine.rectifiers import FD, JVP, RECTIFIERS, VJP, Diagonal, DiagonalBatched, FDBatched
+from reg_engine.rectifiers import (
+    FD,
+    JVP,
+    RECTIFIERS,
+    VJP,
+    Diagonal,
+    DiagonalBatched,
+    DiagonalJVP,
+    FDBatched,
+)
 from reg_engine.solvers import SOLVERS
 
 VP = {
@@ -84,7 +93,8 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     DiagonalBatched: {"rho": None, "probes": 1},
     Diagonal: {"memory_budget": None, "probes": 1},
     VJP: {"memory_budget": None},
-    JVP: {"lagged": True},
+    JVP: {"along": "lag"},
+    DiagonalJVP: {"probes": 1},
     Unconditional: {"null_cond": None},
     BadModel: {"cond": None},
     Classifier: {"labels": None, "on_clean_scale": False},
@@ -172,7 +182,8 @@ def test_figures_start_at_nothing_and_show_what_is_public() -> None:
     stats = Stats()
     assert stats.as_dict() == {
         "seconds": 0.0, "samples": 0, "nfe": 0.0, "checks": 0, "backward": 0.0, "peak_memory": None,
-        "modes": {}, "estimator": "none", "reason": "", "solver": "", "backend": "",
+        "modes": {}, "estimator": "none", "reason": "", "fallbacks": {}, "solver": "",
+        "backend": "",
         "capture": stats.capture, "postprocess_nfe": 0.0, "postprocess_seconds": 0.0,
     }  # fmt: skip
     assert "_" not in repr(stats).replace("peak_memory", "").replace("postprocess_", "")

@@ -190,7 +190,7 @@ def test_a_chain_is_followed_in_its_own_times() -> None:
 @pytest.mark.parametrize("rectify", ["vjp", "jvp"])
 def test_a_lost_derivative_is_seen_wherever_the_way_begins(rectify: str) -> None:
     """Next to the data the network hardly shows in K: it is looked at at noise level 1."""
-    around = LOST["detached"][0]
+    around = LOST["out of sight"][0]
     guide = Guide(seen(Residual(around=around), "edm"), [3], scale=3.0, rectify=rectify)
     with pytest.raises(EstimatorError, match="off a finite difference"):
         guide(torch.ones(1, *IMAGE), 0.002)

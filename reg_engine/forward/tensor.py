@@ -61,7 +61,7 @@ class StackedDual(Tensor):
         whole = COMPOSITES.get(func)
         if whole is not None:
             return whole(func, *args, **options)
-        with torch._C.DisableTorchFunctionSubclass():  # type: ignore[attr-defined]
+        with torch._C.DisableTorchFunctionSubclass():
             rule = RULES.get(func)
             if rule is None:
                 rule = RULES[None]
@@ -91,7 +91,7 @@ def is_dual(value: object) -> bool:
 
 def raw(x: Tensor) -> Tensor:
     """The rows as a plain tensor over the same memory."""
-    with torch._C.DisableTorchFunctionSubclass():  # type: ignore[attr-defined]
+    with torch._C.DisableTorchFunctionSubclass():
         return x.view(x.shape)
 
 
@@ -113,7 +113,7 @@ def block(x: Any) -> int:
 
 def primal(x: Any) -> Tensor:
     """The primal rows, a view."""
-    return x.narrow(x.axis, 0, x.primals * block(x))  # type: ignore[no-any-return]
+    return x.narrow(x.axis, 0, x.primals * block(x))
 
 
 def source(x: Any) -> Tensor:
@@ -126,7 +126,7 @@ def source(x: Any) -> Tensor:
 def tangent(x: Any) -> Tensor:
     """The tangent rows, a view."""
     rows = block(x)
-    return x.narrow(x.axis, x.primals * rows, x.tangents * rows)  # type: ignore[no-any-return]
+    return x.narrow(x.axis, x.primals * rows, x.tangents * rows)
 
 
 def parts(x: Any) -> tuple[Tensor, Tensor, Tensor]:

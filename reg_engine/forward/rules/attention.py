@@ -55,7 +55,7 @@ def _computed(x: Any) -> torch.dtype:
     """What attention computes in: autocast's dtype, if one is active."""
     device = x.device.type
     if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return x.dtype  # type: ignore[no-any-return]
+        return x.dtype
     return torch.get_autocast_dtype(device)
 
 

@@ -123,7 +123,7 @@ def where(op: Any, condition: Any, *values: Any) -> Any:
     shapes = [v.shape for v in (condition, one, two) if isinstance(v, Tensor)]
     whole = torch.broadcast_shapes(*shapes)
     sides = [v if is_dual(v) else _lifted_to(v, x, whole) for v in values]
-    rows = torch.where(condition, *sides)
+    rows = torch.where(condition, sides[0], sides[1])
     return wrap(rows, x, x.axis - x.dim() + rows.dim())
 
 

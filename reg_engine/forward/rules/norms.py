@@ -62,7 +62,7 @@ def _last(
         return rows if dims == 1 else rows.flatten(-dims)
 
     def pair(first: Tensor, last: Tensor, out: Any, w: Any, b: Any) -> tuple[Tensor, Tensor]:
-        affine = {
+        affine: Any = {
             "weight": w if w is None else w.flatten(),
             "bias": b if b is None else b.flatten(),
         }

@@ -147,11 +147,11 @@ def _cut(v: Any, names: str, letter: str, dual: Any, which: int) -> Tensor:
     if is_dual(v):
         return parts(v)[which]
     if letter not in names:
-        return v  # type: ignore[no-any-return]
+        return v
     place = names.index(letter)
     size = v.shape[place] // (dual.primals + dual.tangents)
     start, count = (0, dual.primals) if which == 0 else (dual.primals, dual.tangents)
-    return v.narrow(place, start * size, count * size)  # type: ignore[no-any-return]
+    return v.narrow(place, start * size, count * size)
 
 
 def _letters(op: Any, equation: Any, dims: list[int]) -> tuple[list[str], str]:
