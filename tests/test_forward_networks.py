@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from forward_points import error
+from forward_points import SHAPE, error
 from torch import Tensor, nn
 
 from reg_engine.forward import jvp

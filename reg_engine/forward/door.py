@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from ..errors import EstimatorError, InputError, RegEngineError, out_of_memory
 from ..networks.sharing import as_it_was
 from .fallback import counted
-from .tensor import is_dual, kind, raw, stack
+from .tensor import is_dual, raw, stack
 
 __all__ = ["Moving", "Product", "jvp", "passed", "rows_of", "scale_for"]
 
@@ -57,7 +57,7 @@ def rows_of(output: Any, like: Any) -> Tensor:
     Raises:
         EstimatorError: it did not return a stacked dual of the same blocks, stacked in front.
     """
-    if not is_dual(output) or type(output) is not kind(like.primals, like.tangents):
+    if not is_dual(output) or type(output) is not type(like):
         raise EstimatorError(
             "'jvp' cannot serve this network: it drops the tangent (numpy, a custom op or compiled "
             "code), or returns the batch elsewhere than in front. Use rectify='vjp', 'fd_batched' "

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .refusals import name_of, refuse
-from .tensor import RULES, block, is_dual, same, wrap
+from .tensor import RULES, copied, edges, is_dual, same, tangent, wrap
 
 __all__ = ["Pass", "counted", "fallback"]
 
@@ -98,11 +98,10 @@ def _cut(value: Any, x: Any, which: int) -> Any:
     place = x.axis - x.dim() + value.dim()
     if place < 0 or value.shape[place] != x.shape[x.axis]:
         return value
-    size = block(x)
+    start, end = edges(x, x.shape[x.axis])
     if which == 0:
-        return value.narrow(place, 0, x.primals * size)
-    found = value.narrow(place, (x.primals - 1) * size, size)
-    return found if x.tangents == 1 else torch.cat([found] * x.tangents, place)
+        return value.narrow(place, 0, end)
+    return copied(value.narrow(place, start, end - start), x, place)
 
 
 def _differentiated(
@@ -117,7 +116,7 @@ def _differentiated(
             refuse(op, "has no rule, and this process is inside a forward derivative already")
         with fwAD.dual_level():
             values = [
-                fwAD.make_dual(at.clone(), _tangents(value)) if is_dual(value) else at
+                fwAD.make_dual(at.clone(), tangent(value).clone()) if is_dual(value) else at
                 for at, value in zip(beside, flat, strict=True)
             ]
             try:
@@ -126,11 +125,6 @@ def _differentiated(
                 refuse(op, f"has no rule here, and none in PyTorch ({str(error).splitlines()[0]})")
             pairs = [fwAD.unpack_dual(v) if isinstance(v, Tensor) else (v, None) for v in made]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _tangents(x: Any) -> Tensor:
-    rows = block(x)
-    return x.narrow(x.axis, x.primals * rows, x.tangents * rows).clone()
 
 
 def _gathered(op: Any, x: Any, rows: Any, primals: list[Any], tangents: list[Any]) -> Any:
@@ -151,13 +145,13 @@ def _gathered(op: Any, x: Any, rows: Any, primals: list[Any], tangents: list[Any
 
 def _axis(op: Any, x: Any, rows: Tensor, beside: Tensor) -> int:
     """The dimension of a result that holds the stack."""
-    size = block(x)
-    wanted = x.primals * size, x.tangents * size
+    end = edges(x, x.shape[x.axis])[1]
+    wanted = end, x.shape[x.axis] - end
     fits = [
         dim for dim, pair in enumerate(zip(rows.shape, beside.shape, strict=True)) if pair == wanted
     ]
     others = [pair for pair in zip(rows.shape, beside.shape, strict=True) if pair[0] != pair[1]]
-    if x.primals == x.tangents:
+    if wanted[0] == wanted[1]:
         place = x.axis - x.dim() + rows.dim()
         for dim in (x.axis, place):
             if dim in fits:

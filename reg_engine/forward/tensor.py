@@ -1,20 +1,21 @@
 """The stacked dual: primal rows and tangent rows of a batch in one tensor.
 
-Along its stacking dimension a stacked dual holds blocks of equal size,
+Along its stacking dimension a stacked dual holds
 
-    [ primal_1; ...; primal_P; tangent_1; ...; tangent_T ],
+    [ primal rows; tangent rows 1; ...; tangent rows T ],
 
-where the tangents belong to the last primal block, its source. A linear map without an offset acts
-on all rows alike, so that the network's weights are read once for predictions and Jacobian
-products; what is affine or nonlinear has a rule (rules/). PyTorch's forward AD runs three products
-a linear layer instead, one of them with a tangent of zeros.
+where each block of tangents belongs to the last of the primal rows, their source. A linear map
+without an offset acts on all rows alike, so that the network's weights are read once for
+predictions and Jacobian products; what is affine or nonlinear has a rule (rules/). PyTorch's
+forward AD runs three products a linear layer instead, one of them with a tangent of zeros.
 
-Where the stacking dimension is, and how many blocks there are, belongs to the tensor: it is said by
-its class, of which there is one for each (P, T, dim). That is what torch.compile traces through.
+Where the stacking dimension is, and in which proportions the rows are primal, source and tangent,
+belongs to the tensor: it is said by its class. That is what torch.compile traces through.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -25,6 +26,8 @@ __all__ = [
     "COMPOSITES",
     "RULES",
     "StackedDual",
+    "copied",
+    "edges",
     "is_dual",
     "kind",
     "parts",
@@ -34,22 +37,29 @@ __all__ = [
     "source",
     "stack",
     "tangent",
+    "units",
     "wrap",
 ]
 
 MOST_DIMS = 12
+PARTS = ("primals", "sources", "tangents", "axis")
 Rule = Callable[..., Any]
 # What an op does to stacked duals, called as rule(op, *args, **kwargs); None: an op without a rule.
 RULES: dict[Any, Rule] = {}
 # Ops said in others that have rules; these see stacked duals as the network does.
 COMPOSITES: dict[Any, Rule] = {}
-_KINDS: dict[tuple[int, int, int], type[StackedDual]] = {}
+_KINDS: dict[tuple[int, int, int, int], type[StackedDual]] = {}
 
 
 class StackedDual(Tensor):
-    """A tensor of stacked rows; made by `stack`, read by `primal`, `source` and `tangent`."""
+    """A tensor of stacked rows; made by `stack`, read by `primal`, `source` and `tangent`.
+
+    Of every `primals + tangents * sources` rows the first `primals` are primal and the last of
+    these `sources` are the source. That holds as well where the batch was merged with heads.
+    """
 
     primals: ClassVar[int] = 1
+    sources: ClassVar[int] = 1
     tangents: ClassVar[int] = 1
     axis: ClassVar[int] = 0
 
@@ -68,20 +78,27 @@ class StackedDual(Tensor):
             return rule(func, *args, **options)
 
 
-def kind(primals: int, tangents: int, axis: int = 0) -> type[StackedDual]:
-    """The class of stacked duals with so many blocks, stacked along `axis`."""
-    if (primals, tangents, 0) not in _KINDS:
+def kind(primals: int, tangents: int, axis: int = 0, sources: int = 1) -> type[StackedDual]:
+    """The class of stacked duals in these proportions, stacked along `axis`."""
+    key = primals, sources, tangents
+    if (*key, 0) not in _KINDS:
         for place in range(MOST_DIMS):
-            members = {"primals": primals, "tangents": tangents, "axis": place}
-            name = f"StackedDual_{primals}_{tangents}_{place}"
-            _KINDS.setdefault((primals, tangents, place), type(name, (StackedDual,), members))
-    return _KINDS[primals, tangents, axis]
+            members = dict(zip(PARTS, (*key, place), strict=True))
+            name = "_".join(map(str, ("StackedDual", *key, place)))
+            _KINDS.setdefault((*key, place), type(name, (StackedDual,), members))
+    return _KINDS[(*key, axis)]
 
 
 def stack(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> StackedDual:
-    """The stacked dual of blocks of equal shape (B, ...); tangents are of the last primal."""
+    """The stacked dual of primal rows, whose last tensor is the source, and tangents of its shape
+    (B, ...)."""
     rows = torch.cat([*primals, *tangents])
-    return rows.as_subclass(kind(len(primals), len(tangents)))
+    count, own = sum(map(len, primals)), len(primals[-1])
+    unit = math.gcd(count, own) or 1
+    layout = (
+        (count // unit, len(tangents), 0, own // unit) if own else (len(primals), len(tangents))
+    )
+    return rows.as_subclass(kind(*layout))
 
 
 def is_dual(value: object) -> bool:
@@ -96,37 +113,49 @@ def raw(x: Tensor) -> Tensor:
 
 
 def wrap(rows: Tensor, like: Any, axis: int | None = None) -> StackedDual:
-    """Rows as a stacked dual of `like`'s blocks, along `axis` (None = like's own)."""
+    """Rows as a stacked dual in `like`'s proportions, along `axis` (None = like's own)."""
     place = like.axis if axis is None else axis
-    return rows.as_subclass(_KINDS[like.primals, like.tangents, place])
+    return rows.as_subclass(_KINDS[like.primals, like.sources, like.tangents, place])
 
 
 def same(x: Any, y: Any) -> bool:
-    """Whether two stacked duals are made of the same blocks."""
-    return bool(x.primals == y.primals and x.tangents == y.tangents)
+    """Whether two stacked duals have the same proportions."""
+    return bool((x.primals, x.sources, x.tangents) == (y.primals, y.sources, y.tangents))
 
 
-def block(x: Any) -> int:
-    """Rows of one block."""
-    return int(x.shape[x.axis] // (x.primals + x.tangents))
+def units(x: Any) -> int:
+    """What the number of rows is a multiple of."""
+    return int(x.primals + x.tangents * x.sources)
+
+
+def edges(x: Any, size: int) -> tuple[int, int]:
+    """Where the source begins and where the tangents do, in a dimension of `size` rows."""
+    unit = size // units(x)
+    return (x.primals - x.sources) * unit, x.primals * unit
 
 
 def primal(x: Any) -> Tensor:
     """The primal rows, a view."""
-    return x.narrow(x.axis, 0, x.primals * block(x))
+    found: Tensor = x.narrow(x.axis, 0, edges(x, x.shape[x.axis])[1])
+    return found
 
 
 def source(x: Any) -> Tensor:
     """The rows that the tangents belong to, once for each block of tangents."""
-    rows = block(x)
-    found: Tensor = x.narrow(x.axis, (x.primals - 1) * rows, rows)
-    return found if x.tangents == 1 else torch.cat([found] * x.tangents, x.axis)
+    start, end = edges(x, x.shape[x.axis])
+    return copied(x.narrow(x.axis, start, end - start), x, x.axis)
+
+
+def copied(rows: Tensor, x: Any, axis: int) -> Tensor:
+    """The source's rows, once for each block of x's tangents."""
+    return rows if x.tangents == 1 else torch.cat([rows] * x.tangents, axis)
 
 
 def tangent(x: Any) -> Tensor:
     """The tangent rows, a view."""
-    rows = block(x)
-    return x.narrow(x.axis, x.primals * rows, x.tangents * rows)
+    end = edges(x, x.shape[x.axis])[1]
+    found: Tensor = x.narrow(x.axis, end, x.shape[x.axis] - end)
+    return found
 
 
 def parts(x: Any) -> tuple[Tensor, Tensor, Tensor]:

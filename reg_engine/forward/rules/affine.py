@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..refusals import refuse
-from ..tensor import is_dual, parts, tangent, wrap
+from ..tensor import is_dual, parts, primal, tangent, wrap
 from .products import mul
-from .rows import aligned, joined, rows_of, taken
+from .rows import aligned, blank, joined, taken
 from .table import rule
 
 __all__: list[str] = []
@@ -76,18 +76,12 @@ def batch_norm(
     return joined(input, exact, (t * slope.view(shape)).to(exact.dtype))
 
 
-def _scaled(value: Any, alpha: Any) -> Any:
-    return value if alpha == 1 else value * alpha
-
-
 @rule("add __add__ __radd__")
 def add(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
     if is_dual(x) and is_dual(y):
         aligned(op, x, y)
         return wrap(torch.add(x, y, alpha=alpha), x, max(x.axis, y.axis))
-    if is_dual(x):
-        return _offset(x, lambda rows: torch.add(rows, taken(y, x), alpha=alpha), y, 1)
-    return _offset(y, lambda rows: torch.add(taken(x, y), rows, alpha=alpha), x, alpha)
+    return _offset(x if is_dual(x) else y, torch.add, x, y, alpha)
 
 
 @rule("sub subtract __sub__")
@@ -95,9 +89,7 @@ def sub(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
     if is_dual(x) and is_dual(y):
         aligned(op, x, y)
         return wrap(torch.sub(x, y, alpha=alpha), x, max(x.axis, y.axis))
-    if is_dual(x):
-        return _offset(x, lambda rows: torch.sub(rows, taken(y, x), alpha=alpha), y, 1)
-    return _offset(y, lambda rows: torch.sub(taken(x, y), rows, alpha=alpha), x, -alpha)
+    return _offset(x if is_dual(x) else y, torch.sub, x, y, alpha)
 
 
 @rule("rsub __rsub__")
@@ -105,13 +97,18 @@ def rsub(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
     return sub(torch.sub, y, x) if alpha == 1 else sub(torch.sub, y, mul(torch.mul, x, alpha))
 
 
-def _offset(x: Any, shifted: Any, c: Any, gain: Any) -> Any:
-    """x and a constant: `shifted` gives the primal rows, the tangents are times `gain`."""
-    rows, _, t = parts(x)
-    made = shifted(rows)
-    if rows_of(c, x) is not None or isinstance(c, Tensor) and made.dim() > x.dim():
-        beside = taken(c, x, tangents=True)
-        t = t.expand(torch.broadcast_shapes(t.shape, beside.shape))
-    elif made.shape != rows.shape:
-        t = t.expand(torch.broadcast_shapes(t.shape, c.shape))
-    return joined(x, made, (_scaled(t, gain)).to(made.dtype), x.axis - x.dim() + made.dim())
+def _offset(x: Any, op: Any, one: Any, two: Any, alpha: Any) -> Any:
+    """One of the two is x, the other a constant."""
+    c, gain = (two, 1) if one is x else (one, alpha if op is torch.add else -alpha)
+    given = [primal(v) if v is x else taken(v, x) for v in (one, two)]
+    dtype, t = torch.result_type(one, two), tangent(x)
+    whole = torch.broadcast_shapes(x.shape, c.shape if isinstance(c, Tensor) else ())
+    if whole == x.shape and not torch.compiler.is_compiling():
+        made = blank(x, dtype)
+        op(given[0], given[1], alpha=alpha, out=primal(made))
+        torch.mul(t, gain, out=tangent(made)) if gain != 1 else tangent(made).copy_(t)
+        return made
+    rows = op(given[0], given[1], alpha=alpha)
+    axis = x.axis - x.dim() + rows.dim()
+    size = [whole[axis] - rows.shape[axis] if k == axis else n for k, n in enumerate(whole)]
+    return joined(x, rows, (t if gain == 1 else t * gain).to(dtype).expand(size), axis)

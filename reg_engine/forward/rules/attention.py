@@ -12,7 +12,7 @@ from torch import Tensor
 from ... import ops
 from ...networks.math_attention import math_attention
 from ..refusals import refuse
-from ..tensor import RULES, is_dual, same, wrap
+from ..tensor import RULES, edges, is_dual, same, wrap
 from .table import composite, rule
 
 __all__: list[str] = []
@@ -89,8 +89,7 @@ def _attended(
 ) -> Tensor:
     """All rows: primal ones by the op, the last of them and the tangents by ops.attention_dual."""
     count = len(given[0])
-    size = count // (dual.primals + dual.tangents)
-    edge, end = (dual.primals - 1) * size, dual.primals * size
+    edge, end = edges(dual, count)
 
     def cut(start: int, stop: int) -> dict[str, Any]:
         own = mask[start:stop] if mask is not None and len(mask) == count else mask

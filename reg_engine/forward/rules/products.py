@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..refusals import refuse
-from ..tensor import RULES, block, is_dual, parts, same, wrap
-from .rows import aligned, joined, lifted
+from ..tensor import RULES, edges, is_dual, parts, primal, same, tangent, wrap
+from .rows import aligned, blank, joined, lifted
 from .table import rule
 
 __all__: list[str] = []
@@ -30,13 +30,10 @@ def mul(op: Any, x: Any, y: Any) -> Any:
     (p, s, t), (q, r, u) = parts(x), parts(y)
     if x.shape != y.shape or x.dtype != y.dtype or torch.compiler.is_compiling():
         return joined(x, p * q, t * r + s * u, max(x.axis, y.axis))
-    out = torch.empty_like(x)
-    out = out.view(out.shape)
-    rows = x.primals * block(x)
-    torch.mul(p, q, out=out.narrow(x.axis, 0, rows))
-    beside = out.narrow(x.axis, rows, x.shape[x.axis] - rows)
-    torch.mul(t, r, out=beside).addcmul_(s, u)
-    return wrap(out, x)
+    made = blank(x)
+    torch.mul(p, q, out=primal(made))
+    torch.mul(t, r, out=tangent(made)).addcmul_(s, u)
+    return made
 
 
 @rule("div divide true_divide __truediv__ __div__")
@@ -105,7 +102,7 @@ def baddbmm(op: Any, x: Any, one: Any, two: Any, *, beta: Any = 1, alpha: Any = 
     if beta != 0 and (is_dual(x) or not is_dual(dual)):
         return RULES[None](op, x, one, two, beta=beta, alpha=alpha)
     product = matmul(op, one, two)
-    rows = block(product) * product.primals
+    rows = edges(product, len(product))[1]
     whole = [v.narrow(0, 0, rows) if v.shape[0] == product.shape[0] else v for v in (x, one, two)]
     exact = torch.baddbmm(*whole, beta=beta, alpha=alpha)
     rows_t = alpha * product.narrow(0, rows, product.shape[0] - rows)
@@ -149,9 +146,9 @@ def _cut(v: Any, names: str, letter: str, dual: Any, which: int) -> Tensor:
     if letter not in names:
         return v
     place = names.index(letter)
-    size = v.shape[place] // (dual.primals + dual.tangents)
-    start, count = (0, dual.primals) if which == 0 else (dual.primals, dual.tangents)
-    return v.narrow(place, start * size, count * size)
+    size = v.shape[place]
+    end = edges(dual, size)[1]
+    return v.narrow(place, 0, end) if which == 0 else v.narrow(place, end, size - end)
 
 
 def _letters(op: Any, equation: Any, dims: list[int]) -> tuple[list[str], str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..refusals import refuse
-from ..tensor import StackedDual, block, is_dual, primal, same, source, tangent, wrap
+from ..tensor import StackedDual, copied, edges, is_dual, primal, same, source, tangent, wrap
 
 __all__ = [
     "aligned",
@@ -34,35 +34,41 @@ def joined(x: Any, rows: Tensor, rows_t: Tensor, axis: int | None = None) -> Sta
     return wrap(torch.cat([rows, rows_t], place), x, place)
 
 
-def fused(x: Any, others: Callable[[Tensor], Tensor], pair: Pair, width: int | None = None) -> Any:
+def blank(x: Any, dtype: torch.dtype | None = None) -> StackedDual:
+    """Room for a result like x, to be written into."""
+    rows = torch.empty_like(x, dtype=dtype)
+    return wrap(rows.view(rows.shape), x)
+
+
+def fused(x: Any, others: Callable[[Tensor], Tensor], pair: Pair) -> Any:
     """The stacked dual of what an op of ops/ gives for the source and its tangents, and `others`
     for the primal rows before them.
 
     All write into one buffer, so that nothing else of its size lives. A compiler arranges that by
-    itself. `width`: size of the last dimension of the result, if not x's.
+    itself.
     """
     before, first, last = (_front(x, part) for part in (_before(x), _source(x), tangent(x)))
     if torch.compiler.is_compiling():
         made = [*([others(before)] if len(before) else []), *pair(first, last, None)]
         rows = torch.cat(made)
         return wrap(rows.movedim(0, x.axis) if x.axis else rows, x)
-    shape = x.shape if width is None else (*x.shape[:-1], width)
-    out = torch.empty_like(x) if width is None else x.new_empty(shape)
-    rows, size = _front(x, out.view(shape)), block(x)
-    edge = (x.primals - 1) * size
-    if edge:
-        rows[:edge] = others(before)
-    pair(first, last, (rows[edge : edge + size], rows[edge + size :]))
-    return wrap(out.view(shape), x)
+    made = blank(x)
+    rows = _front(x, made.view(made.shape))
+    start, end = edges(x, len(rows))
+    if start:
+        rows[:start] = others(before)
+    pair(first, last, (rows[start:end], rows[end:]))
+    return made
 
 
 def _before(x: Any) -> Tensor:
-    found: Tensor = x.narrow(x.axis, 0, (x.primals - 1) * block(x))
+    found: Tensor = x.narrow(x.axis, 0, edges(x, x.shape[x.axis])[0])
     return found
 
 
 def _source(x: Any) -> Tensor:
-    found: Tensor = x.narrow(x.axis, (x.primals - 1) * block(x), block(x))
+    start, end = edges(x, x.shape[x.axis])
+    found: Tensor = x.narrow(x.axis, start, end - start)
     return found
 
 
@@ -95,7 +101,7 @@ def rows_of(c: Any, x: Any) -> int | None:
 
 def taken(c: Any, x: Any, tangents: bool = False) -> Any:
     """The rows of a constant beside x's primal rows, or beside its tangents."""
-    place, rows = rows_of(c, x), x.primals * block(x)
+    place, rows = rows_of(c, x), edges(x, x.shape[x.axis])[1]
     if place is None:
         return c
     return c.narrow(place, rows, c.shape[place] - rows) if tangents else c.narrow(place, 0, rows)
@@ -106,7 +112,7 @@ def lifted(c: Any, x: Any, shape: torch.Size | None = None) -> StackedDual:
     value = torch.as_tensor(c, device=x.device)
     whole = torch.broadcast_shapes(x.shape if shape is None else shape, value.shape)
     value, axis = value.expand(whole), x.axis - x.dim() + len(whole)
-    rows = x.primals * (whole[axis] // (x.primals + x.tangents))
+    rows = edges(x, whole[axis])[1]
     beside = value.narrow(axis, rows, whole[axis] - rows)
     return joined(x, value.narrow(axis, 0, rows), torch.zeros_like(beside), axis)
 
@@ -114,9 +120,8 @@ def lifted(c: Any, x: Any, shape: torch.Size | None = None) -> StackedDual:
 def latest(y: Tensor, x: Any) -> Tensor:
     """The source's rows, once for each block of tangents, in a result for x's primal rows."""
     axis = x.axis if y.dim() == x.dim() else x.axis - x.dim() + y.dim()
-    size = y.shape[axis] // x.primals
-    found = y.narrow(axis, y.shape[axis] - size, size)
-    return found if x.tangents == 1 else torch.cat([found] * x.tangents, axis)
+    size = y.shape[axis] // x.primals * x.sources
+    return copied(y.narrow(axis, y.shape[axis] - size, size), x, axis)
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..axes import indexed, kept, permuted, reduced, reshaped, unsqueezed
 from ..refusals import refuse
-from ..tensor import RULES, is_dual, same, wrap
+from ..tensor import RULES, edges, is_dual, same, units, wrap
 from .rows import held, lifted, plain
 from .table import getters, rule
 
@@ -49,7 +49,7 @@ def view(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
     if not is_dual(x) or (args and isinstance(args[0], torch.dtype)):
         refuse(op, "takes another tensor's shape, or reads its memory otherwise")
     rows = op(x, *(plain(value) for value in args), **kwargs)
-    return wrap(rows, x, reshaped(op, x.shape, x.axis, x.primals + x.tangents, rows.shape))
+    return wrap(rows, x, reshaped(op, x.shape, x.axis, units(x), rows.shape))
 
 
 @rule("transpose swapaxes swapdims")
@@ -206,7 +206,7 @@ def pad(op: Any, input: Any, pad: Any, mode: str = "constant", value: Any = None
     kept(op, input.axis, input.dim(), range(input.dim() - len(pad) // 2, input.dim()))
     rows = F.pad(input, pad, mode, value)
     if mode == "constant" and value:
-        beside = input.primals * (input.shape[input.axis] // (input.primals + input.tangents))
+        beside = edges(input, input.shape[input.axis])[1]
         exact = rows.narrow(input.axis, 0, beside)
         t = input.narrow(input.axis, beside, input.shape[input.axis] - beside)
         rows = torch.cat([exact, F.pad(t, pad)], input.axis)
