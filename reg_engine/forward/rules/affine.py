@@ -100,6 +100,7 @@ def rsub(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
 def _offset(x: Any, op: Any, one: Any, two: Any, alpha: Any) -> Any:
     """One of the two is x, the other a constant."""
     c, gain = (two, 1) if one is x else (one, alpha if op is torch.add else -alpha)
+    one, two = (v if isinstance(v, Tensor) else torch.as_tensor(v) for v in (one, two))
     given = [primal(v) if v is x else taken(v, x) for v in (one, two)]
     dtype, t = torch.result_type(one, two), tangent(x)
     whole = torch.broadcast_shapes(x.shape, c.shape if isinstance(c, Tensor) else ())

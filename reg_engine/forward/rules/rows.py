@@ -49,8 +49,8 @@ def fused(x: Any, others: Callable[[Tensor], Tensor], pair: Pair) -> Any:
     """
     before, first, last = (_front(x, part) for part in (_before(x), _source(x), tangent(x)))
     if torch.compiler.is_compiling():
-        made = [*([others(before)] if len(before) else []), *pair(first, last, None)]
-        rows = torch.cat(made)
+        listed = [*([others(before)] if len(before) else []), *pair(first, last, None)]
+        rows = torch.cat(listed)
         return wrap(rows.movedim(0, x.axis) if x.axis else rows, x)
     made = blank(x)
     rows = _front(x, made.view(made.shape))
