@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..errors import choice
 from ..forward import passed, rows_of, scale_for, stack
-from ..networks.conditioning import concat
+from ..networks.conditioning import Cond, concat
 from ..networks.point import Direction, Point
 from ..ops.formulas import per_sample
 from ..profiling import ranges
@@ -19,7 +20,7 @@ from .difference import lengths
 from .lag import lag_of, rectified_from_lag
 from .precision import precision_of
 
-__all__ = ["JVP", "DiagonalJVP", "product", "products"]
+__all__ = ["JVP", "DiagonalJVP", "product", "products", "stacked"]
 
 ALONG = ("lag", "delta", "ones")
 
@@ -96,8 +97,9 @@ def products(point: Point, *tangents: Tensor) -> tuple[Any, Tensor, list[Tensor]
         torch.OutOfMemoryError: as PyTorch raised it.
     """
     nulls = point.nulls()
+    states, conds = [point.x] * (len(nulls) + 1), [*nulls, point.cond]
     with ranges.cond_ref() if nulls else ranges.cond():
-        *own, cond, found = _stacked(point, nulls, tangents)
+        (*own, cond), found = stacked(point, states, conds, tangents)
     return point.gathered(own, cond), cond, found
 
 
@@ -105,28 +107,32 @@ def product(point: Point, tangent: Tensor) -> tuple[Tensor, Tensor]:
     """(cond, K tangent) from one pass [cond; tangent], counted as two evaluations; raises as
     `products`."""
     with ranges.cond():
-        cond, (found,) = _stacked(point, [], (tangent,))
+        (cond,), (found,) = stacked(point, [point.x], [point.cond], (tangent,))
     return cond, found
 
 
-def _stacked(point: Point, nulls: list[Any], tangents: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    denoiser, place, x = point.denoiser, point.place(point.denoiser), point.x
-    scaled = denoiser.scaled(x, place)
-    scale = scale_for(precision_of(denoiser, x))
-    sizes = [lengths(point, tangent, scale) for tangent in tangents]
+def stacked(
+    point: Point, states: Sequence[Tensor], conds: Sequence[Cond], tangents: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The network's denoised at each of the states, and K times tangents at the last of them, from
+    one pass; raises as `products`."""
+    denoiser, place, last = point.denoiser, point.place(point.denoiser), point.at(states[-1])
+    scale = scale_for(precision_of(denoiser, point.x))
+    sizes = [lengths(last, tangent, scale) for tangent in tangents]
+    inputs = [denoiser.scaled(x, place) for x in states]
     moving = [
-        (place.c_in * per_sample(h, t) * t).to(scaled.dtype)
+        (place.c_in * per_sample(h, t) * t).to(inputs[-1].dtype)
         for t, (h, _) in zip(tangents, sizes, strict=True)
     ]
-    rows = stack([scaled] * (len(nulls) + 1), moving)
-    conds = concat([*nulls, *[point.cond] * (1 + len(tangents))])
+    rows = stack(inputs, moving)
+    told = concat([*conds, *[conds[-1]] * len(tangents)])
     point.counter.forward += len(rows)
-    output, met = passed(lambda: denoiser.output(rows, place, conds))
+    output, met = passed(lambda: denoiser.output(rows, place, told))
     point.counter.fallbacks.update(met)
-    outs = rows_of(output, rows).chunk(len(nulls) + 1 + len(tangents))
-    primals = [point.estimate(denoiser, x, out, place) for out in outs[: len(nulls) + 1]]
+    *outs, out_t = rows_of(output, rows).split([*map(len, states), sum(map(len, tangents))])
+    primals = [point.estimate(denoiser, x, out, place) for x, out in zip(states, outs, strict=True)]
     found = [
-        point.alpha * place.c_skip * t + per_sample(inverse, t) * place.c_out * out.to(x.dtype)
-        for t, (_, inverse), out in zip(tangents, sizes, outs[len(nulls) + 1 :], strict=True)
+        point.alpha * place.c_skip * t + per_sample(inverse, t) * place.c_out * out.to(t.dtype)
+        for t, (_, inverse), out in zip(tangents, sizes, out_t.chunk(len(tangents)), strict=True)
     ]
-    return (*primals, found)
+    return primals, found

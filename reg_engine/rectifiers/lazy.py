@@ -8,27 +8,28 @@ noise delta vanishes: most samples need nothing but cond there.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import ops
-from ..errors import CaptureError
-from ..networks.conditioning import concat, plain, take
+from ..errors import CaptureError, InputError, choice
 from ..networks.point import Direction, Point
 from ..ops.formulas import per_sample
-from ..profiling import ranges
 from ..values import as_float, store
 from .difference import Difference
+from .forward import product as exact
 from .law import Known, quotient_of
+from .partial import evaluated, part_of, stacked
 
 __all__ = ["Alternate", "Lazy", "LazyBlend"]
 
 # A carried cond - ref loses at least so much of itself, times r, for each e-fold of the noise
 # level: the law's own error grows with r (3 to 7 on mixtures and on the packaged models).
 DECAY = 5.0
+PROBES = ("difference", "jvp")
 SAME = 1e-4  # e-folds within which two noise levels are one: they are kept in the state's dtype
 
 
@@ -47,6 +48,8 @@ class Lazy(Difference):
 
     Args:
         rho: see Difference.
+        probe: what a probe is: "difference", or "jvp", the exact K p in the pass of cond, which
+            needs a network that forward mode serves and loses nothing in 16 bits.
         tolerance: in [0, 1), see above; 0 probes at every evaluation.
         reference: tolerance in [0, 1): the reference is evaluated where w r * (what the carried
             delta may have lost) > reference * |largest delta|. 0 evaluates it every time.
@@ -55,6 +58,7 @@ class Lazy(Difference):
         InputError: a tolerance out of range.
     """
 
+    probe: str = "difference"
     tolerance: float = 0.01
     reference: float = 0.02
     name = "lazy"
@@ -64,6 +68,8 @@ class Lazy(Difference):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if choice("probe", self.probe, PROBES) == "jvp" and self.blends:
+            raise InputError("probe", f"'jvp' does not serve '{self.name}'", "Take 'difference'")
         remedy = "Give a share in [0, 1), such as 0.02; 0 evaluates every time"
         for argument in ("tolerance", "reference"):
             value = as_float(argument, getattr(self, argument), remedy, lambda v: 0 <= v < 1)
@@ -95,6 +101,10 @@ class Lazy(Difference):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """K d, and the quotients of cond and of the reference along d (B, *sample_shape), by one
         more batch."""
+        if self.probe == "jvp":
+            product = exact(point, d)[1]
+            quotient = quotient_of(d, product, point.backend)
+            return product, quotient, quotient
         h, inverse = self.lengths(point, d)
         moved = point.x + per_sample(h, d) * d
         if self.blends:
@@ -122,8 +132,14 @@ class Lazy(Difference):
         probe, ask = self._due(point, known, size, age, (_norm(p, point) > 0) & ~blank)
         new = blank.nonzero()[:, 0]
         h, inverse = self.lengths(point, p)
-        moved = (point.x + per_sample(h, p) * p)[probe]
-        cond, ref, ahead, other = _evaluated(point, ask, probe, moved, self.blends)
+        slope, lag = per_sample(inverse[probe], p), p[probe]
+        if self.probe == "jvp":
+            cond, ref, product = stacked(point, ask, probe, lag)
+            other = None
+        else:
+            moved = (point.x + per_sample(h, p) * p)[probe]
+            cond, ref, ahead, other = evaluated(point, ask, probe, moved, self.blends)
+            product = slope * (ahead - cond[probe])
         if _several(point):
             delta = direction(point, cond, ref)
             known.put(ask, raw=delta, asked=level)
@@ -134,8 +150,6 @@ class Lazy(Difference):
             known.put(ask, raw=exact, asked=level, rate=rate)
             raw = raw.index_copy(0, ask, exact)
             delta = direction(point, cond, cond - raw)
-        slope, lag = per_sample(inverse[probe], moved), p[probe]
-        product = slope * (ahead - cond[probe])
         quotient = quotient_of(lag, product, point.backend)
         known.put(probe, p=lag, product=product, quotient=quotient, other=quotient, probed=level)
         if other is not None:
@@ -143,7 +157,7 @@ class Lazy(Difference):
             known.put(probe, other=quotient_of(lag, gain, point.backend))
         new = new[_norm(delta[new], point) > 0] if len(new) else new
         if len(new):
-            part, d = _part(point, new), delta[new]
+            part, d = part_of(point, new), delta[new]
             found = self._along(part, d, cond[new], None if _several(point) else (cond - raw)[new])
             names = ("product", "quotient", "other")
             known.put(new, p=d, probed=level, **dict(zip(names, found, strict=True)))
@@ -201,40 +215,6 @@ class LazyBlend(Alternate):
 def _several(point: Point) -> bool:
     """Whether there are several references, which have no one cond - ref: all are asked."""
     return hasattr(point.reference, "gathered")
-
-
-def _evaluated(
-    point: Point, ask: Tensor, probe: Tensor, moved: Tensor, both: bool
-) -> tuple[Tensor, Any, Tensor, Tensor | None]:
-    """(cond of all, ref of the samples `ask`, cond at `moved` of the samples `probe`, and, where
-    `both`, ref there); in one batch where the reference is the same network."""
-    count, null = len(point.x), point.null()
-    states, conds = [point.x, moved], [point.cond, take(point.cond, probe)]
-    if null is not None:
-        states, conds = [*states, point.x[ask]], [*conds, take(null, ask)]
-        if both:
-            states, conds = [*states, moved], [*conds, take(null, probe)]
-    with ranges.cond_ref() if null is not None else ranges.cond():
-        found = point.evaluate(point.denoiser, torch.cat(states), concat(conds))
-    cond, ahead, *refs = found.split([len(state) for state in states])
-    if null is not None:
-        return cond, refs[0], ahead, refs[1] if both else None
-    ref = point.ref(cond) if len(ask) == count else _ref_of(point, point.x[ask], ask, cond[ask])
-    return cond, ref, ahead, _ref_of(point, moved, probe, ahead) if both else None
-
-
-def _ref_of(point: Point, x: Tensor, rows: Tensor, cond: Tensor) -> Tensor:
-    """Another network's reference of some samples, at states x."""
-    if not len(rows):
-        return cond
-    return _part(point, rows).at(x).ref(cond)
-
-
-def _part(point: Point, rows: Tensor) -> Point:
-    """The point of some samples."""
-    part = replace(point, x=point.x[rows], cond=take(point.cond, rows))
-    part.beside = plain(take(point.reference_cond(), rows))  # autograd may keep it
-    return part
 
 
 def _blended(point: Point, r: Tensor, other: Tensor, delta: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import EstimatorError, out_of_memory
 from ..networks.point import Point
 from .base import Rectifier
-from .forward import JVP, product
+from .forward import JVP, DiagonalJVP, product
 from .precision import autocast_dtype, precision_of, rms, wide
 from .reverse import Reverse
 
@@ -50,7 +50,8 @@ def verified(rectifier: Rectifier, point: Point, batch_size: int = 1) -> None:
     Raises:
         EstimatorError: the derivative is wrong or cannot be taken.
     """
-    if not isinstance(rectifier, (JVP, Reverse)):
+    derives = isinstance(rectifier, (JVP, DiagonalJVP, Reverse))
+    if not derives and getattr(rectifier, "probe", None) != "jvp":
         return
     kind: tuple[Hashable, ...] = ("forward",)
     if isinstance(rectifier, Reverse):
