@@ -73,8 +73,13 @@ def _activation(kind: str, op: Any, x: Any, inplace: bool) -> Any:
     def pair(first: Tensor, last: Tensor, out: Any) -> tuple[Tensor, Tensor]:
         return ops.activation_dual(first, last, kind, out=out)
 
-    approximate = {"approximate": "tanh"} if kind == "gelu_tanh" else {}
-    found = fused(x, lambda rows: op(rows, **approximate), pair)
+    def others(rows: Tensor, out: Tensor | None) -> Tensor:
+        if out is None:
+            return op(rows, **options)
+        return (aten.silu if kind == "silu" else aten.gelu).out(rows, **options, out=out)
+
+    options = {"approximate": "tanh"} if kind == "gelu_tanh" else {}
+    found = fused(x, others, pair)
     return into(x, found) if inplace else found
 
 

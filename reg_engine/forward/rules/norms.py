@@ -134,6 +134,10 @@ def _normed(x: Any, exact: Exact, pair: Any, weight: Any, bias: Any) -> Any:
     with torch.autocast(device, enabled=False):
         return fused(
             wrap(x.to(dtype), x),
-            lambda rows: exact(rows, weight, bias),
+            lambda rows, out: _written(exact(rows, weight, bias), out),
             lambda first, last, out: pair(first, last, out, weight, bias),
         )
+
+
+def _written(value: Tensor, out: Tensor | None) -> Tensor:
+    return value if out is None else out.copy_(value)

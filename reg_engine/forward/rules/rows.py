@@ -24,6 +24,8 @@ __all__ = [
     "taken",
 ]
 
+# (rows, out=rows or None) -> rows
+Write = Callable[[Tensor, "Tensor | None"], Tensor]
 # (source, tangents, out=(y, y_t) or None) -> (y, y_t)
 Pair = Callable[[Tensor, Tensor, "tuple[Tensor, Tensor] | None"], tuple[Tensor, Tensor]]
 
@@ -40,7 +42,7 @@ def blank(x: Any, dtype: torch.dtype | None = None) -> StackedDual:
     return wrap(rows.view(rows.shape), x)
 
 
-def fused(x: Any, others: Callable[[Tensor], Tensor], pair: Pair) -> Any:
+def fused(x: Any, others: Write, pair: Pair) -> Any:
     """The stacked dual of what an op of ops/ gives for the source and its tangents, and `others`
     for the primal rows before them.
 
@@ -49,14 +51,14 @@ def fused(x: Any, others: Callable[[Tensor], Tensor], pair: Pair) -> Any:
     """
     before, first, last = (_front(x, part) for part in (_before(x), _source(x), tangent(x)))
     if torch.compiler.is_compiling():
-        listed = [*([others(before)] if len(before) else []), *pair(first, last, None)]
+        listed = [*([others(before, None)] if len(before) else []), *pair(first, last, None)]
         rows = torch.cat(listed)
         return wrap(rows.movedim(0, x.axis) if x.axis else rows, x)
     made = blank(x)
     rows = _front(x, made.view(made.shape))
     start, end = edges(x, len(rows))
     if start:
-        rows[:start] = others(before)
+        others(before, rows[:start])
     pair(first, last, (rows[start:end], rows[end:]))
     return made
 
