@@ -99,7 +99,7 @@ def _grouped(op: Any, x: Any, groups: int, exact: Exact, weight: Any, bias: Any,
             first, last, "group", weight=w, bias=b, eps=eps, groups=groups, out=out
         )
 
-    return _normed(x, exact, pair, weight, bias)
+    return _normed(x, exact, pair, weight, bias, channels=True)
 
 
 @rule("instance_norm", homes=(F,))
@@ -125,19 +125,27 @@ def instance_norm(
     return _grouped(op, input, input.shape[1], exact, weight, bias, eps)
 
 
-def _normed(x: Any, exact: Exact, pair: Any, weight: Any, bias: Any) -> Any:
-    """Both in the dtype that autocast has for the op, if one is active."""
-    device, dtype = x.device.type, x.dtype
-    if torch.is_autocast_enabled(device):
-        dtype = exact(primal(x), weight, bias).dtype
-        weight, bias = (v if v is None else v.to(dtype) for v in (weight, bias))
-    with torch.autocast(device, enabled=False):
-        return fused(
-            wrap(x.to(dtype), x),
-            lambda rows, out: _written(exact(rows, weight, bias), out),
-            lambda first, last, out: pair(first, last, out, weight, bias),
-        )
+def _normed(x: Any, exact: Exact, pair: Any, weight: Any, bias: Any, channels: bool = False) -> Any:
+    """Both in the dtype that autocast has for the op, if one is active, and contiguous as the op's
+    own result; a norm of `channels` may have these last."""
+    layout = torch.contiguous_format
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    if channels and last is not None and x.is_contiguous(memory_format=last):
+        layout = last
+    if not torch.is_autocast_enabled(x.device.type):
+        return _both(x, exact, pair, weight, bias, layout)
+    dtype = exact(primal(x), weight, bias).dtype
+    weight, bias = (v if v is None else v.to(dtype) for v in (weight, bias))
+    with torch.autocast(x.device.type, enabled=False):
+        return _both(wrap(x.to(dtype), x), exact, pair, weight, bias, layout)
 
 
-def _written(value: Tensor, out: Tensor | None) -> Tensor:
-    return value if out is None else out.copy_(value)
+def _both(x: Any, exact: Exact, pair: Any, weight: Any, bias: Any, layout: Any) -> Any:
+    def others(rows: Tensor, out: Tensor | None) -> Tensor:
+        value = exact(rows, weight, bias)
+        return value if out is None else out.copy_(value)
+
+    def both(first: Tensor, last: Tensor, out: Any) -> tuple[Tensor, Tensor]:
+        return pair(first, last, out, weight, bias)
+
+    return fused(x, others, both, layout)

@@ -36,13 +36,19 @@ def joined(x: Any, rows: Tensor, rows_t: Tensor, axis: int | None = None) -> Sta
     return wrap(torch.cat([rows, rows_t], place), x, place)
 
 
-def blank(x: Any, dtype: torch.dtype | None = None) -> StackedDual:
+def blank(
+    x: Any,
+    dtype: torch.dtype | None = None,
+    layout: torch.memory_format = torch.preserve_format,
+) -> StackedDual:
     """Room for a result like x, to be written into."""
-    rows = torch.empty_like(x, dtype=dtype)
+    rows = torch.empty_like(x, dtype=dtype, memory_format=layout)
     return wrap(rows.view(rows.shape), x)
 
 
-def fused(x: Any, others: Write, pair: Pair) -> Any:
+def fused(
+    x: Any, others: Write, pair: Pair, layout: torch.memory_format = torch.preserve_format
+) -> Any:
     """The stacked dual of what an op of ops/ gives for the source and its tangents, and `others`
     for the primal rows before them.
 
@@ -54,7 +60,7 @@ def fused(x: Any, others: Write, pair: Pair) -> Any:
         listed = [*([others(before, None)] if len(before) else []), *pair(first, last, None)]
         rows = torch.cat(listed)
         return wrap(rows.movedim(0, x.axis) if x.axis else rows, x)
-    made = blank(x)
+    made = blank(x, layout=layout)
     rows = _front(x, made.view(made.shape))
     start, end = edges(x, len(rows))
     if start:
