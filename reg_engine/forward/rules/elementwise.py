@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ..tensor import RULES, is_dual, parts
-from .rows import fused, into, joined, latest, taken
+from ..tensor import RULES, is_dual, parts, primal, tangent
+from .rows import blank, fused, fusing, into, joined, latest, taken
 from .table import named, rule
 
 __all__: list[str] = []
@@ -70,16 +70,26 @@ for _names, _slope in SLOPES.items():
 
 
 def _activation(kind: str, op: Any, x: Any, inplace: bool) -> Any:
+    options = {"approximate": "tanh" if kind == "gelu_tanh" else "none"} if kind != "silu" else {}
+    name = "silu" if kind == "silu" else "gelu"
+    whole, slope = getattr(aten, name), getattr(aten, f"{name}_backward")
+
+    def others(rows: Tensor, out: Tensor | None) -> Tensor:
+        return op(rows, **options) if out is None else whole.out(rows, **options, out=out)
+
     def pair(first: Tensor, last: Tensor, out: Any) -> tuple[Tensor, Tensor]:
         return ops.activation_dual(first, last, kind, out=out)
 
-    def others(rows: Tensor, out: Tensor | None) -> Tensor:
-        if out is None:
-            return op(rows, **options)
-        return (aten.silu if kind == "silu" else aten.gelu).out(rows, **options, out=out)
-
-    options = {"approximate": "tanh"} if kind == "gelu_tanh" else {}
-    found = fused(x, others, pair)
+    if fusing(x):
+        found = fused(x, others, pair)
+    elif torch.compiler.is_compiling():
+        rows, source, t = parts(x)
+        found = joined(x, op(rows, **options), slope(t, source, **options))
+    else:
+        rows, source, t = parts(x)
+        found = blank(x)
+        whole.out(rows, **options, out=primal(found))
+        slope.grad_input(t, source, **options, grad_input=tangent(found))
     return into(x, found) if inplace else found
 
 

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import ops
 from ..refusals import refuse
 from ..tensor import StackedDual, copied, edges, is_dual, primal, same, source, tangent, wrap
 
 __all__ = [
     "aligned",
+    "blank",
     "fused",
+    "fusing",
     "held",
     "into",
     "joined",
@@ -44,6 +47,11 @@ def blank(
     """Room for a result like x, to be written into."""
     rows = torch.empty_like(x, dtype=dtype, memory_format=layout)
     return wrap(rows.view(rows.shape), x)
+
+
+def fusing(x: Any) -> bool:
+    """Whether there is a kernel for a function and its derivative together."""
+    return x.is_meta or ops.resolve(x.device) == "triton"
 
 
 def fused(
