@@ -41,7 +41,9 @@ SLOPES: dict[str, Callable[..., Tensor]] = {
     "logsigmoid": lambda t, x, y: t * torch.sigmoid(-x),
     "relu": lambda t, x, y: aten.threshold_backward(t, x, 0),
     "relu6": lambda t, x, y: aten.hardtanh_backward(t, x, 0.0, 6.0),
-    "hardtanh": lambda t, x, y, low=-1.0, high=1.0: aten.hardtanh_backward(t, x, low, high),
+    "hardtanh": lambda t, x, y, min_val=-1.0, max_val=1.0: aten.hardtanh_backward(
+        t, x, min_val, max_val
+    ),
     "hardswish": lambda t, x, y: aten.hardswish_backward(t, x),
     "hardsigmoid": lambda t, x, y: aten.hardsigmoid_backward(t, x),
     "mish": lambda t, x, y: aten.mish_backward(t, x),
@@ -109,7 +111,7 @@ def clamp(op: Any, x: Any, min: Any = None, max: Any = None) -> Any:
     if op in _MAXIMA:
         min, max = None, min if max is None else max
     if is_dual(min) or is_dual(max) or not is_dual(x):
-        return RULES[None](op, *((x, min) if op in _MAXIMA | _MINIMA else (x, min, max)))
+        return RULES[None](torch.clamp, x, min, max)
     bounds = [(bound, taken(bound, x, True)) for bound in (min, max)]
     (low, low_t), (high, high_t) = bounds
     rows, source, t = parts(x)
@@ -121,4 +123,4 @@ def clamp(op: Any, x: Any, min: Any = None, max: Any = None) -> Any:
     return joined(x, torch.clamp(rows, taken(low, x), taken(high, x)), t * inside)
 
 
-_MAXIMA, _MINIMA = set(named("clamp_max")), set(named("clamp_min"))
+_MAXIMA = set(named("clamp_max"))
