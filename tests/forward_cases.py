@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from reg_engine.forward.fallback import counted
 from reg_engine.forward.rules.table import HOMES
-from reg_engine.forward.tensor import COMPOSITES, RULES, is_dual, kind, raw
+from reg_engine.forward.tensor import COMPOSITES, RULES, is_dual, kind, primal, tangent
 
 __all__ = ["BLOCKS", "Example", "Moves", "Rows", "check", "example", "params", "unvisited"]
 
-BLOCKS = ((1, 1), (2, 1), (1, 3), (3, 2))  # primals, tangents
+# units of primal rows, units of those that are the source, tangents
+BLOCKS = ((1, 1, 1), (2, 1, 1), (1, 1, 3), (3, 2, 2))
+
+SIGNS = "add sub mul pow floordiv truediv div setitem"
+IN_PLACE = {f"__i{name}__" for name in SIGNS.split()} | {"__setitem__"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Example:
     kwargs: dict[str, Any]
     axis: int = 0
     fallback: bool = False
+    twin: bool = True
 
 
 Table = dict[str, list[tuple[Example, tuple[Any, ...]]]]
@@ -58,12 +64,14 @@ def example(
     axis: int | tuple[int, ...] = 0,
     homes: tuple[Any, ...] = HOMES,
     fallback: bool = False,
+    twin: bool = True,
     **kwargs: Any,
 ) -> None:
-    """Enter a call of the named ops, of each home that has it, for each axis."""
+    """Enter a call of the named ops, of each home that has it, for each axis; of the op that writes
+    into its first argument too, unless `twin` is False."""
     for place in (axis,) if isinstance(axis, int) else axis:
         for name in names.split():
-            entry = Example(args, kwargs, place, fallback), homes
+            entry = Example(args, kwargs, place, fallback, twin), homes
             table.setdefault(name, []).append(entry)
 
 
@@ -71,6 +79,9 @@ def _calls(table: Table) -> Iterator[tuple[str, Any, Example]]:
     for name, entries in table.items():
         for call, homes in entries:
             found = {op for op in (getattr(h, name, None) for h in homes) if callable(op)}
+            if call.twin and Tensor in homes and getattr(call.args[0], "moves", False):
+                own = f"__i{name[2:]}" if name.startswith("__") else f"{name}_"
+                found |= {op for op in [getattr(Tensor, own, None)] if op and op in RULES}
             yield from ((name, op, call) for op in sorted(found, key=_title))
 
 
@@ -89,9 +100,15 @@ def unvisited(table: Table, module: str) -> set[str]:
     own = {
         op
         for op, rule in [*RULES.items(), *COMPOSITES.items()]
-        if op is not None and rule.__module__.endswith(f".{module}") and callable(op)
+        if op is not None and _module(rule) == module and callable(op)
     }
     return {_title(op) for op in own - called if _tensorial(op)}
+
+
+def _module(rule: Any) -> str:
+    """Where a rule is written, or that of the op whose twin writes in place."""
+    base = inspect.getclosurevars(rule).nonlocals.get("function", rule)
+    return str(base.__module__).rpartition(".")[2]
 
 
 def _tensorial(op: Any) -> bool:
@@ -99,22 +116,14 @@ def _tensorial(op: Any) -> bool:
     return "object" not in _title(op) and not isinstance(op, torch.dtype)
 
 
-def check(op: Any, call: Example, primals: int, tangents: int) -> None:
+def check(op: Any, call: Example, primals: int, sources: int, tangents: int) -> None:
     """The op on stacked duals: primal rows bitwise the plain op's, tangents those of forward AD."""
-    own = {True: Inputs(call, primals, tangents), False: Inputs(call, primals, 0)}
-    given = own[True]
+    given = Inputs(call, primals, sources, tangents)
     with torch.no_grad(), counted() as met:
         out = given.called(op, given.dual)
     assert bool(met) == call.fallback, met
-    plain = [tree_flatten(inputs.called(op, inputs.plain))[0] for inputs in own.values()]
-    sides = [
-        jvp(
-            lambda moving, j=j: given.called(op, lambda k, v: moving[k] if v.moves else given.at(k, j)),
-            *given.pair(j),
-        )
-        for j in range(tangents)
-    ]
-    wanted = [tree_flatten(side)[0] for _, side in sides]
+    plain = [tree_flatten(given.called(op, side))[0] for side in (given.all_rows, given.primal)]
+    wanted = [tree_flatten(given.side(op, j))[0] for j in range(tangents)]
     found = tree_flatten(out)[0]
     assert len(found) == len(plain[0]) > 0
     for k, value in enumerate(found):
@@ -124,7 +133,8 @@ def check(op: Any, call: Example, primals: int, tangents: int) -> None:
             assert same(value, plain[0][k])
             assert not any(w[k].is_floating_point() and w[k].any() for w in wanted)
         else:
-            compare(value, [p[k] for p in plain], [w[k] for w in wanted], primals, tangents)
+            assert given.like(value)
+            compare(value, [p[k] for p in plain], [w[k] for w in wanted])
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -132,14 +142,13 @@ def same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
-def compare(value: Any, plain: list[Tensor], wanted: list[Tensor], p: int, t: int) -> None:
+def compare(value: Any, plain: list[Tensor], wanted: list[Tensor]) -> None:
     """A result: its primal rows beside the plain op's for as many rows or the primal ones alone."""
-    assert (value.primals, value.tangents) == (p, t)
-    rows = raw(value).chunk(p + t, value.axis)
-    exact = torch.cat(rows[:p], value.axis)
+    with torch._C.DisableTorchFunctionSubclass():
+        exact, rows = primal(value), tangent(value).chunk(value.tangents, value.axis)
     size = exact.shape[value.axis]
     assert any(same(exact, v.narrow(value.axis, 0, size)) for v in plain), "primal rows differ"
-    for row, side in zip(rows[p:], wanted, strict=True):
+    for row, side in zip(rows, wanted, strict=True):
         assert row.dtype == exact.dtype
         torch.testing.assert_close(row, side, rtol=1e-10, atol=1e-12)
 
@@ -147,57 +156,70 @@ def compare(value: Any, plain: list[Tensor], wanted: list[Tensor], p: int, t: in
 class Inputs:
     """The arguments of a call: blocks of every Moves and Rows, from a seed of its own."""
 
-    def __init__(self, call: Example, primals: int, tangents: int) -> None:
-        self.call, self.primals, self.tangents = call, primals, tangents
+    def __init__(self, call: Example, primals: int, sources: int, tangents: int) -> None:
+        self.call, self.kind = call, kind(primals, tangents, call.axis, sources)
         leaves = tree_flatten((call.args, call.kwargs))[0]
         self.leaves = [v for v in leaves if isinstance(v, Rows)]
-        self.blocks = [self._noise(k, "p", primals) for k in range(len(self.leaves))]
-        self.sides = [self._noise(k, "t", tangents) for k in range(len(self.leaves))]
+        count = range(len(self.leaves))
+        blocks = [self._noise(k, "p", primals) for k in count]
+        sides = [self._noise(k, "t", tangents * sources) for k in count]
+        self.rows, self.sides = (
+            [torch.cat(v, call.axis) for v in both] for both in (blocks, sides)
+        )
+        self.sources = [torch.cat(v[-sources:], call.axis) for v in blocks]
 
     def _noise(self, k: int, word: str, count: int) -> list[Tensor]:
         found, leaf = [], self.leaves[k]
         for n in range(count):
             g = torch.Generator().manual_seed(zlib.crc32(f"{word}{k}{n}".encode()))
             noise = torch.randn(leaf.shape, dtype=torch.float64, generator=g)
-            found.append(leaf.made(noise) if word == "p" else noise)
+            found.append(leaf.made(noise))
         return found
 
-    def at(self, k: int, j: int) -> Tensor:
-        """A constant's rows beside a tangent."""
-        return self.blocks[k][-1]
+    def like(self, value: Any) -> bool:
+        """Whether a stacked dual has the proportions of these inputs."""
+        own = self.kind
+        wanted = own.primals, own.sources, own.tangents
+        return (value.primals, value.sources, value.tangents) == wanted
 
-    def pair(self, j: int) -> tuple[Any, Any]:
-        """(source, tangent j) of everything that moves."""
-        moving = {k for k, leaf in enumerate(self.leaves) if leaf.moves}
-        return {k: self.blocks[k][-1] for k in moving}, {k: self.sides[k][j] for k in moving}
+    def primal(self, k: int) -> Tensor:
+        """The primal rows alone."""
+        return self.rows[k]
 
-    def plain(self, k: int, leaf: Rows) -> Tensor:
+    def all_rows(self, k: int) -> Tensor:
         """All rows, the source's where the tangents are."""
-        return torch.cat(self.blocks[k] + self.blocks[k][-1:] * self.tangents, self.call.axis)
+        return torch.cat([self.rows[k], *[self.sources[k]] * self.kind.tangents], self.call.axis)
 
-    def dual(self, k: int, leaf: Rows) -> Tensor:
+    def dual(self, k: int) -> Tensor:
         """What the network sees."""
-        if not leaf.moves:
-            return self.plain(k, leaf)
-        rows = torch.cat(self.blocks[k] + self.sides[k], self.call.axis)
-        return rows.as_subclass(kind(self.primals, self.tangents, self.call.axis))
+        if not self.leaves[k].moves:
+            return self.all_rows(k)
+        return torch.cat([self.rows[k], self.sides[k]], self.call.axis).as_subclass(self.kind)
 
-    def called(self, op: Any, value: Callable[[int, Rows], Tensor]) -> Any:
+    def side(self, op: Any, j: int) -> Any:
+        """What forward AD gives along tangent j."""
+        moving = [k for k, leaf in enumerate(self.leaves) if leaf.moves]
+        tangents = {k: self.sides[k].chunk(self.kind.tangents, self.call.axis)[j] for k in moving}
+
+        def function(own: Any) -> Any:
+            return self.called(op, lambda k: own.get(k, self.sources[k]))
+
+        return jvp(function, {k: self.sources[k] for k in moving}, tangents)[1]
+
+    def called(self, op: Any, value: Callable[[int], Tensor]) -> Any:
         """The op's result; of an op that writes, the tensor written."""
         order = iter(range(len(self.leaves)))
         args, kwargs = tree_map(
-            lambda v: value(next(order), v).clone() if isinstance(v, Rows) else v,
+            lambda v: value(next(order)).clone() if isinstance(v, Rows) else v,
             (self.call.args, self.call.kwargs),
         )
-        if not _writes(op):
-            return op(*args, **kwargs)
-        target = args[0]
         result = op(*args, **kwargs)
-        assert result is None or result is target or not is_dual(target)
-        return target
+        if not _writes(op):
+            return result
+        assert result is None or result is args[0] or not is_dual(args[0])
+        return args[0]
 
 
 def _writes(op: Any) -> bool:
     name = str(getattr(op, "__name__", ""))
-    inside = name.endswith("_") and not name.endswith("__")
-    return inside or name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__") or name == "__setitem__"
+    return name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))

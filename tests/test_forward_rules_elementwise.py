@@ -45,8 +45,8 @@ example(TABLE, "clamp clamp_min clamp_max", X, X, fallback=True)
 
 @pytest.mark.parametrize(("op", "call"), params(TABLE))
 def test_tangents_are_those_of_forward_ad(op: Any, call: Example) -> None:
-    for primals, tangents in BLOCKS:
-        check(op, call, primals, tangents)
+    for layout in BLOCKS:
+        check(op, call, *layout)
 
 
 def test_every_rule_has_an_example() -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ..refusals import refuse
 from ..tensor import is_dual, parts, primal, tangent, wrap
-from .products import mul
 from .rows import aligned, blank, joined, taken
 from .table import rule
 
 __all__: list[str] = []
+
+EXACT: dict[type, torch.dtype] = {float: torch.float64, complex: torch.complex128}
 
 
 def _layer(op: Any, x: Any, bias: Any, channel: int, rows: Tensor) -> Any:
@@ -70,7 +71,8 @@ def batch_norm(
         refuse(op, "takes statistics over the batch: put the network in evaluation mode")
     rows, _, t = parts(input)
     exact = F.batch_norm(rows, running_mean, running_var, weight, bias, False, momentum, eps)
-    slope = (running_var.to(torch.float32) + eps).rsqrt()
+    wide = torch.promote_types(running_var.dtype, torch.float32)
+    slope = (running_var.to(wide) + eps).rsqrt()
     slope = slope if weight is None else slope * weight
     shape = [1, -1] + [1] * (input.dim() - 2)
     return joined(input, exact, (t * slope.view(shape)).to(exact.dtype))
@@ -94,13 +96,14 @@ def sub(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
 
 @rule("rsub __rsub__")
 def rsub(op: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
-    return sub(torch.sub, y, x) if alpha == 1 else sub(torch.sub, y, mul(torch.mul, x, alpha))
+    return sub(torch.sub, y, x, alpha=alpha)
 
 
 def _offset(x: Any, op: Any, one: Any, two: Any, alpha: Any) -> Any:
     """One of the two is x, the other a constant."""
     c, gain = (two, 1) if one is x else (one, alpha if op is torch.add else -alpha)
-    one, two = (v if isinstance(v, Tensor) else torch.as_tensor(v) for v in (one, two))
+    if not isinstance(one, Tensor):  # a number, as exact as it was
+        one = torch.as_tensor(one, dtype=EXACT.get(type(one)))
     given = [primal(v) if v is x else taken(v, x) for v in (one, two)]
     dtype, t = torch.result_type(one, two), tangent(x)
     whole = torch.broadcast_shapes(x.shape, c.shape if isinstance(c, Tensor) else ())
