@@ -39,19 +39,15 @@ example(TABLE, "batch_norm", X, noise(3), noise(3) ** 2, noise(3), noise(3), eps
 example(TABLE, "batch_norm", Moves((2, 3)), noise(3), noise(3) ** 2, weight=noise(3), homes=(F,))
 
 BOTH = "add sub subtract __add__ __sub__ __radd__ __rsub__ rsub"
-LEFT = "add sub subtract rsub __add__ __sub__ __radd__ __rsub__"
-for _names in (BOTH,):
-    example(TABLE, _names, X, Y, axis=(0, 1, 2))
-    example(TABLE, _names, X, Moves((2, 1, 4)), axis=(0, 2))
-    example(TABLE, _names, X, Moves((3, 4)), axis=1, twin=False, homes=())
+example(TABLE, BOTH, X, Y, axis=(0, 1, 2))
+example(TABLE, BOTH, X, Moves((2, 1, 4)), axis=(0, 2))
 for _constant in (0.1, 2, noise(4), noise(3, 1), noise(1, 1, 1), torch.tensor(0.1), Rows((2, 1, 1))):
-    example(TABLE, LEFT, X, _constant)
-example(TABLE, LEFT, X, noise(2, 3, 1), axis=2)
-example(TABLE, LEFT, X, noise(2, 2, 1, 3, 4), twin=False)
-example(TABLE, LEFT, Moves((2, 1, 4)), noise(3, 4), twin=False)
-example(TABLE, LEFT, Moves((2, 1, 4)), Rows((2, 3, 1)), twin=False)
-example(TABLE, LEFT, Moves((2, 1, 1)), Rows((2, 3, 4)), twin=False)
-example(TABLE, "add sub subtract", X, Rows((5, 2, 3, 4)), axis=0, twin=False, homes=())
+    example(TABLE, BOTH, X, _constant)
+example(TABLE, BOTH, X, noise(2, 3, 1), axis=2)
+example(TABLE, BOTH, X, noise(2, 2, 1, 3, 4), twin=False)
+example(TABLE, BOTH, Moves((2, 1, 4)), noise(3, 4), twin=False)
+example(TABLE, BOTH, Moves((2, 1, 4)), Rows((2, 3, 1)), twin=False)
+example(TABLE, BOTH, Moves((2, 1, 1)), Rows((2, 3, 4)), twin=False)
 example(TABLE, "add sub subtract rsub", X, Y, alpha=0.3)
 example(TABLE, "add sub subtract rsub", X, noise(4), alpha=0.3)
 example(TABLE, "add sub subtract rsub", X, 0.7, alpha=0.3)

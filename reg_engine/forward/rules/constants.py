@@ -80,7 +80,7 @@ def dropout(
 
 @rule(
     "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __contains__ __complex__ "
-    "data_ptr untyped_storage storage __dlpack__ __reduce_ex__ backward set_ resize_ bernoulli_ "
+    "data_ptr untyped_storage storage __dlpack__ __reduce_ex__ backward set_ bernoulli_ "
     "normal_ uniform_ random_ exponential_ log_normal_ cauchy_ geometric_ poisson rrelu"
 )
 def refused(op: Any, *args: Any, **kwargs: Any) -> Any:
@@ -174,6 +174,11 @@ def setitem(op: Any, x: Any, index: Any, value: Any) -> None:
     copy(op, region, value)
 
 
+@rule("t_ transpose_ swapaxes_ swapdims_ squeeze_ unsqueeze_ resize_as_ resize_", homes=(Tensor,))
+def turned(op: Any, *args: Any, **kwargs: Any) -> Any:
+    refuse(op, "changes the shape of a tensor in place")
+
+
 def in_place() -> None:
     """Enter the in-place twin of every op that has a rule; last, when all are there."""
     for name in dir(Tensor):
@@ -189,6 +194,7 @@ def _writing(function: Any, base: Any) -> Any:
     def apply(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_dual(x):
             refuse(op, "writes a tangent into a tensor that was made without the batch")
-        return into(x, function(base, x, *args, **kwargs))
+        found = function(base, x, *args, **kwargs)
+        return into(x, found if is_dual(found) else lifted(found, x))
 
     return apply

@@ -52,7 +52,8 @@ def div(op: Any, x: Any, y: Any, *, rounding_mode: str | None = None) -> Any:
 
 @rule("__rtruediv__ __rdiv__")
 def rdiv(op: Any, x: Any, y: Any) -> Any:
-    return div(torch.div, y, x)
+    """As PyTorch rounds it: by the reciprocal."""
+    return mul(torch.mul, RULES[torch.reciprocal](torch.reciprocal, x), y)
 
 
 @rule("pow __pow__ float_power")
@@ -61,7 +62,7 @@ def power(op: Any, x: Any, exponent: Any) -> Any:
         return RULES[None](torch.pow, x, exponent)
     rows, s, t = parts(x)
     slope = exponent * t if exponent == 1 else exponent * s ** (exponent - 1) * t
-    return joined(x, rows**exponent, torch.zeros_like(t) if exponent == 0 else slope)
+    return joined(x, op(rows, exponent), torch.zeros_like(t) if exponent == 0 else slope)
 
 
 def bilinear(op: Any, function: Callable[[Any, Any], Tensor], x: Any, y: Any, axis: int) -> Any:
