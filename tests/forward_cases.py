@@ -52,6 +52,7 @@ class Example:
     axis: int = 0
     fallback: bool = False
     twin: bool = True
+    still: bool = False  # has no tangent, and no rule in PyTorch that says so
 
 
 Table = dict[str, list[tuple[Example, tuple[Any, ...]]]]
@@ -65,20 +66,21 @@ def example(
     homes: tuple[Any, ...] = HOMES,
     fallback: bool = False,
     twin: bool = True,
+    still: bool = False,
     **kwargs: Any,
 ) -> None:
     """Enter a call of the named ops, of each home that has it, for each axis; of the op that writes
     into its first argument too, unless `twin` is False."""
     for place in (axis,) if isinstance(axis, int) else axis:
         for name in names.split():
-            entry = Example(args, kwargs, place, fallback, twin), homes
+            entry = Example(args, kwargs, place, fallback, twin, still), homes
             table.setdefault(name, []).append(entry)
 
 
 def _calls(table: Table) -> Iterator[tuple[str, Any, Example]]:
     for name, entries in table.items():
         for call, homes in entries:
-            found = {op for op in (getattr(h, name, None) for h in homes) if callable(op)}
+            found = {op for op in (getattr(h, name, None) for h in homes) if _tensorial(op)}
             if call.twin and Tensor in homes and getattr(call.args[0], "moves", False):
                 own = f"__i{name[2:]}" if name.startswith("__") else f"{name}_"
                 found |= {op for op in [getattr(Tensor, own, None)] if op and op in RULES}
@@ -96,13 +98,13 @@ def params(table: Table) -> list[Any]:
 
 def unvisited(table: Table, module: str) -> set[str]:
     """Ops with a rule of `module` that no example of the table calls."""
-    called = {op for _, op, _ in _calls(table) if not isinstance(op, type(torch))}
+    called = {op for _, op, _ in _calls(table)}
     own = {
         op
         for op, rule in [*RULES.items(), *COMPOSITES.items()]
-        if op is not None and _module(rule) == module and callable(op)
+        if _tensorial(op) and _module(rule) == module
     }
-    return {_title(op) for op in own - called if _tensorial(op)}
+    return {_title(op) for op in own - called}
 
 
 def _module(rule: Any) -> str:
@@ -113,7 +115,7 @@ def _module(rule: Any) -> str:
 
 def _tensorial(op: Any) -> bool:
     """Not what every Python object has."""
-    return "object" not in _title(op) and not isinstance(op, torch.dtype)
+    return callable(op) and "object" not in _title(op) and not isinstance(op, torch.dtype)
 
 
 def check(op: Any, call: Example, primals: int, sources: int, tangents: int) -> None:
@@ -123,7 +125,7 @@ def check(op: Any, call: Example, primals: int, sources: int, tangents: int) -> 
         out = given.called(op, given.dual)
     assert bool(met) == call.fallback, met
     plain = [tree_flatten(given.called(op, side))[0] for side in (given.all_rows, given.primal)]
-    wanted = [tree_flatten(given.side(op, j))[0] for j in range(tangents)]
+    wanted = [tree_flatten(given.side(op, j))[0] for j in range(0 if call.still else tangents)]
     found = tree_flatten(out)[0]
     assert len(found) == len(plain[0]) > 0
     for k, value in enumerate(found):
@@ -134,7 +136,8 @@ def check(op: Any, call: Example, primals: int, sources: int, tangents: int) -> 
             assert not any(w[k].is_floating_point() and w[k].any() for w in wanted)
         else:
             assert given.like(value)
-            compare(value, [p[k] for p in plain], [w[k] for w in wanted])
+            sides = [torch.zeros_like(given.sources[0])] * tangents if call.still else None
+            compare(value, [p[k] for p in plain], sides or [w[k] for w in wanted])
 
 
 def same(a: Tensor, b: Tensor) -> bool:

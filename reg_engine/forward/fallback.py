@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ..errors import out_of_memory
 from .refusals import name_of, refuse
 from .tensor import RULES, copied, edges, is_dual, same, tangent, wrap
 
@@ -46,7 +47,7 @@ def counted(strict: bool = False) -> Iterator[Counter[str]]:
 
 
 def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
-    """`op` without a rule, where its schema and its result say that rows stay apart."""
+    """`op` without a rule, where its schema and its results say that rows stay apart."""
     known = _known(op)
     if known is not None:
         return RULES[known](known, *args, **kwargs)
@@ -57,19 +58,35 @@ def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     back = x.axis - x.dim()
     if not all(same(x, v) and v.axis - v.dim() == back for v in duals):
         refuse(op, "has no rule, and joins stacked tensors of different layouts")
-    if kwargs.get("out") is not None:
+    if kwargs.get("out") is not None or (_writes(op) and not is_dual(flat[0])):
         refuse(op, "writes into a tensor that was made without the batch")
     if _along(op, args, kwargs, x):
         refuse(op, "has no rule, and works along the batch")
 
     def call(values: list[Any]) -> Any:
         given, named = tree_unflatten(values, spec)
-        return op(*given, **named)
+        try:
+            return op(*given, **named)
+        except (RuntimeError, TypeError) as error:
+            if out_of_memory(error):
+                raise
+            refuse(op, f"has no rule, and fails by itself ({str(error).splitlines()[0]})")
 
-    rows = call([_cut(value, x, 0) for value in flat])
-    beside = [_cut(value, x, 1) for value in flat]
-    primals, tangents = _differentiated(op, call, beside, flat)
-    return _gathered(op, x, rows, primals, tangents)
+    with torch.inference_mode(False):
+        own = [_primal(value, x) for value in flat]
+        before = [value._version if isinstance(value, Tensor) else 0 for value in own]
+        rows, form = tree_flatten(call(own))
+        pairs, written = _differentiated(op, call, flat, x)
+    for k, value in enumerate(flat):
+        if is_dual(value) and own[k]._version != before[k]:  # written into
+            found = _gathered(op, value, own[k], *written[k])
+            value.view(value.shape).copy_(found.view(found.shape))
+    places = {id(at): value for at, value in zip(own, flat, strict=True) if is_dual(value)}
+    made = [
+        places[id(row)] if id(row) in places else _gathered(op, x, row, *pair)
+        for row, pair in zip(rows, pairs, strict=True)
+    ]
+    return tree_unflatten(made, form)
 
 
 def _known(op: Any) -> Any:
@@ -91,74 +108,116 @@ def _noted(op: Any) -> None:
         _PASS.counts[name_of(op)] += 1
 
 
-def _cut(value: Any, x: Any, which: int) -> Any:
-    """An argument's rows: 0 the primal ones, 1 those beside the tangents."""
+def _writes(op: Any) -> bool:
+    name = name_of(op)
+    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+
+
+def _place(value: Any, x: Any) -> int | None:
+    """The dimension of an argument that runs along x's stack; None = it has no such rows."""
     if not isinstance(value, Tensor):
+        return None
+    place = int(x.axis - x.dim() + value.dim())
+    return place if place >= 0 and value.shape[place] == x.shape[x.axis] else None
+
+
+def _primal(value: Any, x: Any) -> Any:
+    """An argument's primal rows; of a stacked dual a copy, which may be written into."""
+    place = _place(value, x)
+    if place is None:
         return value
-    place = x.axis - x.dim() + value.dim()
-    if place < 0 or value.shape[place] != x.shape[x.axis]:
+    rows = value.narrow(place, 0, edges(x, x.shape[x.axis])[1])
+    return rows.clone() if is_dual(value) else rows
+
+
+def _beside(value: Any, x: Any) -> Any:
+    """An argument's rows beside the tangents, and as many of its first row as `_spare` says."""
+    place = _place(value, x)
+    if place is None:
         return value
     start, end = edges(x, x.shape[x.axis])
-    if which == 0:
-        return value.narrow(place, 0, end)
-    return copied(value.narrow(place, start, end - start), x, place)
+    rows = copied(value.narrow(place, start, end - start), x, place)
+    first = value.narrow(place, 0, 1)
+    return torch.cat([rows, *[first] * _spare(x)], place)
+
+
+def _spare(x: Any) -> int:
+    """Rows added where the tangents are as many as the primal rows: a result's shape then says
+    where the batch is."""
+    start, end = edges(x, x.shape[x.axis])
+    return end - start if x.shape[x.axis] == 2 * end else 0
 
 
 def _differentiated(
-    op: Any, call: Callable[[list[Any]], Any], beside: list[Any], flat: list[Any]
+    op: Any, call: Callable[[list[Any]], Any], flat: list[Any], x: Any
 ) -> tuple[list[Any], list[Any]]:
-    """The op's results for the source, and their tangents (None: it has none)."""
+    """(value, tangent) of the op's results for the source, and of its arguments after the call;
+    without a tangent (value, None)."""
     # A script's calls are out of sight: the process's switch is all there is for its attention.
     scripted = isinstance(op, torch._C.ScriptMethod | torch._C.ScriptFunction)
     attention = sdpa_kernel(SDPBackend.MATH) if scripted else nullcontext()
-    with _TURN, attention, torch.inference_mode(False), fwAD._set_fwd_grad_enabled(True):
+    with _TURN, attention, fwAD._set_fwd_grad_enabled(True):
         if fwAD._current_level >= 0:
             refuse(op, "has no rule, and this process is inside a forward derivative already")
         with fwAD.dual_level():
-            values = [
-                fwAD.make_dual(at.clone(), tangent(value).clone()) if is_dual(value) else at
-                for at, value in zip(beside, flat, strict=True)
-            ]
-            try:
-                made = tree_flatten(call(values))[0]
-            except NotImplementedError as error:
-                refuse(op, f"has no rule here, and none in PyTorch ({str(error).splitlines()[0]})")
-            pairs = [fwAD.unpack_dual(v) if isinstance(v, Tensor) else (v, None) for v in made]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            values = [_along_tangents(value, x) for value in flat]
+            made = tree_flatten(call(values))[0]
+            found, written = (
+                [fwAD.unpack_dual(v) if isinstance(v, Tensor) else (v, None) for v in listed]
+                for listed in (made, values)
+            )
+    return [tuple(pair) for pair in found], [tuple(pair) for pair in written]
 
 
-def _gathered(op: Any, x: Any, rows: Any, primals: list[Any], tangents: list[Any]) -> Any:
-    found, spec = tree_flatten(rows)
-    out = []
-    for row, primal, t in zip(found, primals, tangents, strict=True):
-        if not isinstance(row, Tensor):
-            refuse(op, "has no rule, and gives something else than tensors")
-        axis = _axis(op, x, row, primal)
-        if not row.is_floating_point() and not row.is_complex():
-            out.append(torch.cat([row, primal], axis))
-            continue
-        if t is None:
-            refuse(op, "has no rule, and loses its tangent in PyTorch's forward mode")
-        out.append(wrap(torch.cat([row, t], axis), x, axis))
-    return tree_unflatten(out, spec)
+def _along_tangents(value: Any, x: Any) -> Any:
+    rows = _beside(value, x)
+    if not is_dual(value):
+        return rows
+    t = torch.zeros_like(rows)
+    moving = tangent(value)
+    t.narrow(value.axis, 0, moving.shape[value.axis]).copy_(moving)
+    return fwAD.make_dual(rows, t)
 
 
-def _axis(op: Any, x: Any, rows: Tensor, beside: Tensor) -> int:
-    """The dimension of a result that holds the stack."""
-    end = edges(x, x.shape[x.axis])[1]
-    wanted = end, x.shape[x.axis] - end
-    fits = [
-        dim for dim, pair in enumerate(zip(rows.shape, beside.shape, strict=True)) if pair == wanted
-    ]
-    others = [pair for pair in zip(rows.shape, beside.shape, strict=True) if pair[0] != pair[1]]
-    if wanted[0] == wanted[1]:
-        place = x.axis - x.dim() + rows.dim()
-        for dim in (x.axis, place):
-            if dim in fits:
-                return dim
-    elif len(fits) == 1 and len(others) == 1:
-        return fits[0]
+def _gathered(op: Any, x: Any, row: Any, beside: Any, t: Any) -> Any:
+    """One result, of the primal rows and of those beside the tangents."""
+    if not isinstance(row, Tensor):
+        refuse(op, "has no rule, and gives something else than tensors")
+    axis, size = _axis(op, x, row, beside)
+    beside = beside.narrow(axis, 0, size)
+    _apart(op, x, row, beside, axis)
+    if not row.is_floating_point() and not row.is_complex():
+        return torch.cat([row, beside], axis)
+    if t is None:
+        refuse(op, "has no rule, and loses its tangent in PyTorch's forward mode")
+    return wrap(torch.cat([row, t.narrow(axis, 0, size)], axis), x, axis)
+
+
+def _axis(op: Any, x: Any, row: Tensor, beside: Tensor) -> tuple[int, int]:
+    """The dimension of a result that holds the stack, and its size for the tangents."""
+    size, end = x.shape[x.axis], edges(x, x.shape[x.axis])[1]
+    pairs = list(zip(row.shape, beside.shape, strict=False))
+    moved = [(dim, pair) for dim, pair in enumerate(pairs) if pair[0] != pair[1]]
+    if len(moved) == 1 and moved[0][1] == (end, size - end + _spare(x)):
+        return moved[0][0], size - end
     refuse(op, "has no rule, and does not say where the batch went")
+
+
+def _apart(op: Any, x: Any, row: Tensor, beside: Tensor, axis: int) -> None:
+    """Refuse results that are others for the source's rows alone than among the primal rows."""
+    captured = row.is_cuda and torch.cuda.is_current_stream_capturing()
+    if type(row) is not Tensor or row.is_meta or captured:
+        return  # nothing to be compared
+    count = row.shape[axis] // x.primals * x.sources
+    wanted = copied(row.narrow(axis, row.shape[axis] - count, count), x, axis)
+    if not wanted.is_floating_point() and not wanted.is_complex():
+        alike = torch.equal(wanted, beside)
+    else:
+        rtol = torch.finfo(wanted.dtype).eps ** 0.4
+        most = wanted.abs().nan_to_num(0, 0, 0).amax() if wanted.numel() else 0
+        alike = torch.allclose(wanted, beside, rtol, rtol * float(most), equal_nan=True)
+    if not alike:
+        refuse(op, "has no rule, and gives rows that depend on other rows, or on chance")
 
 
 def _along(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Any) -> bool:

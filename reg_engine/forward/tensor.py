@@ -73,7 +73,7 @@ class StackedDual(Tensor):
             return whole(func, *args, **options)
         with torch._C.DisableTorchFunctionSubclass():
             rule = RULES.get(func)
-            if rule is None:
+            if rule is None or options.get("out") is not None:
                 rule = RULES[None]
             return rule(func, *args, **options)
 

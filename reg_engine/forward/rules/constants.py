@@ -23,7 +23,7 @@ def asked(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 PROPERTIES = (
-    "shape ndim dtype device layout requires_grad is_leaf grad_fn grad names itemsize nbytes _base "
+    "shape ndim dtype device layout requires_grad is_leaf grad_fn grad names itemsize nbytes "
     "is_cuda is_meta is_xpu is_mps is_quantized is_sparse is_sparse_csr is_nested is_mkldnn is_cpu "
     "is_ipu is_xla is_maia is_mtia is_vulkan retains_grad output_nr _version"
 )
@@ -32,10 +32,14 @@ for _getter in getters(" ".join(n for n in PROPERTIES.split() if hasattr(Tensor,
 rule(
     "size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex "
     "is_signed element_size get_device storage_offset is_inference is_same_size is_conj is_neg "
-    "has_names __len__ __hash__ __repr__ __format__ result_type can_cast is_pinned is_shared "
-    "requires_grad_ register_hook",
+    "has_names __len__ __hash__ __repr__ __format__ result_type can_cast is_pinned is_shared ",
     homes=(torch, Tensor),
 )(asked)
+
+
+@rule("requires_grad_ share_memory_ pin_memory")
+def untouched(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    return x
 
 
 @rule(
@@ -100,6 +104,8 @@ def made_like(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 @rule("new_zeros new_ones new_empty new_full new_tensor", homes=(Tensor,))
 def made(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if any(is_dual(value) for value in (*args, *kwargs.values())):
+        refuse(op, "copies numbers without their tangent")
     rows = op(x, *args, **kwargs)
     fits = rows.dim() > x.axis and rows.shape[x.axis] == x.shape[x.axis]
     if not fits or not rows.is_floating_point():
@@ -122,16 +128,12 @@ def where(op: Any, condition: Any, *values: Any) -> Any:
         aligned(op, one, two)
     shapes = [v.shape for v in (condition, one, two) if isinstance(v, Tensor)]
     whole = torch.broadcast_shapes(*shapes)
-    sides = [v if is_dual(v) else _lifted_to(v, x, whole) for v in values]
+    sides = [v if is_dual(v) else lifted(v, x, whole) for v in values]
     rows = torch.where(condition, sides[0], sides[1])
     return wrap(rows, x, x.axis - x.dim() + rows.dim())
 
 
 _METHODS = set(named("where", homes=(Tensor,)))
-
-
-def _lifted_to(v: Any, x: Any, whole: torch.Size) -> Any:
-    return lifted(torch.as_tensor(v, device=x.device, dtype=x.dtype), x, whole)
 
 
 @rule("masked_fill")

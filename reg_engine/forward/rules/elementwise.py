@@ -59,6 +59,8 @@ def _smooth(slope: Callable[..., Tensor]) -> Callable[..., Any]:
     def apply(op: Any, x: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
         if args and isinstance(args[-1], bool):  # F.relu(x, True)
             args, inplace = args[:-1], args[-1]
+        if x.is_complex():  # abs is not analytic, and a backward kernel conjugates
+            return RULES[None](op, x, *args, **kwargs)
         rows, source, t = parts(x)
         y = op(rows, *args, **kwargs)
         found = joined(x, y, slope(t, source, latest(y, x), *args, **kwargs))

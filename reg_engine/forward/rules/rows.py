@@ -125,7 +125,7 @@ def taken(c: Any, x: Any, tangents: bool = False) -> Any:
 
 def lifted(c: Any, x: Any, shape: torch.Size | None = None) -> StackedDual:
     """A constant as a stacked dual of x's layout, its tangent zero."""
-    value = torch.as_tensor(c, device=x.device)
+    value = c if isinstance(c, Tensor) else torch.as_tensor(c, dtype=x.dtype, device=x.device)
     whole = torch.broadcast_shapes(x.shape if shape is None else shape, value.shape)
     value, axis = value.expand(whole), x.axis - x.dim() + len(whole)
     rows = edges(x, whole[axis])[1]

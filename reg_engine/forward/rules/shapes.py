@@ -105,7 +105,7 @@ def squeeze(op: Any, x: Any, dim: Any = None) -> Any:
 @rule("expand expand_as broadcast_to")
 def expand(op: Any, x: Any, *sizes: Any, **kwargs: Any) -> Any:
     if not is_dual(x):  # a constant in the shape of a stacked dual
-        return lifted(x, sizes[0], torch.Size())
+        return lifted(x, sizes[0])
     rows = op(x, *(plain(size) for size in sizes), **kwargs)
     return wrap(rows, x, x.axis - x.dim() + rows.dim())
 

@@ -27,6 +27,7 @@ SPANS = {
 
 @rule("sum mean")
 def total(op: Any, x: Any, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
+    dim, keepdim = kwargs.pop("axis", dim), kwargs.pop("keepdims", keepdim)
     gone = kept(op, x.axis, x.dim(), dim)
     rows = op(x, dim, keepdim, **kwargs)
     return wrap(rows, x, reduced(x.axis, gone, keepdim))
@@ -84,7 +85,8 @@ def logsumexp(op: Any, x: Any, dim: Any, keepdim: bool = False) -> Any:
 
 @rule("norm", homes=(torch, torch.Tensor))
 def norm(op: Any, x: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, **k: Any) -> Any:
-    if p not in (None, 2, "fro") or k or (isinstance(dim, tuple | list) and len(dim) > 1):
+    several = isinstance(dim, tuple | list) and len(dim) > 1
+    if p not in (None, 2, "fro") or k or several or x.is_complex():
         return RULES[None](op, x, p, dim, keepdim, **k)
     return _euclid(op, x, dim, keepdim, lambda v: op(v, p, dim, keepdim))
 
@@ -93,7 +95,7 @@ def norm(op: Any, x: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False
 def vector_norm(
     op: Any, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, **k: Any
 ) -> Any:
-    if ord != 2:
+    if ord != 2 or x.is_complex():
         return RULES[None](op, x, ord, dim, keepdim, **k)
     return _euclid(op, x, dim, keepdim, lambda v: op(v, ord, dim, keepdim, **k))
 
