@@ -151,7 +151,14 @@ def select(op: Any, x: Any, dim: int, index: int) -> Any:
     return wrap(op(x, dim, index), x, reduced(x.axis, kept(op, x.axis, x.dim(), dim)))
 
 
-@rule("narrow index_select cumsum gather take_along_dim flip roll tril triu diff")
+@rule("diff")
+def diff(op: Any, x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    if prepend is not None or append is not None:  # constants, with no tangent of their own
+        return RULES[None](op, x, n, dim, prepend, append)
+    return along(op, x, dim=dim, n=n)
+
+
+@rule("narrow index_select cumsum gather take_along_dim flip roll tril triu")
 def along(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
     """What keeps the dimensions and works along some of them."""
     if not is_dual(x):
@@ -165,9 +172,8 @@ def _dims(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return (-2, -1)
     if name == "flip" and args and isinstance(args[0], int):
         return args
-    place = {"roll": 1, "take_along_dim": 1, "diff": 1}.get(name, 0)
-    given = args[place] if len(args) > place else kwargs.get("dim", kwargs.get("dims"))
-    return -1 if given is None and name == "diff" else given
+    place = 1 if name in ("roll", "take_along_dim") else 0
+    return args[place] if len(args) > place else kwargs.get("dim", kwargs.get("dims"))
 
 
 @rule("__getitem__", homes=(Tensor,))

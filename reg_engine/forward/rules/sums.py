@@ -86,7 +86,8 @@ def logsumexp(op: Any, x: Any, dim: Any, keepdim: bool = False) -> Any:
 @rule("norm", homes=(torch, torch.Tensor))
 def norm(op: Any, x: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, **k: Any) -> Any:
     several = isinstance(dim, tuple | list) and len(dim) > 1
-    if p not in (None, 2, "fro") or k or several or x.is_complex():
+    cast = any(value is not None for value in k.values())
+    if p not in (None, 2, "fro") or cast or several or x.is_complex():
         return RULES[None](op, x, p, dim, keepdim, **k)
     return _euclid(op, x, dim, keepdim, lambda v: op(v, p, dim, keepdim))
 
