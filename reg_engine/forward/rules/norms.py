@@ -73,7 +73,8 @@ def layer_norm(
 def rms_norm(
     op: Any, input: Any, normalized_shape: Any, weight: Any = None, eps: Any = None
 ) -> Any:
-    shape, least = tuple(normalized_shape), torch.finfo(input.dtype).eps if eps is None else eps
+    shape, wide = tuple(normalized_shape), torch.promote_types(input.dtype, torch.float32)
+    least = torch.finfo(wide).eps if eps is None else eps
     norm = Norm(lambda rows, w, b: F.rms_norm(rows, shape, w, eps), _flat("rms", len(shape), least))
     return _last(op, input, len(shape), norm, weight, None)
 
@@ -167,9 +168,10 @@ def _grouped(
     size = x.shape[1], math.prod(x.shape[2:]), groups
 
     def pair(first: Tensor, last: Tensor, out: Any, w: Any, b: Any) -> tuple[Tensor, Tensor]:
-        return ops.norm_dual(
+        y, t = ops.norm_dual(
             first, last, "group", weight=w, bias=b, eps=eps, groups=groups, out=out
         )
+        return (y if native else y.copy_(exact(first, w, b))), t
 
     def statistics(rows: Tensor, w: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
         return torch.native_group_norm(rows, w, b, len(rows), *size, eps)

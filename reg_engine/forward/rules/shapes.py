@@ -152,7 +152,9 @@ def select(op: Any, x: Any, dim: int, index: int) -> Any:
 
 
 @rule("diff")
-def diff(op: Any, x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+def diff(
+    op: Any, x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None
+) -> Any:
     if prepend is not None or append is not None:  # constants, with no tangent of their own
         return RULES[None](op, x, n, dim, prepend, append)
     return along(op, x, dim=dim, n=n)
