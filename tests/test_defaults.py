@@ -93,7 +93,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     DiagonalBatched: {"rho": None, "probes": 1},
     Diagonal: {"memory_budget": None, "probes": 1},
     VJP: {"memory_budget": None},
-    JVP: {"along": "lag"},
+    JVP: {"along": "lag", "apart": False},
     DiagonalJVP: {"probes": 1},
     Unconditional: {"null_cond": None},
     BadModel: {"cond": None},

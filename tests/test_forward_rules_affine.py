@@ -41,7 +41,15 @@ example(TABLE, "batch_norm", Moves((2, 3)), noise(3), noise(3) ** 2, weight=nois
 BOTH = "add sub subtract __add__ __sub__ __radd__ __rsub__ rsub"
 example(TABLE, BOTH, X, Y, axis=(0, 1, 2))
 example(TABLE, BOTH, X, Moves((2, 1, 4)), axis=(0, 2))
-for _constant in (0.1, 2, noise(4), noise(3, 1), noise(1, 1, 1), torch.tensor(0.1), Rows((2, 1, 1))):
+for _constant in (
+    0.1,
+    2,
+    noise(4),
+    noise(3, 1),
+    noise(1, 1, 1),
+    torch.tensor(0.1),
+    Rows((2, 1, 1)),
+):
     example(TABLE, BOTH, X, _constant)
 example(TABLE, BOTH, X, noise(2, 3, 1), axis=2)
 example(TABLE, BOTH, X, noise(2, 2, 1, 3, 4), twin=False)

@@ -19,7 +19,9 @@ EVERYWHERE = (0, 1, 2)
 SMOOTH = "exp exp2 expm1 sin cos atan arctan abs absolute erf sigmoid expit tanh square reciprocal"
 example(TABLE, f"{SMOOTH} logsigmoid relu mish silu gelu", X, axis=EVERYWHERE)
 example(TABLE, "log log2 log1p sqrt rsqrt", POSITIVE, axis=EVERYWHERE)
-example(TABLE, "relu6 hardtanh hardswish hardsigmoid softplus leaky_relu elu", WIDE, axis=EVERYWHERE)
+example(
+    TABLE, "relu6 hardtanh hardswish hardsigmoid softplus leaky_relu elu", WIDE, axis=EVERYWHERE
+)
 example(TABLE, "relu silu relu6 mish hardswish hardsigmoid", X, inplace=True, homes=(F,))
 example(TABLE, "relu silu", X, True, homes=(F,))
 example(TABLE, "gelu", X, approximate="tanh")

@@ -31,9 +31,7 @@ example(TABLE, "group_norm", Moves((2, 4)), 2, noise(4), noise(4), 0.1)
 example(TABLE, "group_norm", X, 3, eps=1e-3)
 example(TABLE, "instance_norm", IMAGE, homes=(F,))
 example(TABLE, "instance_norm", X, weight=noise(3), bias=noise(3), eps=0.1, homes=(F,))
-example(
-    TABLE, "instance_norm", X, noise(3), noise(3) ** 2, use_input_stats=False, homes=(F,)
-)
+example(TABLE, "instance_norm", X, noise(3), noise(3) ** 2, use_input_stats=False, homes=(F,))
 
 
 @pytest.mark.parametrize(("op", "call"), params(TABLE))

@@ -126,5 +126,7 @@ MIXED = {
 
 @pytest.mark.parametrize("name", MIXED)
 def test_products_that_mix_rows_are_refused(name: str) -> None:
-    with pytest.raises(EstimatorError, match=r"network: (matmul|__matmul__|mul|div|__\w+__|einsum)"):
+    with pytest.raises(
+        EstimatorError, match=r"network: (matmul|__matmul__|mul|div|__\w+__|einsum)"
+    ):
         jvp(MIXED[name], torch.randn(4, 4), torch.randn(4, 4))

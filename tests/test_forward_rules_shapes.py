@@ -25,7 +25,9 @@ COMPLEX = Moves((2, 3, 2), torch.view_as_complex)
 TABLE: Table = {}
 T, A = torch, (0, 1, 2)
 
-example(TABLE, "clone contiguous neg negative __neg__ positive __pos__ conj resolve_conj", X, axis=A)
+example(
+    TABLE, "clone contiguous neg negative __neg__ positive __pos__ conj resolve_conj", X, axis=A
+)
 example(TABLE, "resolve_neg real", X)
 example(TABLE, "view_as_complex", PAIRS)
 example(TABLE, "conj resolve_conj neg clone real imag view_as_real", COMPLEX, twin=False)
@@ -236,7 +238,16 @@ def test_what_mixes_the_rows_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "index",
-    [0, -1, slice(None, None, 2), slice(2), slice(1, None), [0], torch.tensor([0]), torch.ones(8) > 0],
+    [
+        0,
+        -1,
+        slice(None, None, 2),
+        slice(2),
+        slice(1, None),
+        [0],
+        torch.tensor([0]),
+        torch.ones(8) > 0,
+    ],
     ids=str,
 )
 def test_rows_cannot_be_taken_out(index: Any) -> None:

@@ -38,6 +38,8 @@ from reg_engine.rectifiers.reverse import saved_bytes_per_sample
         (FDBatched(), 3, 0, [9]),
         (JVP(), 3, 0, [9]),
         (JVP("ones"), 3, 0, [9]),
+        (JVP(apart=True), 3, 0, [6, 3]),
+        (JVP("ones", apart=True), 3, 0, [6, 3]),
         (JVP("delta"), 4, 0, [6, 6]),
         (DiagonalJVP(), 3, 0, [9]),
         (DiagonalJVP(probes=4), 6, 0, [18]),

@@ -15,7 +15,7 @@ from ..networks.conditioning import Cond, concat
 from ..networks.point import Direction, Point
 from ..ops.formulas import per_sample
 from ..profiling import ranges
-from ..values import as_int, store
+from ..values import as_bool, as_int, store
 from .difference import lengths
 from .lag import lag_of, rectified_from_lag
 from .precision import precision_of
@@ -35,13 +35,16 @@ class JVP:
             itself, in a second pass of [cond; tangent] (4 evaluations). "ones" takes K 1, the sums
             of K's rows, and multiplies delta by it: the twin of `paper`, which has the sums of K's
             columns.
+        apart: True evaluates the reference in a pass of its own: two passes of 2 and 1 rows a
+            sample, in CFG's memory, instead of one of 3.
     """
 
     along: str = "lag"
+    apart: bool = False
     name = "jvp"
 
     def __post_init__(self) -> None:
-        store(self, along=choice("along", self.along, ALONG))
+        store(self, along=choice("along", self.along, ALONG), apart=as_bool("apart", self.apart))
 
     @property
     def lagged(self) -> bool:
@@ -50,7 +53,7 @@ class JVP:
 
     def __call__(self, point: Point, direction: Direction) -> tuple[Tensor, Tensor, Tensor]:
         if self.along == "ones":
-            ref, cond, (sums,) = products(point, torch.ones_like(point.x))
+            ref, cond, sums = self._one(point, torch.ones_like(point.x))
             delta = direction(point, cond, ref)
             return cond, sums * delta, delta
         lag = lag_of(point) if self.along == "lag" else None
@@ -58,10 +61,18 @@ class JVP:
             ref, cond = point.stack(point.x)
             delta = direction(point, cond, ref)
             return cond, product(point, delta)[1], delta
-        ref, cond, (k_lag,) = products(point, lag)
+        ref, cond, k_lag = self._one(point, lag)
         delta = direction(point, cond, ref)
         rectified = rectified_from_lag(point, delta, lag, k_lag, lambda d: product(point, d)[1])
         return cond, rectified, delta
+
+    def _one(self, point: Point, tangent: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """(ref, cond, K tangent)."""
+        if self.apart:
+            cond, found = product(point, tangent)
+            return point.ref(cond), cond, found
+        ref, cond, (found,) = products(point, tangent)
+        return ref, cond, found
 
 
 @dataclass(frozen=True)
