@@ -26,6 +26,10 @@ TABLE: Table = {}
 example(TABLE, "linear", X, noise(5, 4), noise(5), axis=(0, 1))
 example(TABLE, "linear", X, noise(5, 4))
 example(TABLE, "linear", Moves((2, 4)), weight=noise(5, 4), bias=noise(5))
+for _c in (noise(5), noise(1, 5), Rows((2, 5))):
+    example(TABLE, "addmm", _c, Moves((2, 4)), noise(4, 5), twin=False)
+example(TABLE, "addmm", noise(5, 1), noise(5, 4), Moves((4, 2)), axis=1, beta=0.5, alpha=0.3)
+example(TABLE, "addmm", Moves((2, 5)), Moves((2, 7)), noise(7, 5), fallback=True)
 example(TABLE, "conv1d", X, noise(6, 3, 3), noise(6), 1, 1)
 example(TABLE, "conv2d", IMAGE, noise(6, 2, 3, 3), noise(6), stride=2, padding=1, groups=2)
 example(TABLE, "conv2d", IMAGE, noise(6, 4, 1, 1))
@@ -91,6 +95,7 @@ def test_a_sum_has_the_dtype_of_the_op() -> None:
 
 
 LAYERS = {
+    "addmm": lambda x: torch.addmm(torch.ones(4), x.t(), torch.ones(8, 4)),
     "weight of x": lambda x: F.linear(torch.ones(5, 4), x),
     "bias of x": lambda x: F.linear(torch.ones(4, 6), torch.ones(4, 6), x.sum(1)),
     "sum over the batch": lambda x: F.linear(x.t(), torch.ones(5, 4)),
@@ -104,5 +109,5 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_that_mix_rows_are_refused(name: str) -> None:
-    with pytest.raises(EstimatorError, match="linear|conv1d|batch_norm"):
+    with pytest.raises(EstimatorError, match="linear|addmm|conv1d|batch_norm"):
         jvp(LAYERS[name], torch.randn(4, 4), torch.randn(4, 4))

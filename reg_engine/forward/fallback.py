@@ -67,10 +67,11 @@ def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
         given, named = tree_unflatten(values, spec)
         try:
             return op(*given, **named)
-        except (RuntimeError, TypeError) as error:
+        except Exception as error:
             if out_of_memory(error):
                 raise
-            refuse(op, f"has no rule, and fails by itself ({str(error).splitlines()[0]})")
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            refuse(op, f"has no rule, and fails by itself ({text})")
 
     with torch.inference_mode(False):
         own = [_primal(value, x) for value in flat]

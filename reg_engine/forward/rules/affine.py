@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..refusals import refuse
-from ..tensor import is_dual, parts, primal, tangent, wrap
+from ..tensor import RULES, is_dual, parts, primal, tangent, wrap
 from .rows import aligned, blank, joined, taken
 from .table import rule
 
@@ -40,6 +40,19 @@ def linear(op: Any, input: Any, weight: Any, bias: Any = None) -> Any:
     if is_dual(weight) or is_dual(bias) or input.axis == input.dim() - 1:
         refuse(op, "has weights that depend on x, or sums over the batch")
     return _layer(op, input, bias, -1, F.linear(input, weight, bias))
+
+
+@rule("addmm")
+def addmm(op: Any, c: Any, one: Any, two: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    """A linear layer said otherwise: beta c + alpha one @ two."""
+    if is_dual(c) or is_dual(one) and is_dual(two):
+        return RULES[None](op, c, one, two, beta=beta, alpha=alpha)
+    x, along = (one, 0) if is_dual(one) else (two, 1)
+    if x.axis != along:
+        refuse(op, "sums over the batch")
+    made = wrap(op(c, one, two, beta=beta, alpha=alpha), x)
+    tangent(made).sub_(taken(c, made, tangents=True) * beta)
+    return made
 
 
 @rule(

@@ -32,7 +32,7 @@ for _getter in getters(" ".join(n for n in PROPERTIES.split() if hasattr(Tensor,
 rule(
     "size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex "
     "is_signed element_size get_device storage_offset is_inference is_same_size is_conj is_neg "
-    "has_names __len__ __hash__ __repr__ __format__ result_type can_cast is_pinned is_shared ",
+    "has_names __len__ __hash__ __repr__ __format__ result_type can_cast is_pinned is_shared",
     homes=(torch, Tensor),
 )(asked)
 
