@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from forward_ad import jvp
 from torch import Tensor
@@ -18,10 +17,10 @@ from reg_engine.forward.fallback import counted
 from reg_engine.forward.rules.table import HOMES
 from reg_engine.forward.tensor import COMPOSITES, RULES, is_dual, kind, primal, tangent
 
-__all__ = ["BLOCKS", "Example", "Moves", "Rows", "check", "example", "params", "unvisited"]
+__all__ = ["Moves", "Rows", "check_all", "example", "unvisited"]
 
 # units of primal rows, units of those that are the source, tangents
-BLOCKS = ((1, 1, 1), (3, 2, 2))
+BLOCKS = ((1, 1, 1), (2, 1, 1), (3, 2, 2))
 
 SIGNS = "add sub mul pow floordiv truediv div setitem"
 IN_PLACE = {f"__i{name}__" for name in SIGNS.split()} | {"__setitem__"}
@@ -77,28 +76,33 @@ def example(
             table.setdefault(name, []).append(entry)
 
 
-def _calls(table: Table) -> Iterator[tuple[str, Any, Example]]:
+def _calls(table: Table) -> Iterator[tuple[Any, Example]]:
     for name, entries in table.items():
         for call, homes in entries:
             found = {op for op in (getattr(h, name, None) for h in homes) if _tensorial(op)}
             if call.twin and Tensor in homes and getattr(call.args[0], "moves", False):
                 own = f"__i{name[2:]}" if name.startswith("__") else f"{name}_"
                 found |= {op for op in [getattr(Tensor, own, None)] if op and op in RULES}
-            yield from ((name, op, call) for op in sorted(found, key=_title))
+            yield from ((op, call) for op in sorted(found, key=_title))
 
 
 def _title(op: Any) -> str:
     return f"{getattr(op, '__module__', '')}.{getattr(op, '__qualname__', op)}"
 
 
-def params(table: Table) -> list[Any]:
-    """(op, example) for pytest.mark.parametrize."""
-    return [pytest.param(op, call, id=f"{name}-{_title(op)}") for name, op, call in _calls(table)]
+def check_all(table: Table, name: str) -> None:
+    """Every call of a name in the table, by `check`."""
+    for op, call in _calls({name: table[name]}):
+        for layout in BLOCKS:
+            try:
+                check(op, call, *layout)
+            except Exception as error:
+                raise AssertionError(f"{_title(op)} {layout} {call}") from error
 
 
 def unvisited(table: Table, module: str) -> set[str]:
     """Ops with a rule of `module` that no example of the table calls."""
-    called = {op for _, op, _ in _calls(table)}
+    called = {op for op, _ in _calls(table)}
     own = {
         op
         for op, rule in [*RULES.items(), *COMPOSITES.items()]

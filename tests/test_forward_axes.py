@@ -1,4 +1,4 @@
-"""Where the stacking dimension goes: every place, beside what PyTorch does to a marked dimension."""
+"""Where the stacking dimension goes, beside what PyTorch does to a marked dimension."""
 
 from __future__ import annotations
 

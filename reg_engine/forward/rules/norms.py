@@ -222,7 +222,7 @@ def _by_statistics(x: Any, norm: Norm, weight: Any, bias: Any, layout: Any) -> A
     axis = x.axis
     own = (v.shape[axis] // x.primals * x.sources for v in statistics)
     beside = [
-        copied(v.narrow(axis, v.shape[axis] - size, size), x, axis)
+        copied(v.narrow(axis, v.shape[axis] - size, size), x, axis).contiguous()
         for v, size in zip(statistics, own, strict=True)
     ]
     slope = norm.slope(t, source, *beside)
