@@ -34,9 +34,16 @@ Pair = Callable[[Tensor, Tensor, "tuple[Tensor, Tensor] | None"], tuple[Tensor, 
 
 
 def joined(x: Any, rows: Tensor, rows_t: Tensor, axis: int | None = None) -> StackedDual:
-    """The stacked dual of primal rows and tangent rows, along `axis` (None = x's own)."""
+    """The stacked dual of primal rows and tangent rows, along `axis` (None = x's own). It lies in
+    memory as the op's own result does: what reads it next then rounds alike."""
     place = x.axis if axis is None else axis
-    return wrap(torch.cat([rows, rows_t], place), x, place)
+    alike = rows.dim() == x.dim() and primal(x).shape == rows.shape and place == x.axis
+    if rows.is_contiguous() or not alike or torch.compiler.is_compiling():
+        return wrap(torch.cat([rows, rows_t], place), x, place)
+    made = blank(x, rows.dtype)
+    primal(made).copy_(rows)
+    tangent(made).copy_(rows_t)
+    return made
 
 
 def blank(
