@@ -57,10 +57,10 @@ def rows_of(output: Any, like: Any) -> Tensor:
     Raises:
         EstimatorError: it did not return a stacked dual of the same blocks, stacked in front.
     """
-    if not is_dual(output) or type(output) is not type(like):
+    if not is_dual(output) or type(output) is not type(like) or len(output) != len(like):
         raise EstimatorError(
             "'jvp' cannot serve this network: it drops the tangent (numpy, a custom op or compiled "
-            "code), or returns the batch elsewhere than in front. Use rectify='vjp', 'fd_batched' "
+            "code), or returns other rows than the batch's, in front. Use rectify='vjp', 'fd_batched' "
             "or 'fd'."
         )
     return raw(output)
