@@ -6,6 +6,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ def unvisited(table: Table, module: str) -> set[str]:
     own = {
         op
         for op, rule in [*RULES.items(), *COMPOSITES.items()]
-        if _tensorial(op) and _module(rule) == module
+        if _tensorial(op) and not isinstance(rule, partial) and _module(rule) == module
     }
     return {_title(op) for op in own - called}
 
@@ -165,6 +166,7 @@ class Inputs:
 
     def __init__(self, call: Example, primals: int, sources: int, tangents: int) -> None:
         self.call, self.kind = call, kind(primals, tangents, call.axis, sources)
+        self.layout, self.count = (primals, sources, tangents), tangents
         leaves = tree_flatten((call.args, call.kwargs))[0]
         self.leaves = [v for v in leaves if isinstance(v, Rows)]
         count = range(len(self.leaves))
@@ -185,9 +187,7 @@ class Inputs:
 
     def like(self, value: Any) -> bool:
         """Whether a stacked dual has the proportions of these inputs."""
-        own = self.kind
-        wanted = own.primals, own.sources, own.tangents
-        return (value.primals, value.sources, value.tangents) == wanted
+        return (value.primals, value.sources, value.tangents) == self.layout
 
     def primal(self, k: int) -> Tensor:
         """The primal rows alone."""
@@ -195,7 +195,7 @@ class Inputs:
 
     def all_rows(self, k: int) -> Tensor:
         """All rows, the source's where the tangents are."""
-        return torch.cat([self.rows[k], *[self.sources[k]] * self.kind.tangents], self.call.axis)
+        return torch.cat([self.rows[k], *[self.sources[k]] * self.count], self.call.axis)
 
     def dual(self, k: int) -> Tensor:
         """What the network sees."""
@@ -206,7 +206,7 @@ class Inputs:
     def side(self, op: Any, j: int) -> Any:
         """What forward AD gives along tangent j."""
         moving = [k for k, leaf in enumerate(self.leaves) if leaf.moves]
-        tangents = {k: self.sides[k].chunk(self.kind.tangents, self.call.axis)[j] for k in moving}
+        tangents = {k: self.sides[k].chunk(self.count, self.call.axis)[j] for k in moving}
 
         def function(own: Any) -> Any:
             return self.called(op, lambda k: own.get(k, self.sources[k]))

@@ -79,7 +79,8 @@ def test_parts_are_views_of_the_rows() -> None:
 def test_layouts_are_classes() -> None:
     x, y = stack([numbered(2)] * 2, [numbered(2)]), stack([numbered(2)], [numbered(2)])
     assert kind(2, 1) is kind(2, 1) is type(x)
-    assert kind(2, 1, 3).axis == 3 and kind(2, 1, 3).primals == 2
+    y4 = raw(x)[:, :, None, None].as_subclass(kind(2, 1, 3))
+    assert (y4.axis, y4.primals, y4.sources, y4.tangents) == (3, 2, 1, 1)
     assert same(x, x[:, 0]) and not same(x, y)
     assert not same(x, stack([numbered(1), numbered(2)], [numbered(2)]))
     assert type(wrap(raw(x), x, 1)) is kind(2, 1, 1)

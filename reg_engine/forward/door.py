@@ -60,8 +60,8 @@ def rows_of(output: Any, like: Any) -> Tensor:
     if not is_dual(output) or type(output) is not type(like) or len(output) != len(like):
         raise EstimatorError(
             "'jvp' cannot serve this network: it drops the tangent (numpy, a custom op or compiled "
-            "code), or returns other rows than the batch's, in front. Use rectify='vjp', 'fd_batched' "
-            "or 'fd'."
+            "code), or returns other rows than the batch's, in front. Use rectify='vjp', "
+            "'fd_batched' or 'fd'."
         )
     return raw(output)
 

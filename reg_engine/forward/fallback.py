@@ -51,10 +51,10 @@ def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     known = _known(op)
     if known is not None:
         return RULES[known](known, *args, **kwargs)
+    _noted(op)
     flat, spec = tree_flatten((args, kwargs))
     duals = [value for value in flat if is_dual(value)]
     x = max(duals, key=lambda value: value.dim())
-    _noted(op)
     back = x.axis - x.dim()
     if not all(same(x, v) and v.axis - v.dim() == back for v in duals):
         refuse(op, "has no rule, and joins stacked tensors of different layouts")
@@ -102,7 +102,7 @@ def _known(op: Any) -> Any:
 
 def _noted(op: Any) -> None:
     if torch.compiler.is_compiling():
-        return
+        refuse(op, "has no rule, which torch.compile asks for")
     if _PASS.strict:
         refuse(op, "has no rule, and strict=True asks for one")
     if _PASS.counts is not None:

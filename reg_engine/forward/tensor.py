@@ -48,6 +48,8 @@ Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {}
 # Ops said in others that have rules; these see stacked duals as the network does.
 COMPOSITES: dict[Any, Rule] = {}
+# Functions that torch.compile gives in a form of its own, which no table has, by name.
+TRACED: dict[str, Any] = {}
 _KINDS: dict[tuple[int, int, int, int], type[StackedDual]] = {}
 
 
@@ -68,8 +70,10 @@ class StackedDual(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
+        if torch.compiler.is_compiling():
+            func = TRACED.get(getattr(func, "__name__", ""), func)
         whole = COMPOSITES.get(func)
-        if whole is not None:
+        if whole is not None and not torch.compiler.is_compiling():  # which dispatches but once
             return whole(func, *args, **options)
         with torch._C.DisableTorchFunctionSubclass():
             rule = RULES.get(func)
@@ -83,10 +87,15 @@ def kind(primals: int, tangents: int, axis: int = 0, sources: int = 1) -> type[S
     key = primals, sources, tangents
     if (*key, 0) not in _KINDS:
         for place in range(MOST_DIMS):
-            members = dict(zip(PARTS, (*key, place), strict=True))
+            members = {n: _constant(v) for n, v in zip(PARTS, (*key, place), strict=True)}
             name = "_".join(map(str, ("StackedDual", *key, place)))
             _KINDS.setdefault((*key, place), type(name, (StackedDual,), members))
     return _KINDS[(*key, axis)]
+
+
+def _constant(value: int) -> Any:
+    """What an instance has by its class: a property, which torch.compile looks up."""
+    return property(lambda self: value)
 
 
 def stack(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> StackedDual:

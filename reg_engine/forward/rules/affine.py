@@ -118,14 +118,14 @@ def _offset(x: Any, op: Any, one: Any, two: Any, alpha: Any) -> Any:
     if not isinstance(one, Tensor):  # a number, as exact as it was
         one = torch.as_tensor(one, dtype=EXACT.get(type(one)))
     given = [primal(v) if v is x else taken(v, x) for v in (one, two)]
-    dtype, t = torch.result_type(one, two), tangent(x)
+    t = tangent(x)
     whole = torch.broadcast_shapes(x.shape, c.shape if isinstance(c, Tensor) else ())
     if whole == x.shape and not torch.compiler.is_compiling():
-        made = blank(x, dtype)
+        made = blank(x, torch.result_type(one, two))
         op(given[0], given[1], alpha=alpha, out=primal(made))
         torch.mul(t, gain, out=tangent(made)) if gain != 1 else tangent(made).copy_(t)
         return made
     rows = op(given[0], given[1], alpha=alpha)
     axis = x.axis - x.dim() + rows.dim()
     size = [whole[axis] - rows.shape[axis] if k == axis else n for k, n in enumerate(whole)]
-    return joined(x, rows, (t if gain == 1 else t * gain).to(dtype).expand(size), axis)
+    return joined(x, rows, (t if gain == 1 else t * gain).to(rows.dtype).expand(size), axis)

@@ -159,10 +159,8 @@ def _letters(op: Any, equation: Any, dims: list[int]) -> tuple[list[str], str]:
     left, arrow, right = equation.replace(" ", "").partition("->")
     given = left.split(",")
     free = [c for c in map(chr, range(ord("A"), ord("z") + 1)) if c.isalpha() and c not in equation]
-    most = max(
-        (dim - len(names) + 3 for names, dim in zip(given, dims, strict=True) if "..." in names),
-        default=0,
-    )
+    ellipses = [d - len(names) + 3 for names, d in zip(given, dims, strict=True) if "..." in names]
+    most = max([0, *ellipses])
     spare = free[:most]
 
     def spelled(names: str, dim: int) -> str:

@@ -37,8 +37,8 @@ def joined(x: Any, rows: Tensor, rows_t: Tensor, axis: int | None = None) -> Sta
     """The stacked dual of primal rows and tangent rows, along `axis` (None = x's own). It lies in
     memory as the op's own result does: what reads it next then rounds alike."""
     place = x.axis if axis is None else axis
-    alike = rows.dim() == x.dim() and primal(x).shape == rows.shape and place == x.axis
-    if rows.is_contiguous() or not alike or torch.compiler.is_compiling():
+    plainly = rows.is_contiguous() or torch.compiler.is_compiling()
+    if plainly or place != x.axis or primal(x).shape != rows.shape:
         return wrap(torch.cat([rows, rows_t], place), x, place)
     made = blank(x, rows.dtype)
     primal(made).copy_(rows)

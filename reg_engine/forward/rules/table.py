@@ -4,6 +4,8 @@ name."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -29,9 +31,24 @@ def rule(names: str, homes: tuple[Any, ...] = HOMES) -> Callable[[Rule], Rule]:
     def enter(function: Rule) -> Rule:
         for op in named(names, homes):
             RULES[op] = function
+            _traced(op, function)
         return function
 
     return enter
+
+
+def _traced(op: Any, function: Rule) -> None:
+    """torch.compile asks for methods that are written in Python as if they were properties."""
+    if isinstance(op, FunctionType) and op.__module__ == "torch._tensor":
+        RULES[op.__get__] = partial(_bound, getattr(torch, op.__name__, op), function)
+
+
+def _bound(op: Any, function: Rule, getter: Any, x: Any) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(op, x, *args, **kwargs)
+
+    return call
 
 
 def composite(names: str, homes: tuple[Any, ...] = HOMES) -> Callable[[Rule], Rule]:
