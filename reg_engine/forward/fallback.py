@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import out_of_memory
 from .refusals import name_of, refuse
-from .tensor import RULES, copied, edges, is_dual, same, tangent, wrap
+from .rules.rows import joined
+from .tensor import RULES, copied, edges, is_dual, same, tangent
 
 __all__ = ["Pass", "counted", "fallback"]
 
@@ -191,7 +192,7 @@ def _gathered(op: Any, x: Any, row: Any, beside: Any, t: Any) -> Any:
         return torch.cat([row, beside], axis)
     if t is None:
         refuse(op, "has no rule, and loses its tangent in PyTorch's forward mode")
-    return wrap(torch.cat([row, t.narrow(axis, 0, size)], axis), x, axis)
+    return joined(x, row, t.narrow(axis, 0, size), axis)
 
 
 def _axis(op: Any, x: Any, row: Tensor, beside: Tensor) -> tuple[int, int]:

@@ -92,7 +92,10 @@ def _activation(kind: str, op: Any, x: Any, inplace: bool) -> Any:
     else:
         rows, source, t = parts(x)
         found = blank(x)
-        whole.out(rows, **options, out=primal(found))
+        if x.axis and x.is_contiguous():  # PyTorch's kernel for such rows rounds otherwise
+            primal(found).copy_(op(rows.contiguous(), **options))
+        else:
+            whole.out(rows, **options, out=primal(found))
         slope.grad_input(t, source, **options, grad_input=tangent(found))
     return into(x, found) if inplace else found
 
