@@ -237,3 +237,25 @@ def test_threads_take_turns_and_count_their_own() -> None:
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(work, range(1, 5)))
     assert results == [(True, {"amax": 1, "sinh": 1})] * 4
+
+
+@torch.library.custom_op("reg_engine_tests::doubled_", mutates_args=("x",))
+def doubled_(x: Tensor) -> None:
+    x.mul_(2)
+
+
+@torch.library.custom_op("reg_engine_tests::doubling", mutates_args=("x",))
+def doubling(x: Tensor) -> Tensor:
+    x.mul_(2)
+    return x + 1
+
+
+@pytest.mark.parametrize("op", [doubled_, doubling])
+def test_a_custom_op_that_writes_is_named(op: Any) -> None:
+    def net(x: Tensor) -> Tensor:
+        y = x * 1
+        op(y)
+        return y
+
+    with pytest.raises(EstimatorError, match=f"network: {op._name.partition('::')[2]}"):
+        jvp(net, PLAIN, PLAIN)

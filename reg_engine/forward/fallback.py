@@ -75,12 +75,15 @@ def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
             refuse(op, f"has no rule, and fails by itself ({text})")
 
     with torch.inference_mode(False):
-        own = [_primal(value, x) for value in flat]
+        writes = _writes(op) or bool(kwargs.get("inplace"))
+        own = [_primal(value, x, writes) for value in flat]
         before = [value._version if isinstance(value, Tensor) else 0 for value in own]
         rows, form = tree_flatten(call(own))
         pairs, written = _differentiated(op, call, flat, x)
     for k, value in enumerate(flat):
         if is_dual(value) and own[k]._version != before[k]:  # written into
+            if own[k]._base is not None:
+                refuse(op, "has no rule, and writes into its argument")
             found = _gathered(op, value, own[k], *written[k])
             value.view(value.shape).copy_(found.view(found.shape))
     places = {id(at): value for at, value in zip(own, flat, strict=True) if is_dual(value)}
@@ -123,13 +126,13 @@ def _place(value: Any, x: Any) -> int | None:
     return place if place >= 0 and value.shape[place] == x.shape[x.axis] else None
 
 
-def _primal(value: Any, x: Any) -> Any:
-    """An argument's primal rows; of a stacked dual a copy, which may be written into."""
+def _primal(value: Any, x: Any, writes: bool) -> Any:
+    """An argument's primal rows; of a stacked dual that is written into a copy."""
     place = _place(value, x)
     if place is None:
         return value
     rows = value.narrow(place, 0, edges(x, x.shape[x.axis])[1])
-    return rows.clone() if is_dual(value) else rows
+    return rows.clone() if is_dual(value) and (writes or value.is_inference()) else rows
 
 
 def _beside(value: Any, x: Any) -> Any:
