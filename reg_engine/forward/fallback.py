@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ..errors import out_of_memory
 from .refusals import name_of, refuse
 from .rules.rows import joined
-from .tensor import RULES, copied, edges, is_dual, same, tangent
+from .tensor import RULES, copied, edges, is_dual, same, tangent, wrap
 
 __all__ = ["Pass", "counted", "fallback"]
 
@@ -77,11 +77,11 @@ def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     with torch.inference_mode(False):
         writes = _writes(op) or bool(kwargs.get("inplace"))
         own = [_primal(value, x, writes) for value in flat]
-        before = [value._version if isinstance(value, Tensor) else 0 for value in own]
+        before = [_version(value) for value in own]
         rows, form = tree_flatten(call(own))
         pairs, written = _differentiated(op, call, flat, x)
     for k, value in enumerate(flat):
-        if is_dual(value) and own[k]._version != before[k]:  # written into
+        if is_dual(value) and _version(own[k]) != before[k]:  # written into
             if own[k]._base is not None:
                 refuse(op, "has no rule, and writes into its argument")
             found = _gathered(op, value, own[k], *written[k])
@@ -91,7 +91,21 @@ def fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
         places[id(row)] if id(row) in places else _gathered(op, x, row, *pair)
         for row, pair in zip(rows, pairs, strict=True)
     ]
+    if not writes and any(isinstance(row, Tensor) and _within(row, duals) for row in rows):
+        # Views of all rows: what is written into them is written into their tensor.
+        whole = tree_flatten(call([v.view(v.shape) if is_dual(v) else v for v in flat]))[0]
+        made = [wrap(v, x, m.axis) if is_dual(m) else m for v, m in zip(whole, made, strict=True)]
     return tree_unflatten(made, form)
+
+
+def _version(value: Any) -> int:
+    counted = isinstance(value, Tensor) and not value.is_inference()
+    return value._version if counted else 0
+
+
+def _within(row: Tensor, duals: list[Any]) -> bool:
+    """Whether a result lies in the memory of a stacked dual."""
+    return any(torch._C._is_alias_of(row, value) for value in duals)
 
 
 def _known(op: Any) -> Any:
@@ -132,7 +146,7 @@ def _primal(value: Any, x: Any, writes: bool) -> Any:
     if place is None:
         return value
     rows = value.narrow(place, 0, edges(x, x.shape[x.axis])[1])
-    return rows.clone() if is_dual(value) and (writes or value.is_inference()) else rows
+    return rows.clone() if is_dual(value) and writes else rows
 
 
 def _beside(value: Any, x: Any) -> Any:
