@@ -11,7 +11,7 @@ from family_memory import MODELS, measured
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if "SDXL" in name else []) for name in MODELS],
+    [pytest.param(name, marks=[] if "DiT" in name else [pytest.mark.slow]) for name in MODELS],
 )
 def test_a_step_at_real_size(name: str) -> None:
     found = measured(MODELS[name])

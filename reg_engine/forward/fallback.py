@@ -105,7 +105,7 @@ def _version(value: Any) -> int:
 
 def _within(row: Tensor, duals: list[Any]) -> bool:
     """Whether a result lies in the memory of a stacked dual."""
-    return any(torch._C._is_alias_of(row, value) for value in duals)
+    return any(torch._C._is_alias_of(row, value) for value in duals)  # type: ignore[attr-defined]
 
 
 def _known(op: Any) -> Any:
