@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from ..errors import EstimatorError, InputError, RegEngineError, out_of_memory
 from ..networks.sharing import as_it_was
+from . import scripts
 from .fallback import counted
 from .tensor import is_dual, raw, stack
 
@@ -37,7 +38,7 @@ def passed(call: Callable[[], Any], strict: bool = False) -> tuple[Any, Counter[
         torch.OutOfMemoryError: as PyTorch raised it.
     """
     try:
-        with torch.no_grad(), as_it_was(), counted(strict) as met:
+        with torch.no_grad(), as_it_was(), scripts.asked(), counted(strict) as met:
             output = call()
     except RegEngineError:
         raise

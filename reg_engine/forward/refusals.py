@@ -25,6 +25,8 @@ def refuse(op: Any, why: str) -> NoReturn:
 
 def name_of(op: Any) -> str:
     """What an op that `__torch_function__` was given is called in a program."""
+    if isinstance(op, torch.jit.ScriptFunction):
+        return str(op.name)
     name = str(getattr(op, "__name__", op))
     if name in ("__get__", "__set__"):  # of a property: shape, data, ...
         return str(getattr(getattr(op, "__self__", None), "__name__", name))

@@ -85,7 +85,7 @@ def dropout(
 @rule(
     "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __contains__ __complex__ "
     "data_ptr untyped_storage storage __dlpack__ __reduce_ex__ backward set_ bernoulli_ "
-    "normal_ uniform_ random_ exponential_ log_normal_ cauchy_ geometric_ poisson rrelu"
+    "normal_ uniform_ random_ exponential_ log_normal_ cauchy_ geometric_ poisson"
 )
 def refused(op: Any, *args: Any, **kwargs: Any) -> Any:
     refuse(op, "reads numbers out of the batch, or fills it with others")

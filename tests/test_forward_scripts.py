@@ -1,0 +1,60 @@
+"""Functions of TorchScript in a network: right and counted, or refused by name."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from forward_ad import jvp as oracle
+from torch import Tensor
+from torch.jit import ScriptFunction
+
+from reg_engine.errors import EstimatorError
+from reg_engine.forward import jvp
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+X = torch.randn(4, 6, dtype=torch.float64)
+
+
+def wave(x: Tensor) -> Tensor:
+    return x.sin() * 2
+
+
+def scored(x: Tensor) -> Tensor:
+    return (x - x.mean(0)) / x.var(0, unbiased=False).sqrt()
+
+
+def functions() -> list[ScriptFunction]:
+    return [torch.jit.script(wave), torch.jit.trace(wave, X)]
+
+
+def test_a_branch_by_a_scripted_function_is_not_lost() -> None:
+    value, tangent = oracle(lambda x: x.cos() + wave(x), X, X.cos())
+    before = ScriptFunction.__call__
+    for function in functions():
+        found = jvp(lambda x, f=function: x.cos() + f(x), X, X.cos())
+        torch.testing.assert_close(found.value, value, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found.tangent, tangent, rtol=1e-10, atol=1e-12)
+        assert found.fallbacks == {"wave": 1} or "forward" in str(found.fallbacks)
+        plain = jvp(lambda x, f=function: x * f(torch.ones(6).double()), X, X.cos())
+        assert plain.fallbacks == {}
+        with pytest.raises(EstimatorError, match="has no rule, and strict=True"):
+            jvp(lambda x, f=function: x.cos() + f(x), X, X.cos(), strict=True)
+    assert ScriptFunction.__call__ == before
+
+
+def test_statistics_that_copies_of_the_rows_share_are_found() -> None:
+    """Twice the same rows have the mean and the deviation of the rows."""
+    with pytest.raises(EstimatorError, match="network: scored .* depend on other rows"):
+        jvp(torch.jit.script(scored), X, X)
+
+
+def test_threads_share_the_change() -> None:
+    function, wanted = torch.jit.script(wave), oracle(lambda x: x + wave(x), X, X.cos())[1]
+    before = ScriptFunction.__call__
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: jvp(lambda x: x + function(x), X, X.cos()), range(16)))
+    for product in found:
+        torch.testing.assert_close(product.tangent, wanted, rtol=1e-10, atol=1e-12)
+    assert ScriptFunction.__call__ == before
