@@ -35,9 +35,9 @@ def _asking() -> Callable[[], None] | None:
             return fallback(self, *args, **kwargs)
 
     call.asks = True  # type: ignore[attr-defined]
-    ScriptFunction.__call__ = call
+    ScriptFunction.__call__ = call  # type: ignore[method-assign]
 
     def undo() -> None:
-        ScriptFunction.__call__ = before
+        ScriptFunction.__call__ = before  # type: ignore[method-assign]
 
     return undo
