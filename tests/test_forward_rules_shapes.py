@@ -147,6 +147,7 @@ for _name in ("cat", "concat", "concatenate"):
     example(TABLE, _name, [X, Y], 1, axis=(0, 2))
     example(TABLE, _name, (X, Rows((2, 1, 4)), Y), dim=-2)
     example(TABLE, _name, [Rows((2, 3, 2)), X], dim=2)
+    example(TABLE, _name, [noise(0), X], -1)  # an empty cache of keys
 example(TABLE, "stack", [X, Y], 1, axis=A)
 example(TABLE, "stack", [X, Rows((2, 3, 4)), Y], dim=-1)
 example(TABLE, "stack", [X, Y])

@@ -40,11 +40,23 @@ example(TABLE, "norm", X, dim=1, keepdim=True)
 example(TABLE, "norm", X, "fro", (-1,))
 example(TABLE, "norm", X, 1, 1, fallback=True)
 example(TABLE, "norm", X, dim=1, dtype=torch.float64, fallback=True)
-example(TABLE, "norm", X, "fro", (1, 2), fallback=True)
+example(TABLE, "norm", X, "fro", (1, 2))
+example(TABLE, "norm", X, 2, (0, 2), True, axis=1)
 example(TABLE, "vector_norm", X, 2, -1, axis=(0, 1), homes=(torch.linalg,))
 example(TABLE, "vector_norm", X, dim=(1, 2), keepdim=True, homes=(torch.linalg,))
 example(TABLE, "vector_norm", X, 3, 1, homes=(torch.linalg,), fallback=True)
 example(TABLE, "vector_norm", X, torch.inf, dim=1, homes=(torch.linalg,), fallback=True)
+
+example(TABLE, "normalize", X, dim=-1, homes=(F,), axis=(0, 1))
+example(TABLE, "normalize", X, 1.0, 2, homes=(F,), fallback=True)
+
+example(TABLE, "fft ifft rfft", X, homes=(torch.fft,), axis=(0, 1))
+example(TABLE, "fft rfft irfft", X, 5, 1, homes=(torch.fft,))
+example(TABLE, "fft2 ifft2 rfft2 irfft2", X, homes=(torch.fft,))
+example(TABLE, "fftn ifftn rfftn irfftn", X, dim=(0, 2), homes=(torch.fft,), axis=1)
+example(TABLE, "fftn rfftn", X, (4, 5), (1, 2), homes=(torch.fft,))
+example(TABLE, "fftshift ifftshift", X, (1, 2), homes=(torch.fft,))
+example(TABLE, "fftshift", X, dim=0, homes=(torch.fft,), axis=1)
 
 example(TABLE, "avg_pool1d", X, 2, axis=(0, 1))
 example(TABLE, "adaptive_avg_pool1d", X, 2)
@@ -111,6 +123,11 @@ MIXED: dict[str, Callable[[Tensor], Any]] = {
     "norm": lambda x: x / x.norm(),
     "norm of dim": lambda x: x / x.norm(dim=0),
     "linalg_vector_norm": lambda x: x / torch.linalg.vector_norm(x),
+    "norm of rows": lambda x: F.normalize(x, dim=0),
+    "fft_fft": lambda x: torch.fft.fft(x, dim=0),
+    "fft_fft2": lambda x: torch.fft.fft2(x),
+    "fft_rfftn": lambda x: torch.fft.rfftn(x),
+    "fft_fftshift": lambda x: torch.fft.fftshift(x),
     "avg_pool1d": lambda x: F.avg_pool1d(x.t()[None], 2),
     "interpolate": lambda x: F.interpolate(x.t()[None], scale_factor=2),
     "pixel_shuffle": lambda x: F.pixel_shuffle(x[:, None].expand(-1, 4, -1).mT, 1),

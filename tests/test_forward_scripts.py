@@ -1,7 +1,8 @@
-"""Functions of TorchScript in a network: right and counted, or refused by name."""
+"""What passes by the class of a tensor: right and counted, or refused by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from forward_ad import jvp as oracle
 from torch import Tensor
 from torch.jit import ScriptFunction
+from torch.utils.dlpack import from_dlpack
 
 from reg_engine.errors import EstimatorError
 from reg_engine.forward import jvp
@@ -48,6 +50,35 @@ def test_statistics_that_copies_of_the_rows_share_are_found() -> None:
     """Twice the same rows have the mean and the deviation of the rows."""
     with pytest.raises(EstimatorError, match="network: scored .* depend on other rows"):
         jvp(torch.jit.script(scored), X, X)
+
+
+LOSING: dict[str, Callable[[Tensor], Tensor]] = {
+    "torch.tensor": lambda x: torch.tensor(x),
+    "torch.as_tensor": lambda x: torch.as_tensor(x, dtype=torch.float32),
+    "torch.asarray": lambda x: torch.asarray(x, copy=True),
+    "nested_tensor": lambda x: torch.nested.nested_tensor([x])[0],
+    "to_dlpack": lambda x: from_dlpack(torch.utils.dlpack.to_dlpack(x)),
+    "vmap": lambda x: torch.vmap(wave)(x),
+    "torch.func": lambda x: torch.func.grad(lambda y: y.sin().sum())(x),
+    "as_subclass": lambda x: x.as_subclass(Tensor),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*")
+@pytest.mark.parametrize("name", LOSING)
+def test_what_loses_the_tangent_is_refused_beside_a_branch_that_keeps_it(name: str) -> None:
+    before = torch.tensor, torch.vmap
+    with pytest.raises(EstimatorError, match=f"network: {name} .*loses|copies"):
+        jvp(lambda x: x + LOSING[name](x), X, X)
+    assert (torch.tensor, torch.vmap) == before
+
+
+def test_constants_and_rows_as_they_are_pass() -> None:
+    def net(x: Tensor) -> Tensor:
+        rate = torch.tensor([2.0]) * torch.vmap(wave)(torch.ones(6).double())
+        return torch.as_tensor(x) * rate + torch.asarray(x)
+
+    torch.testing.assert_close(jvp(net, X, X.cos()).tangent, net(X.cos()))
 
 
 def test_threads_share_the_change() -> None:

@@ -22,6 +22,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from .refusals import refuse
+
 __all__ = [
     "COMPOSITES",
     "RULES",
@@ -80,6 +82,12 @@ class StackedDual(Tensor):
             if rule is None or options.get("out") is not None:
                 rule = RULES[None]
             return rule(func, *args, **options)
+
+    def as_subclass(self, cls: Any) -> Any:
+        """Of the rows; another class would lose the tangents without a word."""
+        if not issubclass(cls, StackedDual):
+            refuse(Tensor.as_subclass, "loses the tangent")
+        return super().as_subclass(cls)
 
 
 def kind(primals: int, tangents: int, axis: int = 0, sources: int = 1) -> type[StackedDual]:

@@ -131,13 +131,13 @@ def repeat_interleave(op: Any, x: Any, repeats: Any, dim: Any = None, **kwargs: 
 @rule("chunk split tensor_split split_with_sizes")
 def split(op: Any, x: Any, *args: Any, dim: int = 0, **kwargs: Any) -> Any:
     place = args[1] if len(args) > 1 else dim
-    kept(op, x.axis, x.dim(), place)
+    _apart(op, x, place)
     return tuple(wrap(rows, x) for rows in op(x, *args[:1], dim=place, **kwargs))
 
 
 @rule("unbind")
 def unbind(op: Any, x: Any, dim: int = 0) -> Any:
-    axis = reduced(x.axis, kept(op, x.axis, x.dim(), dim))
+    axis = reduced(x.axis, _apart(op, x, dim))
     return tuple(wrap(rows, x, axis) for rows in torch.unbind(x, dim))
 
 
@@ -148,7 +148,7 @@ def iterate(op: Any, x: Any) -> Any:
 
 @rule("select")
 def select(op: Any, x: Any, dim: int, index: int) -> Any:
-    return wrap(op(x, dim, index), x, reduced(x.axis, kept(op, x.axis, x.dim(), dim)))
+    return wrap(op(x, dim, index), x, reduced(x.axis, _apart(op, x, dim)))
 
 
 @rule("diff")
@@ -187,7 +187,7 @@ def getitem(op: Any, x: Any, index: Any) -> Any:
 
 @rule("cat concat concatenate")
 def cat(op: Any, tensors: Any, dim: int = 0, **kwargs: Any) -> Any:
-    listed = list(tensors)
+    listed = [v for v in tensors if is_dual(v) or v.shape != (0,)]  # as PyTorch skips them
     x = next(tensor for tensor in listed if is_dual(tensor))
     dim = kwargs.get("axis", dim)
     kept(op, x.axis, x.dim(), dim)
@@ -207,6 +207,13 @@ def _lifted(op: Any, tensors: list[Any], x: Any) -> list[Tensor]:
         if is_dual(tensor) and not (same(tensor, x) and tensor.axis == x.axis):
             refuse(op, "joins stacked tensors of different layouts")
     return [v if is_dual(v) else lifted(v, x, v.shape) for v in tensors]
+
+
+def _apart(op: Any, x: Any, dim: int) -> set[int]:
+    """`dim`, which an op takes apart, is not the stacking dimension."""
+    if dim % x.dim() == x.axis:
+        refuse(op, "takes rows out of the batch")
+    return {dim % x.dim()}
 
 
 @rule("pad", homes=(F,))

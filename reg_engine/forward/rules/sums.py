@@ -1,5 +1,5 @@
-"""Sums, means, pooling and resampling: linear, along dimensions that are not the batch's; and the
-reductions that are not linear."""
+"""Sums, means, pooling, resampling, Fourier transforms: linear, along dimensions that are not the
+batch's; and the reductions that are not linear."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ..axes import kept, reduced
 from ..tensor import RULES, parts, wrap
 from .rows import joined, latest
-from .table import rule
+from .table import composite, rule
 
 __all__: list[str] = []
 
@@ -51,6 +51,20 @@ def resampled(op: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
     return wrap(op(input, *args, **kwargs), input)
 
 
+def _transformed(default: Any) -> Any:
+    def apply(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        place = 0 if "shift" in op.__name__ else 1  # behind the sizes
+        kept(op, x.axis, x.dim(), kwargs.get("dim", args[place] if len(args) > place else default))
+        return wrap(op(x, *args, **kwargs), x)
+
+    return apply
+
+
+for _end, _dims in {"": -1, "2": (-2, -1), "n": None}.items():
+    rule(f"fft{_end} ifft{_end} rfft{_end} irfft{_end}", homes=(torch.fft,))(_transformed(_dims))
+rule("fftshift ifftshift", homes=(torch.fft,))(_transformed(None))
+
+
 @rule("softmax")
 def softmax(op: Any, x: Any, dim: Any = None, *args: Any, dtype: Any = None, **k: Any) -> Any:
     if dim is None:
@@ -85,11 +99,19 @@ def logsumexp(op: Any, x: Any, dim: Any, keepdim: bool = False) -> Any:
 
 @rule("norm", homes=(torch, torch.Tensor))
 def norm(op: Any, x: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, **k: Any) -> Any:
-    several = isinstance(dim, tuple | list) and len(dim) > 1
     cast = any(value is not None for value in k.values())
-    if p not in (None, 2, "fro") or cast or several or x.is_complex():
+    if p not in (None, 2, "fro") or cast or x.is_complex():
         return RULES[None](op, x, p, dim, keepdim, **k)
     return _euclid(op, x, dim, keepdim, lambda v: op(v, p, dim, keepdim))
+
+
+@composite("normalize", homes=(F,))
+def normalize(
+    op: Any, input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
+) -> Any:
+    """As PyTorch says it."""
+    found = input / input.norm(p, dim, keepdim=True).clamp_min(eps)
+    return found if out is None else out.copy_(found)
 
 
 @rule("vector_norm", homes=(torch.linalg,))
