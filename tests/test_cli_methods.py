@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reg_engine import InputError, Plan
+from reg_engine import Gibbs, InputError, Plan
 from reg_engine.calibration.damping import Damping
 from reg_engine.cli.methods import methods_of
 from reg_engine.evaluation.methods import Method
@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_kind_of_method(here: Path) -> None:
     text = (
         "cfg; fd; interval=0.3:2.5 ;damping=d.json@3,5; damping=d.json,skip=0.15; "
-        "vjp,plan=p.json; paper,interval=0.1:9,plan=0.1:2@2;"
+        "vjp,plan=p.json; paper,interval=0.1:9,plan=0.1:2@2; cfg,refine=0.4; fd,refine=0.4:3"
     )
     scales = (1.0, 2.0)
     assert methods_of(text, scales, Plan.full()) == [
@@ -38,6 +38,8 @@ def test_every_kind_of_method(here: Path) -> None:
         Method("damping d, skip 0.15", scales, damping=DAMPING, skip_below=0.15),
         Method("REG (vjp), plan p", scales, "vjp", plan=PLAN),
         Method("REG (paper), interval 0.1-9, plan 0.1:2", (2.0,), "paper", (0.1, 9.0), plan=PLAN),
+        Method("CFG, Gibbs 0.4, 1", scales, refine=Gibbs(0.4)),
+        Method("REG (fd), Gibbs 0.4, 3", scales, "fd", refine=Gibbs(0.4, 3)),
     ]
     assert [m.name for m in methods_of("damping=damping.json", scales, PLAN)] == ["damping"]
     assert [m.plan for m in methods_of("none; fd", scales, PLAN)] == [PLAN, PLAN]
@@ -51,6 +53,10 @@ def test_every_kind_of_method(here: Path) -> None:
         ("cfg; cfg", "has CFG twice"),
         ("damping=d.json; damping=sub/d.json", "has damping d twice"),
         ("cfg,fd", "'cfg,fd' is no method"),
+        ("cfg,refine=x", "'x' in 'cfg,refine=x' is no number"),
+        ("cfg,refine=0.4:0", "rounds: is 0"),
+        ("cfg,refine=0.4:1.5", "rounds: is 1.5"),
+        ("cfg,refine=-1", "level: is -1"),
         ("fd,,", "'fd,,' is no method"),
         ("fd,scale=3", "'fd,scale=3' is no method"),
         ("interval=1:2,interval=1:3", "is no method"),

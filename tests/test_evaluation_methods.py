@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reg_engine import Constant, Guidance, InputError, Interval
+from reg_engine import Constant, Gibbs, Guidance, InputError, Interval
 from reg_engine.calibration.damping import Damping
 from reg_engine.evaluation.methods import Method, MethodPoint
 
@@ -47,6 +47,7 @@ def test_points_have_files_of_their_own_but_at_scale_one() -> None:
         Method("REG (fd), plan p", (), "fd"),
         Method("interval 0.3-2.5", (), interval=(0.3, 2.5)),
         Method("damping d, skip 0.15", (), damping=RAYLEIGH, skip_below=0.15),
+        Method("CFG, Gibbs 0.4, 2", (), refine=Gibbs(0.4, 2)),
     ]
     names = {MethodPoint(method, 2.0).file for method in methods}
     assert names == {
@@ -55,6 +56,7 @@ def test_points_have_files_of_their_own_but_at_scale_one() -> None:
         "REG-fd-plan-p-2.0",
         "interval-0.3-2.5-2.0",
         "damping-d-skip-0.15-2.0",
+        "CFG-Gibbs-0.4-2-2.0",
     }
     assert {MethodPoint(method, 1.0).file for method in methods} == {"none-1.0"}
     assert MethodPoint(methods[1], 2.0).row == {"method": "REG (fd)", "scale": 2.0}

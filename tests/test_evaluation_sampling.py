@@ -11,7 +11,7 @@ import torch
 from nets import CLASSES, TinyNet, tiny
 from torch import Tensor, nn
 
-from reg_engine import Denoiser, InputError
+from reg_engine import Denoiser, Gibbs, InputError
 from reg_engine.calibration.damping import Damping
 from reg_engine.engine import Engine
 from reg_engine.evaluation.bench import Bench
@@ -66,6 +66,15 @@ def sampler(folder: Path) -> Sampler:
 def rows_of(own: Sampler, methods: list[Method]) -> dict[tuple[str, float], dict[str, Any]]:
     found = [own.measure(point, engine) for point, engine in own.engines(methods).items()]
     return {(each.row["method"], each.row["scale"]): each.row for each in found}
+
+
+def test_rounds_are_more_rows_but_at_scale_one(tmp_path: Path) -> None:
+    refine = Gibbs(0.5, 2)
+    engines = sampler(tmp_path).engines([Method("CFG, Gibbs", (1.0, 2.0), refine=refine)])
+    plain, refined = (engine.table.rows for engine in engines.values())
+    assert len(plain) == 3 and len(refined) > 5
+    wanted = Engine(model(), scale=2.0, rectify=None, refine=refine, **CHOICES)
+    assert refined == wanted.table.rows
 
 
 def test_a_point_is_what_its_samples_are(tmp_path: Path) -> None:

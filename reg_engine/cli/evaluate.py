@@ -42,7 +42,8 @@ PICTURED = 1000  # samples that precision and recall look at, at most
     "--methods",
     default=None,
     help="Instead of --rectify, parted by semicolons: cfg, an estimator, interval=LO:HI or "
-    "damping=FILE, with more after commas (skip=0.15, plan=FILE), and scales of its own after @.",
+    "damping=FILE, with more after commas (skip=0.15, plan=FILE, refine=0.4:2), and scales of its "
+    "own after @.",
 )
 @click.option(
     "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."

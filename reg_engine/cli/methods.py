@@ -9,13 +9,15 @@ from ..calibration.damping import Damping
 from ..errors import InputError
 from ..evaluation.methods import Method
 from ..plan import Plan
+from ..solvers import Gibbs
 from .options import plan_of
 
 __all__ = ["methods_of"]
 
 REMEDY = (
     "Write, for example, cfg; vjp; interval=0.3:2.5; damping=FILE,skip=0.15@3,5; vjp,plan=FILE: "
-    "each an estimator, cfg or damping=FILE, with interval=LO:HI, skip= or plan=, @ its own scales"
+    "each an estimator, cfg or damping=FILE, with interval=LO:HI, skip=, plan= or "
+    "refine=LEVEL:ROUNDS, @ its own scales"
 )
 
 
@@ -50,7 +52,7 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
     names = [part for part in parts if "=" not in part]
     pairs = [part.split("=", 1) for part in parts if "=" in part]
     given = {key.strip(): value.strip() for key, value in pairs}
-    known = {"interval", "damping", "skip", "plan"}
+    known = {"interval", "damping", "skip", "plan", "refine"}
     if len(names) > 1 or len(given) < len(pairs) or set(given) - known or "" in names:
         raise InputError("--methods", f"{text.strip()!r} is no method", REMEDY)
     rectify = None if not names or names[0] in ("cfg", "none") else names[0]
@@ -69,8 +71,19 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
     if "plan" in given:
         plan, file = plan_of(given["plan"]), Path(given["plan"])
         words += [f"plan {file.stem if file.exists() else file}"]
+    refine = _gibbs(text, given["refine"]) if "refine" in given else None
+    if refine is not None:
+        words = words or ["CFG"]
+        words += [f"Gibbs {refine.level:g}, {refine.rounds}"]
     skip = _number(text, given["skip"]) if "skip" in given else 0.0
-    return Method(", ".join(words) or "CFG", scales, rectify, interval, damping, skip, plan)
+    name = ", ".join(words) or "CFG"
+    return Method(name, scales, rectify, interval, damping, skip, plan, refine)
+
+
+def _gibbs(text: str, given: str) -> Gibbs:
+    level, colon, rounds = given.partition(":")
+    count = _number(text, rounds) if colon else 1.0
+    return Gibbs(_number(text, level), int(count) if count.is_integer() else count)  # type: ignore[arg-type]
 
 
 def _fits(text: str, rectify: str | None, given: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from ..calibration.damping import Damping
 from ..guidance.guidance import Guidance
 from ..guidance.weights import Constant, Interval, Weight
 from ..plan import Plan
+from ..solvers import Gibbs
 
 __all__ = ["Method", "MethodPoint"]
 
@@ -26,6 +27,7 @@ class Method:
         damping: in place of an estimator; its weight at the scale.
         skip_below: of the damping, see Damped.
         plan: where the estimator works.
+        refine: Gibbs rounds after each sample, guided likewise; None = none.
     """
 
     name: str
@@ -35,11 +37,13 @@ class Method:
     damping: Damping | None = None
     skip_below: float = 0.0
     plan: Plan = Plan.full()
+    refine: Gibbs | None = None
 
     @property
     def plain(self) -> bool:
         """Whether it is CFG and nothing else: the method that all are compared with."""
-        return self.rectify is None and self.interval is None and self.damping is None
+        changed = (self.rectify, self.interval, self.damping, self.refine)
+        return all(part is None for part in changed)
 
     @property
     def file(self) -> str:

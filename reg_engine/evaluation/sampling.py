@@ -52,7 +52,11 @@ class Sampler:
         """
         return {
             MethodPoint(method, scale): Engine(
-                self.denoiser, guidance=method.guidance(scale), plan=method.plan, **self.choices
+                self.denoiser,
+                guidance=method.guidance(scale),
+                plan=method.plan,
+                refine=method.refine if scale != 1 else None,
+                **self.choices,
             )
             for method in methods
             for scale in sorted(set(method.scales))
