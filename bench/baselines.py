@@ -153,5 +153,5 @@ EXACT: dict[str, Guide] = {
 def exact_for(estimator: str, seeds: Sequence[int]) -> Guide:
     """The independent computation of what `estimator` gives at its first evaluation."""
     if estimator.startswith("diagonal"):
-        return probed(seeds, forwards=estimator == "diagonal_batched")
+        return probed(seeds, forwards=estimator != "diagonal")
     return EXACT.get(estimator, forward)

@@ -1,4 +1,4 @@
-"""Who samples in the end-to-end benchmark: two loops in plain torch, and the engine's choices."""
+"""Who samples in the end-to-end benchmark: three loops in plain torch, and the engine's choices."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ RECTIFIED = 0.2  # share of the noise levels that a fixed plan rectifies
 # reference is not evaluated.
 DAMPING = {level: 1 / (1 + level**2) for level in (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)}
 SKIP = 0.15
+# Forward and backward passes of a plain loop's evaluation; a dual pass counts as two.
+PLAIN = {"none": (2.0, 0.0), "paper": (2.0, 1.0), "jvp": (4.0, 0.0)}
 BASELINE, CAPTURED_CFG = "plain-cfg", "cfg-captured"
 
 
@@ -123,11 +125,11 @@ class Contender:
         if self.guide is not None:
             solver, options = work.case.solver, work.case.solver_options
             evaluations = len(table(solver, denoiser.schedule, work.steps, **options).rows)
-            passes = 0.0 if self.estimator == "none" else float(evaluations)
+            forward, backward = PLAIN[self.estimator]
 
             def plain() -> Outcome:
                 samples = baselines.sample(denoiser, cond, seeds, guide=self.guide, **work.common)
-                return Outcome(samples, 2.0 * evaluations, passes)
+                return Outcome(samples, forward * evaluations, backward * evaluations)
 
             return plain
         engine = Engine(
@@ -155,6 +157,7 @@ def _engines(estimator: str, modes: tuple[str, ...]) -> list[Contender]:
 CONTENDERS: tuple[Contender, ...] = (
     Contender(BASELINE, "none", baselines.cfg),
     Contender("authors", "paper", baselines.authors),
+    Contender("forward-ad", "jvp", baselines.forward),
     *_engines("none", ("eager", "captured", "compiled")),
     *(
         contender

@@ -45,10 +45,10 @@ TABLE = (
     "vjp-captured",
     "fd_batched-captured",
     "fd_batched-fixed",
-    "diagonal_batched-captured",
+    "jvp-captured",
     "cfg-damped",
 )
-EAGER = ("plain-cfg", "cfg-eager", "authors", "vjp-eager", "fd_batched-eager")
+EAGER = ("plain-cfg", "cfg-eager", "authors", "vjp-eager", "jvp-eager", "fd_batched-eager")
 DRY = (*EAGER, "fd_batched-fixed", "cfg-damped")
 PARTS = ("environment", "table", "kernels", "duals", "compile")
 LARGE = ("latent-1024", "pixel-256", "pixel-1024")

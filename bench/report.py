@@ -34,8 +34,9 @@ Written by `python -m bench.report` from the rows in `bench/results/`; do not ed
   on random weights `planned` shows what planning costs and saves there, not what it saves on a
   trained model.
 - `plain-cfg` is classifier-free guidance in plain torch, the baseline. `authors` is REG at the
-  cost of the released code. Everything else is this engine: `eager`, `captured` in CUDA graphs,
-  `compiled` (and captured), or with a calibrated plan (`planned`, captured where there is CUDA).
+  cost of the released code, `forward-ad` K delta by PyTorch's forward AD. Everything else is this
+  engine: `eager`, `captured` in CUDA graphs, `compiled` (and captured), or with a calibrated plan
+  (`planned`, captured where there is CUDA).
 - The paper reports, on one A40, REG at 1.21 to 1.88 times the time and 1.21 to 2.82 times the
   memory of CFG. Its figure stands above each table of a model that it has; numbers of steps and
   dtype are not stated there, and its EDM code asks a second network for the reference in a call
