@@ -64,6 +64,7 @@ def test_the_guides_are_their_formulas(prediction: str) -> None:
         baselines.forward: k @ delta,
         baselines.exact_for("diagonal", [7]): signs * (k.T @ signs) * delta,
         baselines.exact_for("diagonal_batched", [7]): signs * (k @ signs) * delta,
+        baselines.exact_for("diagonal_jvp", [7]): signs * (k @ signs) * delta,
     }
     for guide, product in wanted.items():
         with torch.no_grad():

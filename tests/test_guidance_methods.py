@@ -83,7 +83,7 @@ def rectified(rectify: str | None, k: Tensor, delta: Tensor, lag: Tensor | None,
         return k.sum(1) * delta
     if rectify == "vjp":
         return backward(delta)
-    if rectify in ("diagonal", "diagonal_batched"):
+    if rectify in ("diagonal", "diagonal_batched", "diagonal_jvp"):
         z = signs()
         return z * (backward(z) if rectify == "diagonal" else forward(z)) * delta
     if rectify == "fd" or lag is None:

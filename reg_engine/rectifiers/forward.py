@@ -130,11 +130,9 @@ def stacked(
     denoiser, place, last = point.denoiser, point.place(point.denoiser), point.at(states[-1])
     scale = scale_for(precision_of(denoiser, point.x))
     sizes = [lengths(last, tangent, scale) for tangent in tangents]
+    steps = [per_sample(h, t) * t for t, (h, _) in zip(tangents, sizes, strict=True)]
     inputs = [denoiser.scaled(x, place) for x in states]
-    moving = [
-        (place.c_in * per_sample(h, t) * t).to(inputs[-1].dtype)
-        for t, (h, _) in zip(tangents, sizes, strict=True)
-    ]
+    moving = [(place.c_in * step).to(inputs[-1].dtype) for step in steps]
     rows = stack(inputs, moving)
     told = concat([*conds, *[conds[-1]] * len(tangents)])
     point.counter.forward += len(rows)
@@ -142,8 +140,8 @@ def stacked(
     point.counter.fallbacks.update(met)
     *outs, out_t = rows_of(output, rows).split([*map(len, states), sum(map(len, tangents))])
     primals = [point.estimate(denoiser, x, out, place) for x, out in zip(states, outs, strict=True)]
-    found = [
-        point.alpha * place.c_skip * t + per_sample(inverse, t) * place.c_out * out.to(t.dtype)
-        for t, (_, inverse), out in zip(tangents, sizes, out_t.chunk(len(tangents)), strict=True)
+    found = [  # the view of a network is linear in both
+        per_sample(inverse, step) * denoiser.denoised(step, out, place)
+        for step, (_, inverse), out in zip(steps, sizes, out_t.chunk(len(tangents)), strict=True)
     ]
     return primals, found
