@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..calibration.damping import Damping
 from ..errors import InputError
@@ -82,8 +83,8 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
 
 def _gibbs(text: str, given: str) -> Gibbs:
     level, colon, rounds = given.partition(":")
-    count = _number(text, rounds) if colon else 1.0
-    return Gibbs(_number(text, level), int(count) if count.is_integer() else count)  # type: ignore[arg-type]
+    count: Any = _number(text, rounds) if colon else 1.0
+    return Gibbs(_number(text, level), int(count) if count.is_integer() else count)
 
 
 def _fits(text: str, rectify: str | None, given: dict[str, str]) -> None:
