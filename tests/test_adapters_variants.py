@@ -15,6 +15,7 @@ BOUNDS = {"vjp": 1e-4, "jvp": 1e-4, "fd": 0.03}
 COARSE = {"bfloat16": 0.2, "float16": 0.06, "int8, quanto": 0.06}  # of what it computes in
 REFUSED = {
     ("stored in float8", "sd", "vjp"): "cannot be differentiated backward: .*Float8",
+    ("sliced attention", "sd", "jvp"): "takes rows out of the batch",
     ("int8, quanto", "sd", "jvp"): "implement the jvp function",
     ("int8, quanto", "sd3", "jvp"): "implement the jvp function",
 }

@@ -214,3 +214,10 @@ def test_errors_of_the_network_are_told() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         jvp(full, X, V)
+
+
+def test_a_network_that_returns_more_than_a_tensor_is_told_how_to_be_wrapped() -> None:
+    x = torch.randn(3, 4)
+    for output in (lambda x: (x, x), lambda x: {"sample": x}):
+        with pytest.raises(EstimatorError, match="returns a (tuple|dict), not one tensor. Give a"):
+            jvp(output, x, x)

@@ -88,6 +88,14 @@ example(TABLE, "__setitem__", X, (slice(None), slice(1, 3)), Moves((2, 2, 4)), h
 example(TABLE, "__setitem__", X, (..., 0), Rows((2, 3)), homes=(Tensor,))
 example(TABLE, "__setitem__", X, slice(None), noise(4), homes=(Tensor,))
 example(TABLE, "__setitem__", X, (0,), noise(3, 1), homes=(Tensor,), axis=2)
+LAST = (slice(None), torch.tensor([0, 2]))
+example(TABLE, "__setitem__", X, LAST, 0.3, homes=(Tensor,))
+example(TABLE, "__setitem__", X, LAST, Moves((2, 2, 4)), homes=(Tensor,))
+example(TABLE, "__setitem__", X, LAST, Rows((2, 1, 4)), homes=(Tensor,))
+example(TABLE, "__setitem__", X, [0, 1], Moves((2, 3, 1)), homes=(Tensor,), axis=1)
+example(TABLE, "__setitem__", X, MASK, 0.3, homes=(Tensor,), axis=(0, 1))
+example(TABLE, "__setitem__", X, Rows((2, 3), lambda z: z > 0), torch.tensor(0.3), homes=(Tensor,))
+example(TABLE, "__setitem__", X, Rows((2,), lambda z: z > 0), 0.3, homes=(Tensor,))
 example(TABLE, "__idiv__", UNIT, 0.3, homes=(Tensor,))
 
 
@@ -199,14 +207,10 @@ def test_what_would_lose_the_tangent_is_refused(name: str) -> None:
         jvp(OTHERS[name], LIKE, LIKE)
 
 
-def test_writing_by_a_tensor_index_is_refused() -> None:
-    def net(x: Tensor) -> Tensor:
-        y = x * 1
-        y[:, torch.tensor([0])] = 0.0
-        return y
-
-    with pytest.raises(EstimatorError, match="__setitem__ writes by a tensor index"):
-        jvp(net, LIKE, LIKE)
+def test_writing_rows_of_the_batch_by_an_index_is_refused() -> None:
+    for index in (torch.tensor([0]), ([0, 1], 2), slice(1, None)):
+        with pytest.raises(EstimatorError, match="network: __setitem__ "):
+            jvp(lambda x, index=index: (x * 1).__setitem__(index, 0.0), LIKE, LIKE)
 
 
 def test_a_choice_has_the_dtype_of_the_op() -> None:

@@ -58,6 +58,11 @@ def rows_of(output: Any, like: Any) -> Tensor:
     Raises:
         EstimatorError: it did not return a stacked dual of the same blocks, stacked in front.
     """
+    if not isinstance(output, Tensor):
+        raise EstimatorError(
+            f"'jvp' cannot serve this network: it returns a {type(output).__name__}, not one "
+            "tensor. Give a function that takes the tensor out of it."
+        )
     if not is_dual(output) or type(output) is not type(like) or len(output) != len(like):
         raise EstimatorError(
             "'jvp' cannot serve this network: it drops the tangent (numpy, a custom op or compiled "

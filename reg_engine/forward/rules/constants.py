@@ -167,13 +167,15 @@ def zero(op: Any, x: Any) -> Any:
 def setitem(op: Any, x: Any, index: Any, value: Any) -> None:
     if not is_dual(x):
         refuse(op, "writes a tangent into a tensor that was made without the batch")
-    listed = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(item, Tensor | list) for item in listed):
-        refuse(op, "writes by a tensor index")
-    region = wrap(x.view(x.shape)[index], x, indexed(op, x.shape, x.axis, index))
+    masked = isinstance(index, Tensor) and index.dtype == torch.bool and index.dim() > x.axis
+    if masked and not (isinstance(value, Tensor) and value.dim()):  # of whole rows, or their tokens
+        into(x, masked_fill(op, x, index[(..., *[None] * (x.dim() - index.dim()))], value))
+        return
+    rows = x.view(x.shape)
+    region = wrap(rows[index], x, indexed(op, x.shape, x.axis, index))
     if is_dual(value):
         aligned(op, region, value)
-    copy(op, region, value)
+    rows[index] = plain(value if is_dual(value) else lifted(value, region))
 
 
 @rule("t_ transpose_ swapaxes_ swapdims_ squeeze_ unsqueeze_ resize_as_ resize_", homes=(Tensor,))
