@@ -81,6 +81,17 @@ def test_constants_and_rows_as_they_are_pass() -> None:
     torch.testing.assert_close(jvp(net, X, X.cos()).tangent, net(X.cos()))
 
 
+def test_a_product_in_compiled_code() -> None:
+    """Also of a network that is compiled itself."""
+    for inner in (wave, torch.compile(wave, backend="eager")):
+
+        def outer(x: Tensor, t: Tensor, inner: Callable[[Tensor], Tensor] = inner) -> Tensor:
+            return jvp(lambda y: y.cos() + inner(y), x, t).tangent * 2
+
+        found = torch.compile(outer, backend="eager")(X, X.cos())
+        torch.testing.assert_close(found, 2 * oracle(lambda x: x.cos() + wave(x), X, X.cos())[1])
+
+
 def test_threads_share_the_change() -> None:
     function, wanted = torch.jit.script(wave), oracle(lambda x: x + wave(x), X, X.cos())[1]
     before = ScriptFunction.__call__

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,8 @@ def asked() -> AbstractContextManager[None]:
     """Context in which no such function loses the tangents of stacked duals without a word: a
     scripted or traced one is an op without a rule, `torch.compile` leaves its functions as they
     were written, and the rest are refused."""
+    if torch.compiler.is_compiling():  # a graph has neither
+        return nullcontext()
     changes: list[Change] = [(ScriptFunction, "__call__", _asking)]
     if "torch._dynamo" in sys.modules:  # otherwise nothing is compiled
         changes.append((torch.compiler, "set_stance", _eager))
