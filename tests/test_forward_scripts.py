@@ -83,6 +83,7 @@ def test_constants_and_rows_as_they_are_pass() -> None:
 
 def test_a_product_in_compiled_code() -> None:
     """Also of a network that is compiled itself."""
+    torch._dynamo.reset()
     for inner in (wave, torch.compile(wave, backend="eager")):
 
         def outer(x: Tensor, t: Tensor, inner: Callable[[Tensor], Tensor] = inner) -> Tensor:

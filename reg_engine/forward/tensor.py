@@ -106,6 +106,9 @@ def _constant(value: int) -> Any:
     return property(lambda self: value)
 
 
+kind(1, 1)  # of `jvp`: torch.compile makes no classes
+
+
 def stack(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> StackedDual:
     """The stacked dual of primal rows, whose last tensor is the source, and tangents of its shape
     (B, ...)."""

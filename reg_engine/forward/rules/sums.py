@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ..axes import kept, reduced
 from ..tensor import RULES, parts, wrap
 from .rows import joined, latest
-from .table import composite, rule
+from .table import rule
 
 __all__: list[str] = []
 
@@ -51,9 +51,8 @@ def resampled(op: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
     return wrap(op(input, *args, **kwargs), input)
 
 
-def _transformed(default: Any) -> Any:
+def _transformed(default: Any, place: int = 1) -> Any:
     def apply(op: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        place = 0 if "shift" in op.__name__ else 1  # behind the sizes
         kept(op, x.axis, x.dim(), kwargs.get("dim", args[place] if len(args) > place else default))
         return wrap(op(x, *args, **kwargs), x)
 
@@ -62,7 +61,7 @@ def _transformed(default: Any) -> Any:
 
 for _end, _dims in {"": -1, "2": (-2, -1), "n": None}.items():
     rule(f"fft{_end} ifft{_end} rfft{_end} irfft{_end}", homes=(torch.fft,))(_transformed(_dims))
-rule("fftshift ifftshift", homes=(torch.fft,))(_transformed(None))
+rule("fftshift ifftshift", homes=(torch.fft,))(_transformed(None, 0))
 
 
 @rule("softmax")
@@ -105,13 +104,12 @@ def norm(op: Any, x: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False
     return _euclid(op, x, dim, keepdim, lambda v: op(v, p, dim, keepdim))
 
 
-@composite("normalize", homes=(F,))
+@rule("normalize", homes=(F,))
 def normalize(
     op: Any, input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
 ) -> Any:
-    """As PyTorch says it."""
-    found = input / input.norm(p, dim, keepdim=True).clamp_min(eps)
-    return found if out is None else out.copy_(found)
+    size = norm(torch.norm, input, p, dim, True)
+    return RULES[torch.div](torch.div, input, RULES[torch.clamp_min](torch.clamp_min, size, eps))
 
 
 @rule("vector_norm", homes=(torch.linalg,))
