@@ -96,6 +96,9 @@ example(TABLE, "__setitem__", X, [0, 1], Moves((2, 3, 1)), homes=(Tensor,), axis
 example(TABLE, "__setitem__", X, MASK, 0.3, homes=(Tensor,), axis=(0, 1))
 example(TABLE, "__setitem__", X, Rows((2, 3), lambda z: z > 0), torch.tensor(0.3), homes=(Tensor,))
 example(TABLE, "__setitem__", X, Rows((2,), lambda z: z > 0), 0.3, homes=(Tensor,))
+PICKED = torch.tensor([True, False])
+example(TABLE, "__setitem__", X, PICKED, 0.3, homes=(Tensor,), axis=(1, 2))
+example(TABLE, "__setitem__", X, PICKED, Moves((1, 3, 4)), homes=(Tensor,), axis=1)
 example(TABLE, "__idiv__", UNIT, 0.3, homes=(Tensor,))
 
 

@@ -48,6 +48,7 @@ example(TABLE, "vector_norm", X, 3, 1, homes=(torch.linalg,), fallback=True)
 example(TABLE, "vector_norm", X, torch.inf, dim=1, homes=(torch.linalg,), fallback=True)
 
 example(TABLE, "normalize", X, dim=-1, homes=(F,), axis=(0, 1))
+example(TABLE, "normalize", X, 2.0, 1, 1.5, homes=(F,))
 example(TABLE, "normalize", X, 1.0, 2, homes=(F,), fallback=True)
 
 example(TABLE, "fft ifft rfft", X, homes=(torch.fft,), axis=(0, 1))

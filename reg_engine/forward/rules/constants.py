@@ -167,8 +167,8 @@ def zero(op: Any, x: Any) -> Any:
 def setitem(op: Any, x: Any, index: Any, value: Any) -> None:
     if not is_dual(x):
         refuse(op, "writes a tangent into a tensor that was made without the batch")
-    masked = isinstance(index, Tensor) and index.dtype == torch.bool and index.dim() > x.axis
-    if masked and not (isinstance(value, Tensor) and value.dim()):  # of whole rows, or their tokens
+    masked = isinstance(index, Tensor) and index.dtype == torch.bool
+    if masked and not (isinstance(value, Tensor) and value.dim()):
         into(x, masked_fill(op, x, index[(..., *[None] * (x.dim() - index.dim()))], value))
         return
     rows = x.view(x.shape)
