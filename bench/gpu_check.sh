@@ -108,8 +108,8 @@ last capture || eager=(--eager)
 
 # A process each, so that one that dies takes no other along; dry, two processes show as much.
 cases="dit-xl-2-256 edm2-s-512 sd-1.4-512 edm2-s-64 sd-2.1-768 sd-xl-1024 edm2-xxl-512"
-cases=${REG_ENGINE_GPU_CASES:-$cases}
 [ -z "$DRY" ] || cases="dit-xl-2-256 edm2-s-512,sd-1.4-512,edm2-s-64,sd-2.1-768,sd-xl-1024,edm2-xxl-512"
+cases=${REG_ENGINE_GPU_CASES:-$cases}
 BEGUN=$SECONDS
 for case in $cases; do
     spent=$((SECONDS - BEGUN))
