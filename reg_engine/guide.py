@@ -33,8 +33,9 @@ from .loop.step import own_copy
 from .loop.watch import Watch
 from .networks.answers import conditioned
 from .networks.conditioning import Cond, as_cond
+from .networks.counter import Counter
 from .networks.frozen import frozen
-from .networks.point import Counter, Point
+from .networks.point import Point
 from .noise import SampleNoise
 from .plan import Plan
 from .rectifiers import Rectifier

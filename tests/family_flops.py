@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from reg_engine import Denoiser, denoiser_of, schedules
 from reg_engine.guidance.directions import Delta
 from reg_engine.guidance.references import Unconditional
-from reg_engine.networks.point import Counter, Point
+from reg_engine.networks.counter import Counter
+from reg_engine.networks.point import Point
 from reg_engine.rectifiers import make
 from reg_engine.solvers import table
 

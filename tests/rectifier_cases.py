@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from reg_engine import Denoiser, schedules
 from reg_engine.guidance.references import Unconditional
-from reg_engine.networks.point import Counter, Point
+from reg_engine.networks.counter import Counter
+from reg_engine.networks.point import Point
 from reg_engine.noise import SampleNoise
 from reg_engine.solvers import table
 

@@ -89,6 +89,15 @@ def test_the_latest_run_with_a_baseline_is_shown() -> None:
     assert ratios.latest([KERNEL, COPY]) == [KERNEL, COPY]
 
 
+def test_the_page_is_that_of_the_committed_rows() -> None:
+    """`python -m bench.report` would change nothing."""
+    rows = [row for path in sorted(records.RESULTS.glob("*.csv")) for row in records.read(path)]
+    text = (report.DOCS / "performance.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"\(images/(\S+)\)", text)
+    assert drawn and all((report.DOCS / "images" / name).is_file() for name in drawn)
+    assert text == report.page(rows, drawn)
+
+
 def test_the_page_says_what_was_shrunk_failed_and_left_out(tmp_path: Path) -> None:
     results, docs = tmp_path / "results", tmp_path / "docs"
     docs.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reg_engine.errors import EstimatorError
 from reg_engine.forward.rules.rows import (
@@ -39,6 +40,26 @@ def test_the_sources_rows_stand_beside_the_tangents() -> None:
     assert torch.equal(inside(latest, torch.cat([A[:1], Z]), uneven), Z)
     assert not is_dual(inside(plain, X)) and inside(plain, X).data_ptr() == raw(X).data_ptr()
     assert inside(plain, "a") == "a"
+
+
+class Names(TorchDispatchMode):
+    """Which operations ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.append(op._schema.name)
+        return op(*args, **(kwargs or {}))
+
+
+def test_a_number_is_made_on_the_device() -> None:
+    """On a GPU a copy from the host ends the recording of a graph."""
+    with Names() as ran:
+        made = inside(lifted, 2.5, X)
+    assert torch.equal(raw(made), torch.cat([torch.full((4, 3), 2.5), torch.zeros(4, 3)]))
+    assert made.dtype == X.dtype and not {"aten::lift_fresh", "aten::_to_copy"} & {*ran.names}
 
 
 def test_results_are_joined_as_the_op_lays_them_in_memory() -> None:

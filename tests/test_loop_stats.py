@@ -11,7 +11,7 @@ from nets import tiny
 
 import reg_engine
 from reg_engine.loop.stats import Stats
-from reg_engine.networks.point import Counter
+from reg_engine.networks.counter import Counter
 
 
 def test_batches_give_the_same_figures_per_sample() -> None:

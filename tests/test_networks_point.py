@@ -13,7 +13,8 @@ from torch import Tensor
 from reg_engine import Engine, ops
 from reg_engine.guidance.references import BadModel, Unconditional
 from reg_engine.networks import point
-from reg_engine.networks.point import Counter, Point
+from reg_engine.networks.counter import Counter
+from reg_engine.networks.point import Point
 
 
 def test_stack_is_one_batch_for_the_same_network() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reg_engine import EstimatorError
 from reg_engine.guidance.directions import Delta
-from reg_engine.networks.point import Counter
+from reg_engine.networks.counter import Counter
 from reg_engine.rectifiers import (
     FD,
     JVP,

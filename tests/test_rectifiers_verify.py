@@ -63,6 +63,19 @@ def test_a_lost_branch_is_an_error_and_auto_goes_round_it(name: str, rectify: st
     assert relative(out.samples, whole.samples) < 1e-4
 
 
+def test_only_a_wrong_derivative_can_be_taken_unchecked() -> None:
+    """What is refused fails without the check, too."""
+
+    class Mixing(Residual):
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            return super().forward(x - x.mean(0), t, cond)
+
+    for net, unless in ((Mixing(), False), (Residual(around=LOST["out of sight"][0]), True)):
+        with pytest.raises(EstimatorError, match="'jvp' cannot serve this network") as raised:
+            sample(seen(net), LABELS, rectify="jvp", **CALL)
+        assert ("check=False" in str(raised.value)) is unless
+
+
 def _product(net: nn.Module, dtype: torch.dtype) -> Tensor:
     """K d as autograd takes it, where and along what the check looks."""
     engine = Engine(seen(net), rectify="jvp", dtype=dtype, **CALL)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..errors import CaptureError
 from ..networks.conditioning import plain, write
+from ..networks.counter import Counter
 from ..networks.denoisers import Denoiser, Number, Place
-from ..networks.point import Counter, Point
+from ..networks.point import Point
 from ..noise import Draws, SampleNoise
 from ..ops.coefficients import COLUMNS
 from ..profiling import ranges

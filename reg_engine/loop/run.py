@@ -19,7 +19,8 @@ from ..guidance.adjustments import Clip
 from ..guidance.estimate import EVALUATIONS, Estimate, adjusted
 from ..networks.answers import conditioned
 from ..networks.conditioning import as_cond
-from ..networks.point import Counter, Point
+from ..networks.counter import Counter
+from ..networks.point import Point
 from ..noise import SampleNoise
 from ..profiling import ranges
 from ..rectifiers import looks

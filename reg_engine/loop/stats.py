@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..networks.point import Counter
+from ..networks.counter import Counter
 from ..profiling import ranges
 
 __all__ = ["Output", "Stats"]
@@ -22,7 +22,7 @@ class Stats:
     Attributes:
         seconds: wall time of the batches.
         samples: number of samples N.
-        nfe: network evaluations a sample (one conditional forward = 1; a dual pass of `jvp` = 2).
+        nfe: network evaluations a sample (one conditional forward = 1; a tangent of `jvp` = 1).
         backward: backward passes a sample.
         checks: evaluations and backward passes, of one sample each, that were spent on choosing and
             checking the estimator; not part of nfe and backward.

@@ -3,7 +3,7 @@
 Called as `net(x, t, cond)`. The work is done at 14x14 (a pixel-unshuffle makes four channels of
 each 2x2 block) and at 7x7, with one attention layer there. Every layer treats the rows of a batch
 on their own, so a batch of conditional and unconditional rows equals two calls; every op has a
-reverse and a forward derivative (forward mode needs the math attention backend, as everywhere).
+reverse and a forward derivative (PyTorch's forward AD needs the math attention backend).
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@
 All have the plain reverse derivative that `vjp` takes. `auto` is `sdpa` and never a package:
 PyTorch's call chooses the best of its own kernels for each shape, xformers' attention is made of
 those kernels or moved to another package, and only PyTorch's can be told to use math from outside,
-which `jvp` and the oracles' double backward need (`sdpa_kernel(SDPBackend.MATH)` around the call).
-A package's kernel drops the tangent of forward AD without a word, so it is refused there; so is
-every kernel that was asked for by name, math excepted.
+which forward AD and the oracles' double backward need (`sdpa_kernel(SDPBackend.MATH)` around the
+call). A package's kernel drops the tangent of forward AD without a word, so it is refused there; so
+is every kernel that was asked for by name, math excepted. `jvp` does not use forward AD: it takes
+every kernel of PyTorch's, and refuses the packages'.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ def checked(output: Any, x: Tensor) -> Tensor:
         )
     if fwAD._current_level >= 0 and _has_tangent(x) and not _has_tangent(output):
         raise EstimatorError(
-            "the network drops the forward-mode tangent (a custom op or compiled part), so 'jvp' "
-            "would be silently zero. Use rectify='vjp', 'fd_batched' or 'fd'."
+            "the network drops the tangent of forward AD (a custom op or compiled part): its "
+            "derivative would be silently zero."
         )
     return output
 

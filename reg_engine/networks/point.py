@@ -3,7 +3,6 @@ there."""
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -19,9 +18,10 @@ from ..profiling import ranges
 from ..solvers import Row
 from .answers import as_state, conditioned
 from .conditioning import Cond, concat
+from .counter import Counter
 from .denoisers import Denoiser, Number, Place
 
-__all__ = ["Counter", "Direction", "Point", "Reference"]
+__all__ = ["Direction", "Point", "Reference"]
 
 WORTH = 2**14  # elements from which on a pass on the CPU costs more than a call
 
@@ -53,16 +53,6 @@ class Reference(Protocol):
     def denoised(self, point: Point, cond: Tensor) -> Tensor:
         """The reference's denoised at the point, (B, *sample_shape)."""
         ...
-
-
-@dataclass
-class Counter:
-    """Work done, in rows of a batch: forward evaluations and backward passes; and the calls of ops
-    for which forward mode has no rule of its own."""
-
-    forward: int = 0
-    backward: int = 0
-    fallbacks: Tally[str] = field(default_factory=Tally)
 
 
 @dataclass

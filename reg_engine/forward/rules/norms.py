@@ -57,13 +57,16 @@ def layer_norm(
     *rest: Any,
 ) -> Any:
     shape = tuple(normalized_shape)
+
+    def slope(t: Tensor, rows: Tensor, m: Tensor, r: Tensor) -> Tensor:
+        given = (t, rows, shape, m, r, None, None, ONLY_X)
+        return aten.native_layer_norm_backward(*given)[0]
+
     norm = Norm(
         lambda rows, w, b: F.layer_norm(rows, shape, w, b, eps),
         _flat("layer", len(shape), eps),
         lambda rows, w, b: torch.native_layer_norm(rows, shape, w, b, eps),
-        lambda t, x, m, r: aten.native_layer_norm_backward(t, x, shape, m, r, None, None, ONLY_X)[
-            0
-        ],
+        slope,
         shape,
     )
     return _last(op, input, len(shape), norm, weight, bias)

@@ -132,7 +132,8 @@ def taken(c: Any, x: Any, tangents: bool = False) -> Any:
 
 def lifted(c: Any, x: Any, shape: torch.Size | None = None) -> StackedDual:
     """A constant as a stacked dual of x's layout, its tangent zero."""
-    value = c if isinstance(c, Tensor) else torch.as_tensor(c, dtype=x.dtype, device=x.device)
+    # A number is filled in on the device: a copy from the host cannot be captured in a graph.
+    value = c if isinstance(c, Tensor) else torch.full((), c, dtype=x.dtype, device=x.device)
     whole = torch.broadcast_shapes(x.shape if shape is None else shape, value.shape)
     value, axis = value.expand(whole), x.axis - x.dim() + len(whole)
     rows = edges(x, whole[axis])[1]
