@@ -18,6 +18,7 @@ from .ops.formulas import widest
 from .plan import Plan
 from .rectifiers import Rectifier
 from .schedules import Schedule
+from .solvers import Table
 from .values import as_int, as_tuple, shown, usable
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "as_schedule",
     "as_seeds",
     "as_weight",
+    "check_variance",
     "known_names",
 ]
 
@@ -173,6 +175,16 @@ def as_schedule(schedule: Any, model: Denoiser) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise InputError("schedule", f"is {shown(schedule)}", "Give one of reg_engine.schedules")
     return schedule
+
+
+def check_variance(rows: Table, model: Denoiser) -> None:
+    """InputError where the rows follow a learned variance and the network returns none."""
+    if rows.learned and not model.learned_variance:
+        raise InputError(
+            "variance",
+            "is 'learned', and the network returns none",
+            "Take 'small' or 'large', or a Denoiser(learned_variance=True)",
+        )
 
 
 def known_names(names: Iterable[str], function: Callable[..., Any], called: str) -> None:

@@ -23,6 +23,7 @@ from .checks import (
     as_plan,
     as_postprocess,
     as_schedule,
+    check_variance,
     known_names,
 )
 from .guidance.guidance import Guidance
@@ -107,6 +108,7 @@ class Engine(Batches):
         chosen = as_guidance(scale, guidance, rectify, network)
         options = as_options(solver_options)
         rows: Table = table(solver, denoiser.schedule, steps, refine=refine, **options)
+        check_variance(rows, network)
         dtype = as_dtype(dtype)
         modules = (*network.modules, *chosen.reference.modules)
         device = as_device(device, denoiser.device, modules, dtype)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from reg_engine import Denoiser, Guidance, Plan, RegEngineError, schedules
-from reg_engine.guidance.adjustments import TAG, Clip, Rescale, ZeroInit
+from reg_engine.guidance.adjustments import TAG, Clip, GuidedChannels, Rescale, ZeroInit
 from reg_engine.guidance.directions import APG, TCFG, APGMix, CFGZeroStar, Delta
 from reg_engine.guidance.frequency import FDG
 from reg_engine.guidance.independent import ICG
@@ -161,6 +161,7 @@ ADJUST = [
     ZeroInit(1),
     Clip(1.0),
     TAG(1.3),
+    GuidedChannels(1),
     (Rescale(1.0), ZeroInit(2)),
     (ZeroInit(0), Rescale(0.0)),
 ]

@@ -32,6 +32,7 @@ from reg_engine import (
     Feedback,
     Gate,
     Guidance,
+    GuidedChannels,
     InputError,
     Interval,
     Linear,
@@ -136,7 +137,7 @@ PLACES: dict[str, tuple[Any, ...]] = {
     "reference": (Unconditional, BadModel, Classifier, ICG, PAG, SEG, SLG),
     "direction": (APG, APGMix, FDG),
     "rectify": tuple(rectifiers.RECTIFIERS.values()),
-    "adjust": (Rescale, ZeroInit, TAG),
+    "adjust": (Rescale, ZeroInit, TAG, GuidedChannels),
     "weight": (
         Constant,
         Interval,

@@ -65,7 +65,7 @@ def test_flow_and_edm_settings_are_read() -> None:
     ("kind", "setting", "value"),
     [
         ("DDIMScheduler", "thresholding", True),
-        ("DDPMScheduler", "variance_type", "learned_range"),
+        ("DDPMScheduler", "variance_type", "learned"),
         ("DDPMScheduler", "beta_schedule", "sigmoid"),
         ("DDPMScheduler", "timestep_spacing", "karras"),
         ("PNDMScheduler", "trained_betas", [0.1, 0.2]),

@@ -102,6 +102,7 @@ def _of_network(
         family.null_cond if null_cond is None else null_cond,
         sigma_data=says.sigma_data,
         num_classes=family.num_classes,
+        learned_variance=family.learned_variance,
         modules=[net],
     )
 

@@ -7,6 +7,7 @@ is that of the class, or of one that it inherits from.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError
@@ -25,9 +26,15 @@ def unet(net: Any) -> Family:
     config = net.config
     channels, size = _channels(net), _size(net)
     if config.num_class_embeds is None and config.class_embed_type is None:
-        return Family(channels, size)
+        return Family(channels, size, learned_variance=_doubled(net))
     labels = config.num_class_embeds if config.class_embed_type is None else None
-    return Family(channels, size, needs=("class_labels",), num_classes=labels)
+    return Family(
+        channels,
+        size,
+        needs=("class_labels",),
+        num_classes=labels,
+        learned_variance=_doubled(net),
+    )
 
 
 def unet_condition(net: Any) -> Family:
@@ -45,13 +52,17 @@ def unet_condition(net: Any) -> Family:
             if key == "time_cond_proj_dim":
                 problem += ": it is told its guidance, which was distilled into it"
             raise InputError("model", problem, WRAP)
-    family = Family(_channels(net), _size(net), needs=TEXT, takes=("encoder_attention_mask",))
+    family = Family(
+        _channels(net),
+        _size(net),
+        needs=TEXT,
+        takes=("encoder_attention_mask",),
+        learned_variance=_doubled(net),
+    )
     if config.addition_embed_type is None:
         return family
     added = ("text_embeds", "time_ids")
-    return Family(
-        family.channels, family.size, needs=(*TEXT, *added), takes=family.takes, added=added
-    )
+    return replace(family, needs=(*TEXT, *added), added=added)
 
 
 def dit(net: Any) -> Family:
@@ -64,6 +75,7 @@ def dit(net: Any) -> Family:
         needs=("class_labels",),
         num_classes=classes,
         null_cond=classes,
+        learned_variance=_doubled(net),
     )
 
 
@@ -77,6 +89,7 @@ def pixart(net: Any) -> Family:
         needs=(*TEXT, *added),
         takes=("encoder_attention_mask",),
         added=added,
+        learned_variance=_doubled(net),
     )
 
 
@@ -142,6 +155,11 @@ def _channels(net: Any) -> int:
         problem = f"is a network that takes {taken} channels and returns {given}"
         raise InputError("model", f"{problem}: it is told a picture beside the sample", WRAP)
     return taken
+
+
+def _doubled(net: Any) -> bool:
+    """Whether it returns a learned variance too."""
+    return bool(net.config.out_channels == 2 * net.config.in_channels)
 
 
 def _size(net: Any) -> tuple[int, ...] | None:

@@ -22,8 +22,7 @@ class Family:
     """How one network is called: `net(x, timestep=t, **keywords, return_dict=False)[0]`.
 
     Args:
-        channels: of a sample; of what the network returns, the first so many count (the others are
-            a learned variance).
+        channels: of a sample; of what the network returns, the first so many count.
         size: of a sample behind the channels, where the caller gives none; None: the network does
             not say.
         patch: the sizes that `size` is a multiple of, one an axis; () = any.
@@ -32,6 +31,7 @@ class Family:
         num_classes, null_cond: of a network that is told labels, and the label of none.
         flow: whether it predicts eps - x_0 on a Flow schedule.
         unit: what diffusers' timesteps (0 to 1000) are divided by before the network is told.
+        learned_variance: whether it returns as many more, see Denoiser.
         from_one: its pipelines give their scheduler times of their own, from 1 to 1 / steps.
     """
 
@@ -46,11 +46,13 @@ class Family:
     flow: bool = False
     unit: float = 1.0
     from_one: bool = False
+    learned_variance: bool = False
 
     def call(self, net: Any, x: Tensor, t: Tensor, words: dict[str, Any]) -> Tensor:
-        """The network's answer for x (B, channels, *size), t (B,) and its keywords, in x's form."""
+        """The network's answer for x (B, channels, *size), t (B,) and its keywords, in x's form,
+        the learned variance behind it."""
         output: Tensor = net(x, timestep=t, return_dict=False, **words)[0]
-        return output[:, : self.channels]
+        return output[:, : self.channels * (1 + self.learned_variance)]
 
     def shape(self, name: str, sample_shape: Any) -> tuple[int, ...]:
         """The shape of a sample, (channels, *size).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..networks.point import Direction, Point, Reference
-from .adjustments import TAG, Adjustment, Clip, Rescale, ZeroInit
+from .adjustments import TAG, Adjustment, Clip, GuidedChannels, Rescale, ZeroInit
 from .damped import Damped
 from .directions import APG, TCFG, APGMix, CFGZeroStar, Delta
 from .feedback import Feedback
@@ -34,6 +34,7 @@ __all__ = [
     "Feedback",
     "Gate",
     "Guidance",
+    "GuidedChannels",
     "ICG",
     "Interval",
     "Linear",

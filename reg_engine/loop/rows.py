@@ -71,6 +71,7 @@ class Rows:
             made(rows, weights, predictions=estimates, clips=clips),
             made(rows, weights, predictions=own, clips=clips),
             made(landings, weights, predictions=own),
+            torch.tensor([row.spread for row in rows], dtype=self.dtype, device=self.device),
         )
 
     def on(self: _T, **rows: Any) -> _T:
@@ -95,7 +96,7 @@ class Rows:
         guidance = self.guidance
         each = looks_at_samples(guidance.weight)
         looks = self.adjust or not isinstance(guidance.direction, Delta)
-        alone = "cfg" if looks else "ref"
+        alone = "cfg" if looks or self.table.learned else "ref"
 
         def mode_of(index: int, planned: str, w: float) -> str:
             if w == 0 or planned == "cond":

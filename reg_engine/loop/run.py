@@ -176,6 +176,10 @@ class Run(Rows):
             own = mode == "cfg" and self.fused
             estimate = EVALUATIONS[mode](point, self.guidance, rectifier, own)
         assert point.step is not None
+        assert point.step is not None
+        if drawn is not None and self.table.learned:
+            spread = self.coefficients.spread.index_select(0, point.step.reshape(1))
+            drawn = drawn * point.heard.gain(spread)
         with ranges.guided_step():
             guided = not (isinstance(w, float) and w == 0)
             taken = adjusted(estimate, self.adjust if guided else (), point, w)

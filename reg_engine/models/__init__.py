@@ -40,7 +40,8 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
     Args:
         name_or_path: "mnist" (28x28 digits in [-1, 1], labels 0-9, null label 10), "fashion" (the
             same of clothes, Fashion-MNIST, whose classes overlap), or a .safetensors file of
-            `reg-engine train`: mnist, fashion, cifar10 (a flow) or cifar10-edm.
+            `reg-engine train` (mnist, fashion, a flow cifar10, cifar10-edm) or of `reg-engine
+            convert` (DiT, SiT).
 
     Raises:
         InputError: an unknown name; no such file; a pickle; a damaged file; another network's;
@@ -50,7 +51,7 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
     from ..networks.denoisers import Denoiser
 
     path = _path(name_or_path, "{}.safetensors")
-    net, description = build(path, "unet", "unet2d")
+    net, description = build(path, "unet", "unet2d", "dit", "sit")
     with refusing("name_or_path", f"the description in {str(path)!r} is incomplete", REMEDY):
         shape, classes, null = (
             description[k] for k in ("sample_shape", "num_classes", "null_cond")
@@ -64,15 +65,20 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
             null_cond=null,
             sigma_data=description["sigma_data"],
             num_classes=classes,
+            learned_variance=description.get("learned_variance", False),
         )
 
 
 def _schedule(description: dict[str, Any]) -> Schedule:
-    from ..schedules import EDM, Flow
+    from ..schedules import EDM, Flow, VPLinear
 
-    if choice("schedule", description["name"], ("edm", "flow")) == "flow":
-        return Flow()
-    return EDM(sigma_min=description["sigma_min"], sigma_max=description["sigma_max"])
+    kinds: dict[str, Any] = {"edm": EDM, "flow": Flow, "vp_linear": VPLinear}
+    options = dict(description)
+    kind = choice("schedule", options.pop("name"), kinds)
+    needed = {"edm": ("sigma_min", "sigma_max"), "vp_linear": ("spacing",)}.get(kind, ())
+    if set(options) != set(needed):
+        raise ValueError(f"a schedule {kind!r} with {', '.join(options) or 'nothing'}")
+    return kinds[kind](**options)
 
 
 def load_classifier(name_or_path: str | os.PathLike[str] = "mnist") -> NoisyClassifier:

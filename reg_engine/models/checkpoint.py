@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..storage.files import write_whole
 from ..storage.readers import open_regular, refusing
 from .classifier import NoisyClassifier
+from .dit import DiT, SiT
 from .unet import UNet
 from .unet2d import UNet2D
 
@@ -28,6 +29,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "unet2d": UNet2D,
     "classifier": NoisyClassifier,
+    "dit": DiT,
+    "sit": SiT,
 }
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 # What a description may ask for before it is compared with the tensors beside it.

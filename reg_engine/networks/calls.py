@@ -76,7 +76,8 @@ def checked(output: Any, x: Tensor) -> Tensor:
         raise InputError(
             "model",
             f"returned shape {tuple(output.shape)} for an input of {tuple(x.shape)}",
-            "The network must return the shape of its input (drop learned-variance channels)",
+            "The network must return the shape of its input (Denoiser(learned_variance=True) if it "
+            "returns a learned variance too)",
         )
     if output.device != x.device or not output.is_floating_point():
         raise InputError(

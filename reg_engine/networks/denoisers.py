@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError, choice
 from ..schedules import VP, Schedule
-from ..values import as_float, as_int, as_range, as_tuple, shown
+from ..values import as_bool, as_float, as_int, as_range, as_tuple, shown
 from .calls import as_computed, as_extra, as_modules, checked
 from .conditioning import Cond, each, plain
 from .modules import ask, dtype_of, modules_of, search
 from .preconditioning import INPUT_SCALINGS, PREDICTIONS, SPELLINGS, preconditioning
+from .variance import halves
 
 __all__ = ["Denoiser", "Place"]
 
@@ -65,6 +66,9 @@ class Denoiser:
         time: "float", or "integer" for a network that looks t up in a table: the nearest step of a
             VP schedule, as int64.
         value_range: (black, white) of samples that are images, for `out.images`.
+        learned_variance: whether it returns twice the channels, the second half being where the
+            logarithm of the step's variance lies (Nichol & Dhariwal 2021, Eq. 15): -1 the smallest,
+            1 the largest. They are used by solver "ddpm" with variance="learned" alone.
 
     Raises:
         InputError: an argument of the wrong kind or range.
@@ -86,6 +90,7 @@ class Denoiser:
         extra: Mapping[str, Any] | None = None,
         time: str = "float",
         value_range: tuple[float, float] = (-1.0, 1.0),
+        learned_variance: bool = False,
     ) -> None:
         if not callable(net) or isinstance(net, type):
             raise InputError("net", f"is {shown(net)}", "Give a function net(x, t, cond)")
@@ -113,6 +118,7 @@ class Denoiser:
         if time == "integer" and (prediction == "edm" or not isinstance(schedule, VP)):
             raise InputError("time", "'integer' counts the steps of a VP schedule", "Give 'float'")
         self.value_range = as_range("value_range", value_range)
+        self.learned_variance = as_bool("learned_variance", learned_variance)
         self._moved: dict[torch.device, Any] = {}  # extra, where it was asked for
         self.returned: torch.dtype | None = None  # by the last call
         self._views: tuple[Denoiser, ...] = ()  # on other schedules, the last one used first
@@ -189,7 +195,13 @@ class Denoiser:
         return (place.c_in * x).to(self.dtype or x.dtype)
 
     def output(self, scaled: Tensor, place: Place, cond: Cond, x: Tensor | None = None) -> Tensor:
-        """What the network returns for its own, scaled input; `x` is what that was made of.
+        """What the network predicts for its own, scaled input; `x` is what that was made of."""
+        return self.answer(scaled, place, cond, x)[0]
+
+    def answer(
+        self, scaled: Tensor, place: Place, cond: Cond, x: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `output`, and what the network says beside: a learned variance, or None.
 
         The conditioning is copied: a network may write into what it was given.
         """
@@ -205,8 +217,11 @@ class Denoiser:
                     "t arrives as a float: give Denoiser(time='integer'), if t is what it looks up",
                 ) from error
             raise
-        self.returned = checked(output, scaled if x is None else x).dtype
-        return output
+        like, beside = scaled if x is None else x, None
+        if self.learned_variance:
+            output, beside = halves(output, like)
+        self.returned = checked(output, like).dtype
+        return output, beside
 
     def denoised(self, x: Tensor, output: Tensor, place: Place) -> Tensor:
         """E[x_0 | x_t] from the network's output."""

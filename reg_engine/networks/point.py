@@ -20,6 +20,7 @@ from .answers import as_state, conditioned
 from .conditioning import Cond, concat
 from .counter import Counter
 from .denoisers import Denoiser, Number, Place
+from .variance import Heard
 
 __all__ = ["Direction", "Point", "Reference"]
 
@@ -73,6 +74,7 @@ class Point:
         landing: of the same rows, coefficients that land on the network's estimate itself.
         weights: w of each of several terms (guidance/terms.py); None = not guided at this row.
         own_w: w of the one of them that looks at the point.
+        heard: what the network says of cond at x_t beside its prediction (a learned variance).
         backend: of the ops, see ops/door.py.
         missed: set on the device where a branch that a rectifier asks for (`any`) should have been
             taken and the host did not look; None = it looks.
@@ -95,6 +97,7 @@ class Point:
     landing: Tensor | None = None
     weights: tuple[Number | None, ...] = ()
     own_w: Number | None = None
+    heard: Heard = field(default_factory=Heard)
 
     @property
     def alpha(self) -> Number:
@@ -149,11 +152,15 @@ class Point:
         self.missed.logical_or_(found.any())
         return False
 
-    def evaluate(self, denoiser: Denoiser, x: Tensor, cond: Cond, cost: int = 1) -> Tensor:
-        """`denoiser` at this row's time; `cost` evaluations a sample are counted."""
+    def evaluate(
+        self, denoiser: Denoiser, x: Tensor, cond: Cond, cost: int = 1, block: Any = None
+    ) -> Tensor:
+        """`denoiser` at this row's time; `cost` evaluations a sample are counted; `block`: see
+        Heard.keep."""
         self.counter.forward += cost * x.shape[0]
         place = self.place(denoiser)
-        output = denoiser.output(denoiser.scaled(x, place), place, cond, x)
+        output, beside = denoiser.answer(denoiser.scaled(x, place), place, cond, x)
+        self.heard.keep(beside, block, len(self.x))
         return self.estimate(denoiser, x, output, place)
 
     def estimate(self, denoiser: Denoiser, x: Tensor, output: Tensor, place: Place) -> Tensor:
@@ -167,7 +174,7 @@ class Point:
     def cond_at(self, x: Tensor, cost: int = 1) -> Tensor:
         """The conditional denoised at state x (B, *sample_shape)."""
         with ranges.cond():
-            return self.evaluate(self.denoiser, x, self.cond, cost)
+            return self.evaluate(self.denoiser, x, self.cond, cost, block=0)
 
     def ref(self, cond: Tensor) -> Tensor:
         """The reference's denoised at x_t; `cond` is the conditional one (a classifier needs
@@ -185,7 +192,8 @@ class Point:
         self.counter.forward += 2 * len(scaled)
         with ranges.cond_ref():
             rows = concat([null, self.cond])
-            both = denoiser.output(torch.cat([scaled, scaled]), place, rows)
+            both, beside = denoiser.answer(torch.cat([scaled, scaled]), place, rows)
+            self.heard.keep(beside, 1, len(self.x))
         both = both if both.dtype in ops.FLOATS else both.to(self.x.dtype)  # float8, say
         ref, cond = both.chunk(2)
         return ref, cond
@@ -197,7 +205,8 @@ class Point:
         with ranges.cond_ref() if nulls else ranges.cond():
             rows = concat([*nulls, *[self.cond] * len(states)])
             batch = torch.cat([*[self.x] * len(nulls), *states])
-            outs = self.evaluate(self.denoiser, batch, rows).chunk(len(nulls) + len(states))
+            found = self.evaluate(self.denoiser, batch, rows, block=len(nulls))
+            outs = found.chunk(len(nulls) + len(states))
         own, conds = outs[: len(nulls)], outs[len(nulls) :]
         return (self.gathered(own, conds[0]), *conds)
 
@@ -221,7 +230,7 @@ class Point:
         with ranges.cond_ref():
             rows = concat([null, self.cond] * 2)
             batch = torch.cat([self.x, self.x, moved, moved])
-            return self.evaluate(self.denoiser, batch, rows).chunk(4)
+            return self.evaluate(self.denoiser, batch, rows, block=1).chunk(4)
 
     def nulls(self) -> list[Cond]:
         """Conditionings of the references that are the guided network itself."""
@@ -256,9 +265,10 @@ class Point:
         self.counter.forward += scaled.shape[0]
         with ranges.cond_ref():
             rows = concat([*nulls, self.cond, self.cond])
-            outs = denoiser.output(scaled, place, rows).chunk(copies + 1)
-            pairs = zip([self.x] * copies + [moved], outs, strict=True)
-            *own, cond, ahead = (self.estimate(denoiser, x, out, place) for x, out in pairs)
+            output, beside = denoiser.answer(scaled, place, rows)
+            self.heard.keep(beside, len(nulls), len(self.x))
+            outs = zip([self.x] * copies + [moved], output.chunk(copies + 1), strict=True)
+            *own, cond, ahead = (self.estimate(denoiser, x, out, place) for x, out in outs)
         return self.gathered(own, cond), cond, ahead
 
     def to_prediction(self, denoised: Tensor) -> Tensor:

@@ -38,11 +38,13 @@ class Coefficients(NamedTuple):
         estimates: for steps that are given estimates of x_0.
         own: for those that are given the network's own predictions.
         landing: make an estimate of x_0 of a prediction.
+        spread: of the rows' noise (Row), (N,).
     """
 
     estimates: Tensor
     own: Tensor
     landing: Tensor
+    spread: Tensor
 
     @property
     def w(self) -> Tensor:

@@ -123,10 +123,15 @@ def product(point: Point, tangent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stacked(
-    point: Point, states: Sequence[Tensor], conds: Sequence[Cond], tangents: Sequence[Tensor]
+    point: Point,
+    states: Sequence[Tensor],
+    conds: Sequence[Cond],
+    tangents: Sequence[Tensor],
+    rows_of_cond: Tensor | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The network's denoised at each of the states, and K times tangents at the last of them, from
-    one pass; raises as `products`."""
+    one pass; raises as `products`. `rows_of_cond`: cond's at x_t; None = those of the last state.
+    """
     denoiser, place, last = point.denoiser, point.place(point.denoiser), point.at(states[-1])
     scale = scale_for(precision_of(denoiser, point.x))
     sizes = [lengths(last, tangent, scale) for tangent in tangents]
@@ -136,8 +141,11 @@ def stacked(
     rows = stack(inputs, moving)
     told = concat([*conds, *[conds[-1]] * len(tangents)])
     point.counter.forward += len(rows)
-    output, met = passed(lambda: denoiser.output(rows, place, told))
+    (output, beside), met = passed(lambda: denoiser.answer(rows, place, told))
     point.counter.fallbacks.update(met)
+    if beside is not None:
+        block = len(states) - 1 if rows_of_cond is None else rows_of_cond
+        point.heard.keep(rows_of(beside, rows), block, len(point.x))
     *outs, out_t = rows_of(output, rows).split([*map(len, states), sum(map(len, tangents))])
     primals = [point.estimate(denoiser, x, out, place) for x, out in zip(states, outs, strict=True)]
     found = [  # the view of a network is linear in both

@@ -28,7 +28,7 @@ def evaluated(
         if both:
             states, conds = [*states, moved], [*conds, take(null, probe)]
     with ranges.cond_ref() if null is not None else ranges.cond():
-        found = point.evaluate(point.denoiser, torch.cat(states), concat(conds))
+        found = point.evaluate(point.denoiser, torch.cat(states), concat(conds), block=0)
     cond, ahead, *refs = found.split([len(state) for state in states])
     if null is not None:
         return cond, refs[0], ahead, refs[1] if both else None
@@ -66,8 +66,11 @@ def stacked(
     states, conds = [point.x[rows] for rows in parts], [take(point.cond, rows) for rows in parts]
     if null is not None:
         states, conds = [point.x[ask], *states], [take(null, ask), *conds]
+    before = 0 if null is None else len(ask)
     with ranges.cond_ref() if null is not None else ranges.cond():
-        primals, (product,) = forward.stacked(point, states, conds, (tangent,))
+        primals, (product,) = forward.stacked(
+            point, states, conds, (tangent,), before + order.argsort()
+        )
     rows = torch.cat(primals[-2:])
     cond = torch.empty_like(rows).index_copy_(0, order, rows)
     if null is not None:

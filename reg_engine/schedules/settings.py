@@ -40,7 +40,7 @@ REMEDIES = {  # of a fixed setting; none of them changes the schedule that a net
     "thresholding": "Write it as an adjustment, (point, guided, cond) -> guided: Guidance(adjust=)",
     "algorithm_type": f"'dpmsolver++' {_SAME}",
     "solver_type": f"'midpoint' {_SAME}",
-    "variance_type": "Take a fixed variance, and a network without the channels of the learned one",
+    "variance_type": "Take a fixed variance; of DDPMScheduler learned_range is known too",
     "solver_order": "Take 2, or UniPCMultistepScheduler, which is known up to 3",
     "stochastic_sampling": f"Without it the scheduler {_SAME}",
     "predict_x0": f"predict_x0=True {_SAME}",
@@ -178,6 +178,7 @@ def flow(settings: Settings) -> Schedule:
 def ddpm(settings: Settings) -> tuple[str, Settings]:
     """The variance by its name, and clipping."""
     kinds = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
+    kinds["learned_range"] = "learned"
     if (kind := settings["variance_type"]) not in kinds:
         raise InputError("variance_type", f"is {kind!r}", REMEDIES["variance_type"])
     variance = kinds[kind]

@@ -76,10 +76,17 @@ def ddpm(schedule: Schedule, times: Sequence[float], variance: str) -> list[Row]
     """Ho et al. 2020, Alg. 2: variance "small" is the posterior's, "large" is that of q(x_t | x_s).
 
     "large" keeps the posterior's mean, so it leaves too much noise; none is added on the way to
-    sigma = 0.
+    sigma = 0. "learned": the network says where between their logarithms it is (Nichol & Dhariwal
+    2021, Eq. 15).
     """
     rows = ancestral(schedule, times, eta=1.0)
-    return rows if variance == "small" else [replace(row, c=_large(row)) for row in rows]
+    if variance == "large":
+        return [replace(row, c=_large(row)) for row in rows]
+    if variance == "learned":
+        return [
+            replace(row, spread=math.log(_large(row) / row.c)) if row.c else row for row in rows
+        ]
+    return rows
 
 
 def _large(row: Row) -> float:

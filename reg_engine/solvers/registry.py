@@ -117,7 +117,7 @@ SOLVERS: dict[str, Solver] = {
             1.0,
             True,
             onestep.ddpm,
-            {"variance": Option("small", ("small", "large"))},
+            {"variance": Option("small", ("small", "large", "learned"))},
             {"variance": "small"},
         ),
         Solver("ddim", 1.0, False, onestep.ancestral, {"eta": Option(0.0, high=1.0)}),

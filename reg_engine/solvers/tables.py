@@ -38,6 +38,7 @@ class Row:
         p, q: d = p x + q denoised.
         a, b, c: x_s = a x + sum_j b[j] d_j + c noise, d_0 of this row, d_1 of the previous one, ...
         fresh: a way begins here: what guidance kept of earlier rows is forgotten.
+        spread: the noise may be up to exp(spread) times as large, where the network says so.
     """
 
     t: float
@@ -52,6 +53,7 @@ class Row:
     b: tuple[float, ...]
     c: float = 0.0
     fresh: bool = False
+    spread: float = 0.0
 
     @property
     def noise_level(self) -> float:
@@ -122,6 +124,11 @@ class Table:
         return max(len(row.b) for row in self.rows)
 
     @property
+    def learned(self) -> bool:
+        """Whether the network says how much noise any row adds."""
+        return any(row.spread for row in self.rows)
+
+    @property
     def stochastic(self) -> bool:
         """Whether any row adds noise."""
         return any(row.c for row in self.rows)
@@ -159,8 +166,8 @@ def _check_values(index: int, row: Row) -> None:
     numbers = [getattr(row, f.name) for f in fields(row) if f.name != "b"]
     if not row.b or not all(map(math.isfinite, (*numbers, *row.b))):
         raise _bad(index, "holds a number that is not finite, or no b")
-    if row.alpha_s <= 0 or row.sigma <= 0 or min(row.alpha, row.sigma_s, row.c) < 0:
-        raise _bad(index, "needs alpha >= 0, sigma > 0, alpha_s > 0, sigma_s >= 0 and c >= 0")
+    if row.alpha_s <= 0 or row.sigma <= 0 or min(row.alpha, row.sigma_s, row.c, row.spread) < 0:
+        raise _bad(index, "needs alpha, sigma_s, c, spread >= 0 and sigma, alpha_s > 0")
     quantity = (row.p * row.alpha + row.q, row.p * row.sigma)
     scale = max(1.0, abs(row.p * row.alpha), abs(row.q))
     if not any(np.allclose(quantity, known, RTOL, RTOL * scale) for known in QUANTITIES):
