@@ -38,6 +38,7 @@ def wide(model: Denoiser) -> Denoiser:
         model.sample_shape,
         model.null_cond,
         num_classes=model.num_classes,
+        learned_variance=model.learned_variance,
     )
 
 

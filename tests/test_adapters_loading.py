@@ -156,3 +156,30 @@ def test_diffusers_is_imported_late() -> None:
 
     code = "import sys, reg_engine; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_learned_variance_is_known_and_used(folder: Path) -> None:
+    """DiT returns it beside the noise, as a wrapper by hand hands both on."""
+    model = denoiser_of(folder, local_files_only=True)
+    assert model.learned_variance
+    assert not denoiser_of(tiny.sd().unet, scheduler=DDIMScheduler()).learned_variance
+    transformer = tiny.dit().transformer
+
+    def both(x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        return transformer(x, timestep=t, class_labels=cond, return_dict=False)[0]
+
+    by_hand = reg_engine.Denoiser(
+        both, "epsilon", model.schedule, (4, 8, 8), 1000, num_classes=1000, learned_variance=True
+    )
+    choices = {"scale": 3.0, "rectify": None, "steps": 3, "seeds": [0, 1], "progress": False}
+    found = {
+        variance: [
+            reg_engine.sample(
+                m, 3, solver="ddpm", solver_options={"variance": variance}, **choices
+            ).samples
+            for m in (model, by_hand)
+        ]
+        for variance in ("small", "learned")
+    }
+    assert all(torch.equal(*pair) for pair in found.values())
+    assert (found["small"][0] - found["learned"][0]).abs().max() > 1e-2

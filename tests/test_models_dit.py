@@ -3,7 +3,6 @@ mode, and files."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +10,8 @@ import torch
 from test_models import scrambled
 from torch import Tensor, nn
 
-from reg_engine import Guidance, GuidedChannels, load_model, sample
 from reg_engine.errors import InputError
-from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.dit import DiT, SiT, sizes_of
-from reg_engine.schedules import Flow, VPLinear
 
 SMALL = {"size": 8, "width": 24, "blocks": 2, "heads": 3, "num_labels": 6}
 
@@ -178,46 +174,6 @@ def test_sit_is_the_trunk_as_a_flow() -> None:
     assert torch.equal(found, wanted)
 
 
-DESCRIPTION: dict[str, Any] = {
-    "architecture": "dit",
-    "sample_shape": [4, 8, 8],
-    "num_classes": 5,
-    "null_cond": 5,
-    "prediction": "epsilon",
-    "schedule": {"name": "vp_linear", "spacing": "linspace"},
-    "sigma_data": 0.5,
-    "learned_variance": True,
-}
-
-
-def saved(path: Path, net: DiT, **changes: Any) -> Path:
-    description = {**DESCRIPTION, "arguments": net.arguments, **changes}
-    save_weights(path, net.state_dict(), description)
-    return path
-
-
-def test_a_file_comes_back_as_a_model(tmp_path: Path) -> None:
-    net = small()
-    model = load_model(saved(tmp_path / "dit.safetensors", net))
-    assert model.schedule == VPLinear(spacing="linspace")
-    assert (model.sample_shape, model.null_cond, model.num_classes) == ((4, 8, 8), 5, 5)
-    x, _, cond = batch(3, torch.float32)
-    half = small().half().float()
-    with torch.no_grad():
-        eps = half(x, torch.full((3,), 400.0), cond)[:, :4]
-        found = model.to_prediction(model(x, 400.0, cond), x, 400.0)
-    torch.testing.assert_close(found, eps, rtol=1e-4, atol=1e-4)
-
-
-def test_a_sit_file_is_a_flow(tmp_path: Path) -> None:
-    flow = {"prediction": "flow", "schedule": {"name": "flow"}, "learned_variance": False}
-    net = small(SiT)
-    model = load_model(saved(tmp_path / "sit.safetensors", net, architecture="sit", **flow))
-    assert model.schedule == Flow() and model.prediction == "flow"
-    out = sample(model, torch.arange(2), steps=2, scale=2.0)
-    assert out.samples.shape == (2, 4, 8, 8)
-
-
 @pytest.mark.parametrize("kind", [DiT, SiT])
 def test_forward_mode_needs_no_fallback(kind: type[DiT]) -> None:
     from forward_ad import jvp
@@ -235,31 +191,6 @@ def test_forward_mode_needs_no_fallback(kind: type[DiT]) -> None:
     wanted = jvp(lambda v: exact(v, t.double(), cond), x.double(), tangent.double())[1]
     assert met == {} and wanted.norm() > 0.1 * tangent.norm()
     assert (found - wanted).norm() <= 1e-5 * wanted.norm()
-
-
-def test_guidance_on_a_transformer_is_autograd_written_out(tmp_path: Path) -> None:
-    """paper and vjp at one row, from the network itself."""
-    model = load_model(saved(tmp_path / "dit.safetensors", small()))
-    (net,) = model.modules
-    x, _, cond = batch(2, torch.float32)
-    for rectify in ("paper", "vjp"):
-        guidance = Guidance(3.0, rectify=rectify)
-        out = sample(
-            model, cond, guidance=guidance, solver="ddim", noise=x,
-            solver_options={"times": [500.0, 480.0]},
-        )  # fmt: skip
-        alpha, sigma = model.schedule(500.0)
-        leaf = x.clone().requires_grad_()
-        t, null = torch.full((2,), 500.0), torch.full((2,), 5)
-        eps, ref = net(leaf, t, cond)[:, :4], net(x, t, null)[:, :4]
-        d = (eps - ref).detach()
-        cotangent = torch.ones_like(d) if rectify == "paper" else d
-        (pulled,) = torch.autograd.grad(eps, leaf, cotangent)
-        rectified = d * (1 - sigma * pulled) if rectify == "paper" else d - sigma * pulled
-        guided = eps.detach() + 2.0 * rectified
-        a, s = model.schedule(480.0)
-        wanted = a * (x - sigma * guided) / alpha + s * guided
-        torch.testing.assert_close(out.samples, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -294,31 +225,3 @@ def test_a_new_network_leaves_tokens_as_they_are() -> None:
     net(x, t, cond)
     assert torch.equal(seen[0], seen[-1])
     assert isinstance(net.final_layer, nn.Module)
-
-
-@pytest.mark.parametrize("rectify", [None, "paper"])
-def test_three_channels_are_guided_as_in_the_released_sampler(
-    rectify: str | None, tmp_path: Path
-) -> None:
-    """Channels 0 to 2 are u + s F (c - u), the last is cond's own; F sums the columns of all."""
-    model = load_model(saved(tmp_path / "dit.safetensors", small()))
-    (net,), (x, _, cond) = model.modules, batch(2, torch.float32)
-    guidance = Guidance(3.0, rectify=rectify, adjust=GuidedChannels(3))
-    out = sample(
-        model,
-        cond,
-        guidance=guidance,
-        solver="ddim",
-        noise=x,
-        solver_options={"times": [500.0, 480.0]},
-        progress=False,
-    )
-    (alpha, sigma), (a, s) = model.schedule(500.0), model.schedule(480.0)
-    leaf, t = x.clone().requires_grad_(), torch.full((2,), 500.0)
-    eps, ref = net(leaf, t, cond)[:, :4], net(x, t, torch.full((2,), 5))[:, :4]
-    (columns,) = torch.autograd.grad(eps.sum(), leaf)
-    factor = torch.ones_like(x) if rectify is None else 1 - sigma * columns
-    guided = eps.detach().clone()
-    guided[:, :3] += 2.0 * (factor * (eps - ref).detach())[:, :3]
-    wanted = a * (x - sigma * guided) / alpha + s * guided
-    torch.testing.assert_close(out.samples, wanted, rtol=1e-4, atol=1e-4)
