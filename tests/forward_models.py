@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reg_engine.models.edm2 import EDM2
 from reg_engine.models.unet import UNet
 
 __all__ = ["NETWORKS", "Case", "filled"]
@@ -54,6 +55,13 @@ def mnist() -> Case:
     t = torch.rand(ROWS)
     x = torch.randn(2, 1, 28, 28)
     return Case(net, x, lambda m, z, r: m(z, *like(z, t[r]), LABELS[r]))
+
+
+def edm2() -> Case:
+    net = EDM2(3, 16, 32, (1, 2, 3), 2, (8, 4), head_width=16, num_labels=8)
+    t, labels = torch.rand(ROWS) - 0.5, torch.tensor([7, 7, 0, 2])
+    x = torch.randn(2, 3, 16, 16)
+    return Case(net, x, lambda m, z, r: m(z, *like(z, t[r]), labels[r]))
 
 
 def dit() -> Case:
@@ -246,6 +254,7 @@ def of_bench(key: str) -> Case:
 
 NETWORKS: dict[str, Callable[[], Case]] = {
     "mnist": mnist,
+    "edm2": edm2,
     "dit": dit,
     "unet2d": unet2d,
     "sd": lambda: conditional(False),
@@ -258,7 +267,6 @@ NETWORKS: dict[str, Callable[[], Case]] = {
     "causal encoder": lambda: encoder(True, True, False),
     "encoder, batch behind": lambda: encoder(False, False, False),
     "causal encoder, batch behind": lambda: encoder(False, True, True),
-    "bench edm2": lambda: of_bench("edm2-s"),
     "bench dit": lambda: of_bench("dit-xl-2"),
     "bench sd": lambda: of_bench("sd-1.4"),
     "bench sdxl": lambda: of_bench("sd-xl"),

@@ -104,7 +104,7 @@ def test_each_layer_is_launched_once(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["dit", "sd"])
+@pytest.mark.parametrize("name", ["dit", "sd", "edm2"])
 def test_low_precision_where_a_difference_has_none(name: str, dtype: torch.dtype) -> None:
     """Of the same rounded weights; the difference over the best of several steps."""
     case = made(name)

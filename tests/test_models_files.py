@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from file_cases import DESCRIPTIONS, JUDGE, NET, saved, with_description
 
 from reg_engine import InputError
-from reg_engine.models import NoisyClassifier, UNet, UNet2D, load_classifier, load_model
+from reg_engine.models import EDM2, NoisyClassifier, UNet, UNet2D, load_classifier, load_model
 from reg_engine.models.checkpoint import ARCHITECTURES
 from reg_engine.postprocess import load_postprocess
 
@@ -139,9 +140,10 @@ def test_long_headers_and_other_dtypes(tmp_path: Path) -> None:
     assert "stem.bias is I16" in refused(path, "model")
 
 
-@pytest.mark.parametrize("make", [UNet, NoisyClassifier, UNet2D])
+@pytest.mark.parametrize("make", [UNet, NoisyClassifier, UNet2D, EDM2])
 def test_sizes_below_one_are_refused_by_name(make: Any) -> None:
-    arguments = make().arguments
+    with torch.device("meta"):
+        arguments = make().arguments
     for name, value in arguments.items():
         if name in ("dropout", "num_labels", "time_scale", "sigma_data"):
             continue
@@ -149,4 +151,4 @@ def test_sizes_below_one_are_refused_by_name(make: Any) -> None:
             wrong = [bad] * len(value) if isinstance(value, list) else bad
             with pytest.raises(InputError, match=f"{name}: is"):
                 make(**{**arguments, name: wrong})
-    assert set(ARCHITECTURES.values()) == {UNet, NoisyClassifier, UNet2D}
+    assert set(ARCHITECTURES.values()) == {UNet, NoisyClassifier, UNet2D, EDM2}

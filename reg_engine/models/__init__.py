@@ -11,6 +11,7 @@ from ..errors import InputError, choice
 from ..storage.readers import refusing
 from .checkpoint import REMEDY, build, check_use, describe
 from .classifier import NoisyClassifier
+from .edm2 import EDM2
 from .unet import UNet
 from .unet2d import UNet2D
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..schedules import Schedule
 
 __all__ = [
+    "EDM2",
     "PACKAGED",
     "NoisyClassifier",
     "UNet",
@@ -41,7 +43,7 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
         name_or_path: "mnist" (28x28 digits in [-1, 1], labels 0-9, null label 10), "fashion" (the
             same of clothes, Fashion-MNIST, whose classes overlap), or a .safetensors file of
             `reg-engine train` (mnist, fashion, a flow cifar10, cifar10-edm) or of `reg-engine
-            convert` (DiT, SiT).
+            convert` (DiT, SiT; EDM2, whose weights are given unit magnitude here: `EDM2.settle`).
 
     Raises:
         InputError: an unknown name; no such file; a pickle; a damaged file; another network's;
@@ -51,12 +53,14 @@ def load_model(name_or_path: str | os.PathLike[str] = "mnist") -> Denoiser:
     from ..networks.denoisers import Denoiser
 
     path = _path(name_or_path, "{}.safetensors")
-    net, description = build(path, "unet", "unet2d", "dit", "sit")
+    net, description = build(path, "unet", "unet2d", "edm2", "dit", "sit")
     with refusing("name_or_path", f"the description in {str(path)!r} is incomplete", REMEDY):
         shape, classes, null = (
             description[k] for k in ("sample_shape", "num_classes", "null_cond")
         )
         check_use(net, shape, classes, null)
+        if isinstance(net, EDM2):
+            net.settle()
         return Denoiser(
             net,
             prediction=description["prediction"],

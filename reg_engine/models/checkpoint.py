@@ -19,6 +19,7 @@ from ..storage.files import write_whole
 from ..storage.readers import open_regular, refusing
 from .classifier import NoisyClassifier
 from .dit import DiT, SiT
+from .edm2 import EDM2
 from .unet import UNet
 from .unet2d import UNet2D
 
@@ -28,6 +29,7 @@ FORMAT = "reg_engine"  # the metadata key of the description
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "unet2d": UNet2D,
+    "edm2": EDM2,
     "classifier": NoisyClassifier,
     "dit": DiT,
     "sit": SiT,
@@ -39,24 +41,35 @@ DTYPES = ("F16", "BF16", "F32", "F64")
 REMEDY = "Give a .safetensors file that `reg-engine train` wrote"
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write weights as float16 safetensors with their description, atomically.
+def save_weights(
+    path: Path,
+    weights: dict[str, Tensor],
+    description: dict[str, Any],
+    dtype: torch.dtype | None = torch.float16,
+) -> None:
+    """Write weights as safetensors with their description, atomically.
 
     Args:
         path: a .safetensors file; replaced if it exists.
         weights: a state dict.
         description: plain values; `architecture` (a key of ARCHITECTURES) and `arguments` (of its
             constructor) at least.
+        dtype: of what is written: float16, bfloat16, float32 or float64; None = each weight's own.
 
     Raises:
-        InputError: a weight that is not finite in float16; `path` cannot be written.
+        InputError: a weight that is not finite in that dtype; `path` cannot be written.
     """
-    halves = {name: value.detach().to("cpu", torch.float16) for name, value in weights.items()}
-    bad = [name for name, value in halves.items() if not value.isfinite().all()]
-    if bad:
-        raise InputError("weights", f"{bad[0]} is not finite in float16", "Train with a lower rate")
+    stored = {
+        name: value.detach().to("cpu", dtype or value.dtype) for name, value in weights.items()
+    }
+    for name, value in stored.items():
+        if not value.isfinite().all():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise InputError(
+                "weights", f"{name} is not finite in {kind}", "Train with a lower rate"
+            )
     data = save(
-        {name: value.contiguous() for name, value in halves.items()},
+        {name: value.contiguous() for name, value in stored.items()},
         metadata={FORMAT: json.dumps(description, sort_keys=True)},
     )
     write_whole(path, data, "path")
@@ -86,7 +99,7 @@ def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
 
     Args:
         path: see read.
-        architectures: those that are wanted: "unet", "unet2d", "classifier".
+        architectures: those that are wanted, of ARCHITECTURES.
 
     Raises:
         InputError: as read; another architecture; weights that do not fit it; diffusers is missing
@@ -112,20 +125,21 @@ def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
                 REMEDY,
             ) from error
         _compare({key: tuple(value.shape) for key, value in sketch.items()}, shapes, str(path))
-        net = ARCHITECTURES[name](**arguments)
+        with _Sketch(memory=True):  # all of it is read
+            net = ARCHITECTURES[name](**arguments)
         for key, value in net.state_dict().items():
             stored = file.get_tensor(key)
             if not stored.isfinite().all():
                 raise InputError("name_or_path", f"{key} in {str(path)!r} has NaN or Inf", REMEDY)
-            value.copy_(stored)  # float16 values become exact float32 ones
+            value.copy_(stored)  # 16-bit values become exact float32 ones
     return net.eval(), description
 
 
 def check_use(net: nn.Module, shape: Any, num_classes: Any, null_cond: Any) -> None:
-    """Raise ValueError unless a U-Net takes samples and labels as its description says.
+    """Raise ValueError unless a network takes samples and labels as its description says.
 
     Args:
-        net: a UNet or UNet2D. shape: [C, H, W].
+        net: a UNet, UNet2D or EDM2. shape: [C, H, W].
         num_classes, null_cond: integers within the label table, or None.
     """
     arguments: Any = net.arguments
@@ -194,13 +208,18 @@ def _bounded(arguments: dict[str, Any], tensors: int) -> dict[str, Any]:
 
 
 class _Sketch(TorchFunctionMode):
-    """Layers get weights without memory, and none is drawn: there that would import a compiler."""
+    """Layers get weights without memory, unless asked for; and none is drawn, which takes time and,
+    without memory, would import a compiler."""
+
+    def __init__(self, memory: bool = False) -> None:
+        super().__init__()
+        self.memory = memory
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == nn.init.__name__:
             return kwargs["tensor"]
-        device = {"device": "meta"} if func is torch.empty else {}
+        device = {"device": "meta"} if func is torch.empty and not self.memory else {}
         return func(*args, **{**kwargs, **device})
 
 
