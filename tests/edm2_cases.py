@@ -108,10 +108,11 @@ def drawn(net: nn.Module, seed: int = 0) -> nn.Module:
     return net.eval()
 
 
-def small(seed: int = 0, **changes: object) -> EDM2:
-    """A network of two levels in float64."""
+def small(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object) -> EDM2:
+    """A network of two levels, without gradients of its weights."""
     torch.manual_seed(seed)
-    net = drawn(EDM2(**{**SMALL, **changes}), seed).double()  # type: ignore[arg-type]
+    net = drawn(EDM2(**{**SMALL, **changes}), seed).to(dtype)  # type: ignore[arg-type]
+    net.requires_grad_(False)
     assert isinstance(net, EDM2)
     return net
 
