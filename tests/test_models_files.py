@@ -17,6 +17,7 @@ from file_cases import DESCRIPTIONS, JUDGE, NET, saved, with_description
 from reg_engine import InputError
 from reg_engine.models import EDM2, NoisyClassifier, UNet, UNet2D, load_classifier, load_model
 from reg_engine.models.checkpoint import ARCHITECTURES
+from reg_engine.models.dit import DiT, SiT
 from reg_engine.postprocess import load_postprocess
 
 LOADERS = {"model": load_model, "classifier": load_classifier, "flow": load_postprocess}
@@ -140,7 +141,10 @@ def test_long_headers_and_other_dtypes(tmp_path: Path) -> None:
     assert "stem.bias is I16" in refused(path, "model")
 
 
-@pytest.mark.parametrize("make", [UNet, NoisyClassifier, UNet2D, EDM2])
+MADE = [UNet, NoisyClassifier, UNet2D, EDM2, DiT, SiT]
+
+
+@pytest.mark.parametrize("make", MADE)
 def test_sizes_below_one_are_refused_by_name(make: Any) -> None:
     with torch.device("meta"):
         arguments = make().arguments
@@ -151,4 +155,4 @@ def test_sizes_below_one_are_refused_by_name(make: Any) -> None:
             wrong = [bad] * len(value) if isinstance(value, list) else bad
             with pytest.raises(InputError, match=f"{name}: is"):
                 make(**{**arguments, name: wrong})
-    assert set(ARCHITECTURES.values()) == {UNet, NoisyClassifier, UNet2D, EDM2}
+    assert set(ARCHITECTURES.values()) == set(MADE)

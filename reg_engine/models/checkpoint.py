@@ -139,7 +139,7 @@ def check_use(net: nn.Module, shape: Any, num_classes: Any, null_cond: Any) -> N
     """Raise ValueError unless a network takes samples and labels as its description says.
 
     Args:
-        net: a UNet, UNet2D or EDM2. shape: [C, H, W].
+        net: what load_model takes. shape: [C, H, W].
         num_classes, null_cond: integers within the label table, or None.
     """
     arguments: Any = net.arguments

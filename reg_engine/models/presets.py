@@ -95,10 +95,9 @@ def preset(name: str) -> Preset:
     return PRESETS[choice("preset", name, tuple(PRESETS))]
 
 
-def _metric(kind: str, value: float) -> dict[str, float | None]:
-    metric = choice("kind", kind, ("fid", "dino"))
-    fid, dino = (value, None) if metric == "fid" else (None, value)
-    return {"fid": fid, "fd_dinov2": dino}
+def _metrics(kind: str, value: float) -> tuple[float | None, float | None]:
+    """(FID, FD-DINOv2), of which one is known."""
+    return (value, None) if choice("kind", kind, ("fid", "dino")) == "fid" else (None, value)
 
 
 # data, size, kimg; then metric, EMA length, what it gave. Tables 2 (FID), 5 (FD-DINOv2), 3 (64x64).
@@ -158,16 +157,16 @@ def _presets() -> dict[str, Preset]:
             Checkpoint(data, size, kimg, ema),
             None,
             1.0,
-            source=f"{RELEASE}; {PAPER}, Table {table}",
-            **_metric(metric, value),
+            *_metrics(metric, value),
+            f"{RELEASE}; {PAPER}, Table {table}",
         )
     for size, kimg, metric, ema, scale, value in GUIDED:
         found[f"edm2-img512-{size}-guid-{metric}"] = Preset(
             Checkpoint("img512", size, kimg, ema),
             Checkpoint("img512", "xs", 2147483, ema, labels=False),
             scale,
-            source=f"{RELEASE}; {PAPER}, Table {'2' if metric == 'fid' else '5'}",
-            **_metric(metric, value),
+            *_metrics(metric, value),
+            f"{RELEASE}; {PAPER}, Table {'2' if metric == 'fid' else '5'}",
         )
     for data, labels, net, guide, scale, metric, value in AUTOGUIDED:
         unlabelled = "" if labels else "-uncond"
@@ -175,15 +174,15 @@ def _presets() -> dict[str, Preset]:
             Checkpoint(data, *net, labels=labels),
             Checkpoint(data, *guide, labels=labels),
             scale,
-            source=f"{RELEASE}; {AUTOGUIDANCE}, Table 1",
-            **_metric(metric, value),
+            *_metrics(metric, value),
+            f"{RELEASE}; {AUTOGUIDANCE}, Table 1",
         )
     # Its release guides both evaluations of the steps 17 to 22 of 32. Said in noise levels the last
     # evaluation of step 16 is guided, too, and that of step 22 is not.
-    net = found["edm2-img512-xxl-guid-fid"]
+    same = found["edm2-img512-xxl-guid-fid"]
     found["edm2-img512-xxl-interval-fid"] = Preset(
-        net.net,
-        net.guide,
+        same.net,
+        same.guide,
         2.0,
         fid=1.40,
         fd_dinov2=None,
