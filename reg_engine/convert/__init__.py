@@ -1,0 +1,1 @@
+"""Published checkpoints as files of this package: read without running anything, told apart."""
