@@ -163,14 +163,12 @@ def _frame(m: Machine) -> None:
     m.frame = m.place + size
 
 
-@_opcode(b"J")
-def _int(m: Machine) -> None:
-    m.push(int.from_bytes(m.take(4), "little", signed=True))
+def _signed(m: Machine, size: int) -> None:
+    m.push(int.from_bytes(m.take(size), "little", signed=True))
 
 
-@_opcode(b"\x8a")
-def _long(m: Machine) -> None:
-    m.push(int.from_bytes(m.take(m.number(1)), "little", signed=True))
+_opcode(b"J")(lambda m: _signed(m, 4))
+_opcode(b"\x8a")(lambda m: _signed(m, m.number(1)))
 
 
 @_opcode(b"G")
@@ -212,8 +210,12 @@ def _tuple(m: Machine) -> None:
     m.push(tuple(m.marked()))
 
 
+def _short(m: Machine, size: int) -> None:
+    m.push(tuple(m.pop() for _ in range(size))[::-1])
+
+
 for _byte, _size in ((b"\x85", 1), (b"\x86", 2), (b"\x87", 3)):
-    _opcode(_byte)(lambda m, size=_size: m.push(tuple(m.pop() for _ in range(size))[::-1]))  # type: ignore[misc]
+    _opcode(_byte)(lambda m, size=_size: _short(m, size))  # type: ignore[misc]
 
 
 @_opcode(b"a")
