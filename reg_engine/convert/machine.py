@@ -200,14 +200,8 @@ def _mark(m: Machine) -> None:
     m.stack = []
 
 
-@_opcode(b"0")
-def _pop(m: Machine) -> None:
-    m.pop()
-
-
-@_opcode(b"t")
-def _tuple(m: Machine) -> None:
-    m.push(tuple(m.marked()))
+_opcode(b"0")(lambda m: m.pop())
+_opcode(b"t")(lambda m: m.push(tuple(m.marked())))
 
 
 def _short(m: Machine, size: int) -> None:
@@ -218,15 +212,9 @@ for _byte, _size in ((b"\x85", 1), (b"\x86", 2), (b"\x87", 3)):
     _opcode(_byte)(lambda m, size=_size: _short(m, size))  # type: ignore[misc]
 
 
-@_opcode(b"a")
-def _append(m: Machine) -> None:
-    _extend(m, [m.pop()])
-
-
-@_opcode(b"e")
-@_opcode(b"\x90")
-def _appends(m: Machine) -> None:
-    _extend(m, m.marked())
+_opcode(b"a")(lambda m: _extend(m, [m.pop()]))
+for _byte in (b"e", b"\x90"):
+    _opcode(_byte)(lambda m: _extend(m, m.marked()))
 
 
 def _extend(m: Machine, values: list[Any]) -> None:
