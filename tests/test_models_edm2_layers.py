@@ -171,8 +171,8 @@ def test_settled_weights_are_not_normalised_again() -> None:
 
 
 def test_norms_hold_in_half_precision_and_frequencies_keep_their_digits() -> None:
-    x = torch.full((1, 64), 250.0)  # its squares do not fit float16
-    assert torch.equal(unit(x.half()), torch.ones(1, 64).half())
+    x = torch.full((1, 1 << 17), 250.0)  # neither its squares nor its norm fit float16
+    assert torch.equal(unit(x.half()), torch.ones(1, 1 << 17).half())
     fourier = Fourier(64)
     wanted = fourier(torch.tensor([1.3]))
     for dtype in (torch.float16, torch.bfloat16):
