@@ -30,6 +30,7 @@ def _denoiser(value: Denoiser) -> object:
         value.sigma_data,
         value.num_classes,
         value.input_scaling,
+        (value.extra, value.time, value.learned_variance),
     )
 
 

@@ -6,5 +6,6 @@ from .door import denoiser_of
 from .families import FAMILIES
 from .family import Family
 from .packed import Packed
+from .vae import Decoder, decoder_of
 
-__all__ = ["FAMILIES", "Family", "Packed", "denoiser_of"]
+__all__ = ["FAMILIES", "Decoder", "Family", "Packed", "decoder_of", "denoiser_of"]

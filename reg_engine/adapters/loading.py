@@ -13,7 +13,7 @@ from ..values import shown
 from .families import FAMILIES, WRAP
 from .roles import SCHEDULER, only_network
 
-__all__ = ["checked_name", "loaded", "named_remedy"]
+__all__ = ["checked_name", "diffusers_module", "loaded", "named_remedy"]
 
 OPTIONS = ("torch_dtype", "variant", "revision", "local_files_only", "cache_dir", "token")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -34,7 +34,7 @@ def loaded(path: str | os.PathLike[str], scheduler: Any, options: Mapping[str, A
     for key in options:
         if key not in OPTIONS:
             raise InputError(key, "is not known to denoiser_of", f"Known: {', '.join(OPTIONS)}")
-    diffusers, name = _diffusers(), os.fspath(path)
+    diffusers, name = diffusers_module(), os.fspath(path)
     checked_name(name)
     hub = {key: value for key, value in options.items() if key not in ("torch_dtype", "variant")}
     try:
@@ -86,7 +86,7 @@ def named_remedy(name: str) -> str:
     return f"Check the id; where there is no network, download it before (hf download {name})"
 
 
-def _diffusers() -> Any:
+def diffusers_module() -> Any:
     try:
         import diffusers
     except ImportError as error:

@@ -4,7 +4,7 @@ request."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -15,7 +15,7 @@ from ..calibration.damping import Damping
 from ..engine import Engine
 from ..errors import InputError
 from ..loop.stats import Stats
-from ..models import classifier_for, load_model
+from ..models import classifier_for, latents_of, load_model
 from ..pictures.images import grid, to_uint8
 from ..pictures.sheets import MOST_PIXELS, save_panels
 from ..resume import engine_key, run_resumable
@@ -37,6 +37,9 @@ from .options import (
 from .prompts import PROMPT_OPTIONS, pictures
 from .shell import stopped
 
+if TYPE_CHECKING:
+    from ..adapters.vae import Decoder
+
 __all__ = ["sample"]
 
 
@@ -57,6 +60,7 @@ __all__ = ["sample"]
 @click.option(
     "--refine", default=None, metavar="LEVEL[:ROUNDS]", help="Noise to LEVEL and denoise again."
 )
+@click.option("--vae", default=None, help="Of a model of latents: an AutoencoderKL's folder.")
 @apply([*PROMPT_OPTIONS, *CONFIG_OPTIONS])
 @json_option
 @click.pass_context
@@ -90,12 +94,13 @@ def _labelled(
     compare: bool,
     damping: str | None,
     skip_below: float,
+    vae: str | None,
     as_json: bool,
     model: str,
     **run: Any,
 ) -> None:
     target, run["refine"] = _target(out, compare), refine_of(run["refine"])
-    denoiser = load_model(model)
+    denoiser, decoder = load_model(model), _decoder(vae, model, target)
     chosen = labels_of(labels, per_label, denoiser)
     seed_list = list(range(len(chosen))) if seeds is None else whole_numbers("seeds", seeds)
     if target.suffix == ".png":
@@ -125,6 +130,8 @@ def _labelled(
             for name, engine in engines.items()
         }
     report = _report(model, results, torch.tensor(chosen), scale)
+    if decoder is not None:
+        results = {name: (decoder(samples), stats) for name, (samples, stats) in results.items()}
     if target.suffix == ".png":
         columns = per_label if per_label > 1 else min(10, len(chosen))
         _draw(target, results, report, columns, _notes(context, settings))
@@ -157,6 +164,21 @@ def _target(out: str, compare: bool) -> Path:
     if compare and target.suffix != ".png":
         raise InputError("--compare", "draws a picture", "End --out in .png")
     return check_writable(target, "--out")
+
+
+def _decoder(vae: str | None, model: str, target: Path) -> Decoder | None:
+    """What makes pictures of the samples; None: they are pictures, or are kept as they are."""
+    latents = latents_of(model)
+    if vae is None:
+        if latents is not None and target.suffix == ".png":
+            remedy = "Give the folder of its AutoencoderKL, or end --out in .npz for the latents"
+            raise InputError("--vae", f"is needed: {model} makes latents", remedy)
+        return None
+    if latents is None:
+        raise InputError("--vae", f"is given, and {model} makes no latents", "Leave it out")
+    from ..adapters.vae import decoder_of
+
+    return decoder_of(vae, latents)
 
 
 def _drawable(images: int, shape: tuple[int, ...]) -> None:

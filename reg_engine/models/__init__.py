@@ -12,6 +12,7 @@ from ..storage.readers import refusing
 from .checkpoint import REMEDY, build, check_use, describe
 from .classifier import NoisyClassifier
 from .edm2 import EDM2
+from .latents import Latents
 from .unet import UNet
 from .unet2d import UNet2D
 
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 __all__ = [
     "EDM2",
     "PACKAGED",
+    "Latents",
     "NoisyClassifier",
     "UNet",
     "UNet2D",
     "classifier_for",
     "data_of",
     "description_of",
+    "latents_of",
     "load_classifier",
     "load_model",
 ]
@@ -117,6 +120,21 @@ def description_of(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: as load_model.
     """
     return describe(_path(name_or_path, "{}.safetensors"))
+
+
+def latents_of(name_or_path: str | os.PathLike[str]) -> Latents | None:
+    """What a model's samples are of a VAE's latents, as its description says; None: they are
+    pictures.
+
+    Raises:
+        InputError: as load_model.
+    """
+    found = description_of(name_or_path).get("latents")
+    try:
+        return None if found is None else Latents(**found)
+    except (InputError, TypeError) as error:
+        problem = f"the latents in {os.fspath(name_or_path)!r} are damaged ({str(error)[:200]})"
+        raise InputError("name_or_path", problem, REMEDY) from error
 
 
 def classifier_for(name_or_path: str | os.PathLike[str]) -> NoisyClassifier | None:
