@@ -54,7 +54,7 @@ class Latents:
 
     def described(self) -> dict[str, Any]:
         """Ready for JSON; Latents(**described) is the same."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(asdict(self)))
 
 
 def _numbers(name: str, value: Any, above: float) -> float | tuple[float, ...]:
