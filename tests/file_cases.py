@@ -17,20 +17,39 @@ from reg_engine import Damping, Plan
 from reg_engine.data.cifar10 import load_cifar10
 from reg_engine.data.mnist import load_mnist
 from reg_engine.errors import InputError
-from reg_engine.models import UNet, classifier_for, load_classifier, load_model
-from reg_engine.models.checkpoint import save_weights
-from reg_engine.models.classifier import NoisyClassifier
+from reg_engine.models import classifier_for, load_classifier, load_model
+from reg_engine.models.checkpoint import ARCHITECTURES, save_weights
 from reg_engine.postprocess import load_postprocess
 from reg_engine.storage.shards import Shards
 from reg_engine.training.log import COLUMNS, LossLog
 from reg_engine.training.state import load_state
 
 NET = {"channels": [16, 16], "heads": 1, "embedding": 8, "num_labels": 3}
+EDM2_NET = {
+    "image_channels": 1,
+    "size": 8,
+    "channels": 4,
+    "multipliers": [1, 2],
+    "blocks": 1,
+    "attention": [4],
+    "head_width": 4,
+    "num_labels": 3,
+}
 JUDGE = {"channels": [16, 16], "features": 8, "embedding": 8, "num_classes": 2}
 DESCRIPTIONS: dict[str, dict[str, Any]] = {
     "model": {
         "architecture": "unet",
         "arguments": NET,
+        "prediction": "edm",
+        "sigma_data": 0.5,
+        "schedule": {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
+        "sample_shape": [1, 8, 8],
+        "num_classes": 2,
+        "null_cond": 2,
+    },
+    "edm2": {
+        "architecture": "edm2",
+        "arguments": EDM2_NET,
         "prediction": "edm",
         "sigma_data": 0.5,
         "schedule": {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
@@ -68,7 +87,8 @@ class Door(NamedTuple):
 def weights_of(kind: str) -> dict[str, Tensor]:
     """A state dict that fits DESCRIPTIONS[kind]."""
     torch.manual_seed(0)
-    net = NoisyClassifier(**JUDGE) if kind == "classifier" else UNet(**NET)
+    description = DESCRIPTIONS[kind]
+    net = ARCHITECTURES[description["architecture"]](**description["arguments"])
     return net.state_dict()
 
 
@@ -130,6 +150,7 @@ def doors(folder: Path) -> dict[str, Door]:
         "plan": Door("plan.json", Plan.load, (folder / "plan.json").read_bytes()),
         "damping": Door("d.json", Damping.load, (folder / "damping.json").read_bytes()),
         "model": Door("a.safetensors", load_model, weights["model"]),
+        "edm2": Door("a.safetensors", load_model, weights["edm2"]),
         "judge": Door("a.safetensors", classifier_for, weights["model"]),
         "classifier": Door("a.safetensors", load_classifier, weights["classifier"]),
         "flow": Door("a.safetensors", load_postprocess, weights["flow"]),

@@ -20,6 +20,7 @@ NAMES = (
     "plan",
     "damping",
     "model",
+    "edm2",
     "judge",
     "classifier",
     "flow",
@@ -143,7 +144,7 @@ def test_plans_of_any_values(places: dict[str, Door], data: st.DataObject) -> No
     tried(places["plan"], json.dumps(value).encode())
 
 
-@pytest.mark.parametrize("name", ["model", "judge", "classifier", "flow"])
+@pytest.mark.parametrize("name", ["model", "edm2", "judge", "classifier", "flow"])
 @given(data=st.data())
 def test_descriptions_of_any_values(
     name: str, places: dict[str, Door], data: st.DataObject

@@ -118,6 +118,19 @@ def test_a_block_keeps_the_magnitude_over_drawn_weights(decoder: bool, outputs: 
     within(torch.stack(squares), 0.01)
 
 
+def test_frequencies_and_phases_are_drawn_as_the_paper_has_them() -> None:
+    """freqs ~ 2 pi N(0, 1), phases ~ U(0, 2 pi): each mean within four of its deviations."""
+    torch.manual_seed(9)
+    count = 1 << 16
+    fourier, bar = Fourier(count), 4 / math.sqrt(1 << 16)
+    freqs, phases = fourier.freqs / (2 * math.pi), fourier.phases / (2 * math.pi)
+    assert abs(float(freqs.mean())) < bar
+    assert abs(float(freqs.square().mean()) - 1) < bar * math.sqrt(2)
+    assert float(phases.min()) >= 0 and float(phases.max()) < 1
+    assert abs(float(phases.mean()) - 0.5) < bar / math.sqrt(12)
+    assert abs(float(phases.square().mean()) - 1 / 3) < bar * math.sqrt(1 / 5 - 1 / 9)
+
+
 def test_what_is_joined_contributes_its_share() -> None:
     torch.manual_seed(6)
     a, b = torch.randn(64, 48, 16, 16), torch.randn(64, 16, 16, 16)

@@ -36,7 +36,7 @@ def unit(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
         x / (rms + 1e-4), in the shape and dtype of x.
     """
     dims = tuple(range(1, x.dim())) if dim is None else (dim,) if isinstance(dim, int) else dim
-    count = math.prod(x.shape[d] for d in dims)
+    count = math.prod([x.shape[d] for d in dims])
     wide = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=wide)
     return x / (norm / math.sqrt(count) + EPSILON).to(x.dtype)
