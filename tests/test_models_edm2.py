@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from edm2_cases import SMALL, plain, published, small
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 import reg_engine
 from reg_engine.errors import InputError
@@ -145,22 +146,32 @@ def test_settled_networks_answer_the_same() -> None:
     fresh = small(seed=3)
     fresh.load_state_dict(net.state_dict())  # normalised a second time, in its calls
     assert float((fresh(*given) - wanted).norm() / wanted.norm()) < 1e-3
-    rms = [
-        float(m.weight.square().mean((*range(1, m.weight.dim()),)).sqrt().max())
-        for m in net.modules()
-        if isinstance(getattr(m, "weight", None), nn.Parameter)
-    ]
+    saved = [v for name, v in net.state_dict().items() if name.endswith("weight")]
+    rms = [float(v.square().flatten(1).mean(1).sqrt().max()) for v in saved]
     assert len(rms) > 20 and all(0.999 < value <= 1 for value in rms)
     net.train()
     assert not any(getattr(m, "settled", False) for m in net.modules())
 
 
 def test_every_attention_layer_can_be_told_its_kernel() -> None:
+    """Of the kernels on a CPU, forward AD goes through math alone."""
+    net, (x, t, cond) = small(), batch()
+    probe = torch.randn_like(x)
+
+    def product(function: Callable[..., Tensor]) -> Any:
+        return torch.func.jvp(lambda v: function(v, t, cond), (x,), (probe,))
+
+    with pytest.raises(NotImplementedError):
+        product(net)
+    assert set_attention(net, "math") == 4  # going down, and in0, block0 and block1 going up
+    for found, wanted in zip(product(net), product(lambda *given: plain(net, *given)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_compiler_takes_it_whole() -> None:
     net, given = small(), batch()
-    wanted = net(*given)
-    # enc block and dec in0, block0, block1 at 4x4
-    assert set_attention(net, "math") == 4
-    torch.testing.assert_close(net(*given), wanted, rtol=1e-12, atol=1e-12)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*given), net(*given), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -167,20 +167,28 @@ def test_training_forces_the_stored_weights_and_gradients_are_orthogonal_to_them
     assert layer.weight.grad.norm() > 0.1
 
 
-def test_settled_weights_are_not_normalised_again() -> None:
+def test_settled_weights_are_used_as_they_are_and_saved_at_unit_magnitude() -> None:
     layer = drawn(Layer(9, 4, 3)).requires_grad_(False)
     assert isinstance(layer, Layer)
     x, own = torch.randn(2, 9, 5, 5), {"weight": layer.weight.clone()}
     wanted = layer(x)
-    layer.normalise()
-    layer.settled = True
-    assert torch.equal(layer(x), wanted)
+    for _ in range(2):  # the second changes nothing
+        layer.settle()
+        assert torch.equal(layer(x), wanted)
+    assert torch.allclose(layer.weight.flatten(1).norm(dim=1), torch.ones(4), atol=2e-4)
+    saved = layer.state_dict()["weight"]
+    assert torch.allclose(saved, unit(own["weight"]), rtol=1e-6)
     layer.weight.mul_(2)
-    assert torch.allclose(layer(x), 2 * wanted)  # as they are
+    assert torch.allclose(layer(x), 2 * wanted)
+    layer.load_state_dict({}, strict=False)
+    assert not layer.settled and torch.allclose(layer.weight, 2 * saved)
     layer.load_state_dict(own)
-    assert not layer.settled and torch.equal(layer(x), wanted)
-    layer.settled = True
-    assert layer.eval().settled and not layer.train().settled
+    assert torch.equal(layer(x), wanted)
+    layer.settle()
+    assert layer.eval().settled and torch.equal(layer(x), wanted)
+    assert not layer.train().settled and torch.allclose(layer.weight, saved, rtol=1e-6)
+    layer.settle(False)
+    assert torch.allclose(layer.weight, saved, rtol=1e-6)
 
 
 def test_norms_hold_in_half_precision_and_frequencies_keep_their_digits() -> None:

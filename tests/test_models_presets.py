@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 
 import pytest
 import torch
@@ -76,6 +77,20 @@ def test_presets_are_those_of_the_release(name: str) -> None:
     kinds = {"fid": found.fid, "dino": found.fd_dinov2}
     assert kinds.pop(name.rpartition("-")[2]) == value
     assert set(kinds.values()) == {None}  # the release gives one of the two
+
+
+def test_every_row_is_the_releases() -> None:
+    """The digest is of the release's own table, written as name, files, scale and metric."""
+    rows = [
+        f"{name} {p.net.file} {p.guide.file if p.guide else '-'} {p.scale:.2f} "
+        f"{p.fid or p.fd_dinov2:.2f}"
+        for name, p in PRESETS.items()
+        if p.interval is None
+    ]
+    assert len(rows) == 36
+    assert sha256("\n".join(sorted(rows)).encode()).hexdigest() == (
+        "3a2fed84a568a0b78600eaceeb6a1a8fd3d917fe56bc68eebe3b97a2f8d6c282"
+    )
 
 
 def test_every_family_is_there() -> None:

@@ -123,17 +123,16 @@ class EDM2(nn.Module):
         return silu(embedding)
 
     def settle(self) -> EDM2:
-        """Give all weights unit magnitude in place, once, so that no later call does it again.
+        """Store all weights as they are used, in place, so that no call normalises them again.
 
-        What the network answers stays the same, and each call is spared passes over all weights.
-        `train()`, or a state dict that is loaded later, takes it back; what else writes into
-        weights does not. Weights that are saved now and read again are normalised a second time,
-        which changes them by 1e-4 of themselves at most: less than float16 rounds.
+        What the network answers stays the same. The state dict then has them at unit magnitude;
+        weights that are read from it are normalised a second time, which changes them by 1e-4 of
+        themselves at most: less than float16 rounds. `train()` and `load_state_dict` take it back;
+        whatever else writes into the weights does so as they are used.
         """
         for module in self.modules():
             if isinstance(module, Layer):
-                module.normalise()
-                module.settled = True
+                module.settle()
         return self
 
 

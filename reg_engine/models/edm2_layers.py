@@ -114,8 +114,8 @@ class Layer(nn.Module):
         inputs, outputs: channels.
         kernel: side of the filter, 1 or 3; 0 = a linear layer.
 
-    In training the stored weights are forced to unit magnitude, too (Eq. 66). `settled` says that
-    they have it already and are not normalised again: `EDM2.settle`.
+    In training the stored weights are forced to unit magnitude, too (Eq. 66). `settle` stores the
+    weights as they are used instead, for calls that are then spared that work.
     """
 
     settled = False
@@ -125,32 +125,45 @@ class Layer(nn.Module):
         self.padding = kernel // 2
         self.weight = nn.Parameter(torch.empty(outputs, inputs, *[kernel] * (2 if kernel else 0)))
         nn.init.normal_(self.weight)
+        self.norm = math.sqrt(self.weight[0].numel())  # of an output's weights of unit magnitude
 
-    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """(B, inputs, ...) -> (B, outputs, ...) in x's dtype; `gain`, a number, multiplies it."""
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """(B, inputs, ...) -> (B, outputs, ...) in x's dtype; `gain`, one number, multiplies it."""
         if self.training:
-            self.normalise()
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        weight = self.weight.to(x.dtype) if self.settled else unit(self.weight.to(wide))
-        gain = gain.to(wide) if isinstance(gain, Tensor) else gain
-        weight = (weight * (gain / math.sqrt(weight[0].numel()))).to(x.dtype)
+            with torch.no_grad():
+                self.weight.copy_(self._unit())
+        weight = (self.weight if self.settled else self._unit() / self.norm).to(x.dtype)
+        if gain is not None:
+            weight = weight * gain
         if weight.dim() == 2:
             return F.linear(x, weight)
         return F.conv2d(x, weight, padding=self.padding)
 
+    def _unit(self) -> Tensor:
+        return unit(self.weight.to(torch.promote_types(self.weight.dtype, torch.float32)))
+
     @torch.no_grad()
-    def normalise(self) -> None:
-        """Give the stored weights unit magnitude, in place."""
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        self.weight.copy_(unit(self.weight.to(wide)))
+    def settle(self, on: bool = True) -> None:
+        """Store the weights as they are used; or, where that was done, at unit magnitude again."""
+        if on and not self.settled:
+            self.weight.copy_(self._unit() / self.norm)
+        elif self.settled and not on:
+            self.weight.mul_(self.norm)
+        self.settled = on
 
     def train(self, mode: bool = True) -> Layer:
         """As in torch; weights that train are not settled."""
-        self.settled = self.settled and not mode
+        if mode:
+            self.settle(False)
         return super().train(mode)
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.settled:  # at unit magnitude, as it will be read
+            destination[prefix + "weight"] = self.weight.detach() * self.norm
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.settled = False
+        self.settle(False)
         super()._load_from_state_dict(*args, **kwargs)
 
 
@@ -213,10 +226,10 @@ class Block(nn.Module):
         return x.clamp(-CLIP, CLIP)
 
     def _attended(self, x: Tensor) -> Tensor:
-        assert self.attn_qkv is not None and self.attn_proj is not None
+        assert self.attn_qkv and self.attn_proj and self.attention_backend
         batch, channels, height, width = x.shape
         # The published order of the channels: head, place within it, which of the three.
         split = self.attn_qkv(x).reshape(batch, -1, self.width, 3, height * width)
         q, k, v = unit(split, 2).permute(3, 0, 1, 4, 2).contiguous().unbind(0)
-        mixed = attention(q, k, v, self.attention_backend or "auto")
+        mixed = attention(q, k, v, self.attention_backend)
         return self.attn_proj(mixed.mT.reshape(batch, channels, height, width))
