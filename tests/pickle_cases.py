@@ -182,6 +182,9 @@ def same(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Equal bit for bit, in dtype and shape."""
     if found.dtype != wanted.dtype or found.shape != wanted.shape:
         return False
-    flat = (each.detach().contiguous().flatten() for each in (found, wanted))
-    one, other = (each.view(torch.uint8) for each in flat)
+    flat = (torch.empty(each.numel(), dtype=each.dtype) for each in (found, wanted))
+    one, other = (
+        each.copy_(value.detach().flatten()).view(torch.uint8)
+        for each, value in zip(flat, (found, wanted), strict=True)
+    )
     return torch.equal(one, other)

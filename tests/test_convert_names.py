@@ -131,6 +131,7 @@ def test_unusual_arguments_are_refused(full: str, args: Any, says: str) -> None:
         names.call(Name(module, called), args)
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 def test_storages_by_their_names() -> None:
     for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte"):
         one = getattr(torch, f"{kind}Storage")(1)

@@ -9,6 +9,7 @@ import click
 
 from ..version import __version__
 from .calibrate import calibrate
+from .convert import convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .experiment import experiment
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for _command in (sample, show, calibrate, train, evaluate, experiment, profile, doctor):
+for _command in (sample, show, calibrate, convert, train, evaluate, experiment, profile, doctor):
     cli.add_command(_command)
 
 

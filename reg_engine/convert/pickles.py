@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from ..models.checkpoint import FORMAT
 from ..storage.readers import open_archive, open_regular, refusing
 from .machine import Machine
 from .names import call, dtype_of
@@ -202,6 +203,8 @@ def _safetensors(data: memoryview) -> dict[str, Stored]:
     table = json.loads(str(data[8 : 8 + size], "utf-8"))
     if type(table) is not dict:
         raise ValueError("a table that is none")
+    if FORMAT in (table.get("__metadata__") or {}):
+        raise ValueError("it is converted already: load_model reads it")
     body, found = data[8 + size :], {}
     for name, entry in table.items():
         if name != "__metadata__":

@@ -23,7 +23,7 @@ from .edm2 import EDM2
 from .unet import UNet
 from .unet2d import UNet2D
 
-__all__ = ["build", "check_use", "describe", "read", "save_weights"]
+__all__ = ["build", "check_use", "describe", "read", "save_weights", "sketched"]
 
 FORMAT = "reg_engine"  # the metadata key of the description
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -38,6 +38,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 # What a description may ask for before it is compared with the tensors beside it.
 MOST_HEADER, MOST_NUMBER, MOST_LIST, MOST_BLOCKS, MOST_SIDE = 1 << 20, 1 << 20, 16, 64, 4096
 DTYPES = ("F16", "BF16", "F32", "F64")
+Shapes = dict[str, tuple[int, ...]]
 REMEDY = "Give a .safetensors file that `reg-engine train` wrote"
 
 
@@ -115,16 +116,15 @@ def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
         names = file.keys()
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
         try:
-            arguments = _bounded(description["arguments"], len(shapes))
-            with _Sketch():
-                sketch = ARCHITECTURES[name](**arguments).state_dict()
+            arguments = description["arguments"]
+            sketch = sketched(name, arguments, len(shapes))
         except Exception as error:  # a constructor given anything
             raise InputError(
                 "name_or_path",
                 f"the description in {str(path)!r} fits no {name}: {str(error)[:200]}",
                 REMEDY,
             ) from error
-        _compare({key: tuple(value.shape) for key, value in sketch.items()}, shapes, str(path))
+        _compare(sketch, shapes, str(path))
         with _Sketch(memory=True):  # all of it is read
             net = ARCHITECTURES[name](**arguments)
         for key, value in net.state_dict().items():
@@ -133,6 +133,21 @@ def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
                 raise InputError("name_or_path", f"{key} in {str(path)!r} has NaN or Inf", REMEDY)
             value.copy_(stored)  # 16-bit values become exact float32 ones
     return net.eval(), description
+
+
+def sketched(architecture: str, arguments: dict[str, Any], tensors: int) -> Shapes:
+    """Names and shapes of a network's state dict; it is built without memory.
+
+    Args:
+        architecture, arguments: a key of ARCHITECTURES, and what its constructor is given.
+        tensors: how many there are to fill it; a constructor that asks for more blocks is refused.
+
+    Raises:
+        ValueError, TypeError, InputError: arguments that it does not take, or too large ones.
+    """
+    with _Sketch():
+        net = ARCHITECTURES[architecture](**_bounded(arguments, tensors))
+    return {key: tuple(value.shape) for key, value in net.state_dict().items()}
 
 
 def check_use(net: nn.Module, shape: Any, num_classes: Any, null_cond: Any) -> None:
@@ -221,9 +236,6 @@ class _Sketch(TorchFunctionMode):
             return kwargs["tensor"]
         device = {"device": "meta"} if func is torch.empty and not self.memory else {}
         return func(*args, **{**kwargs, **device})
-
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 def _compare(ours: Shapes, theirs: Shapes, where: str) -> None:
