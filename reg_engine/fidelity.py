@@ -21,6 +21,7 @@ from .schedules.base import check_number, positive_int
 __all__ = [
     "Memorisation",
     "bootstrap",
+    "half_width",
     "inside",
     "memorisation",
     "nearest_distances",
@@ -29,6 +30,7 @@ __all__ = [
 
 EXACT_DIMENSIONS = 16  # up to here distances by differences; above, by one matrix product
 BLOCK = 2**24  # distances, or differences, held at a time
+Z = 1.959963984540054  # half-widths are Z deviations of the bootstrap: 95 % of a normal law
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,11 @@ def bootstrap(
         draws.append(float(numbers[rows].mean() if isinstance(values, Tensor) else values(rows)))
     low, high = torch.tensor(draws, dtype=torch.float64).quantile(_tails(level)).tolist()
     return low, high
+
+
+def half_width(values: Tensor) -> float:
+    """Half-width of the 95 % interval of (1 + R,) values: the first is no resample."""
+    return Z * float(values[1:].std())
 
 
 def _tails(level: float) -> Tensor:

@@ -132,10 +132,26 @@ class Frechet:
 
     def __init__(self, reference: Tensor) -> None:
         found = _vectors("reference", reference)
-        self.mean, covariance = found.mean(0), found.T.cov()
-        values, basis = torch.linalg.eigh(covariance.reshape(len(self.mean), -1))
+        self._hold(found.mean(0), found.T.cov().reshape(found.shape[1], -1))
+
+    @classmethod
+    def of_moments(cls, mean: Tensor, covariance: Tensor) -> Frechet:
+        """To a Gaussian of a mean (F,) and a covariance (F, F), float64, symmetric."""
+        made = cls.__new__(cls)
+        made._hold(mean, covariance)
+        return made
+
+    def _hold(self, mean: Tensor, covariance: Tensor) -> None:
+        self.mean = mean
+        values, basis = torch.linalg.eigh(covariance)
         self.root = (basis * values.clamp(min=0).sqrt()) @ basis.T
         self.trace = float(values.sum())
+
+    def to_moments(self, mean: Tensor, covariance: Tensor) -> Tensor:
+        """The distance of a Gaussian of that mean (F,) and covariance (F, F), float64."""
+        values = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
+        cross = values.clamp(min=0).sqrt().sum()
+        return (mean - self.mean).square().sum() + covariance.trace() + self.trace - 2 * cross
 
     def __call__(self, samples: Tensor) -> float:
         """The distance of feature vectors (N, F), N >= 2."""
@@ -160,9 +176,7 @@ class Frechet:
             shift = (counts * found).sum(0) / len(chosen)
             centred = found - shift
             covariance = (counts * centred).T @ centred / (len(chosen) - 1)
-            values = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
-            cross = values.clamp(min=0).sqrt().sum()
-            distances.append(shift.square().sum() + covariance.trace() + self.trace - 2 * cross)
+            distances.append(self.to_moments(self.mean + shift, covariance))
         return torch.stack(distances)
 
 

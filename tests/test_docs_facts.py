@@ -25,6 +25,10 @@ from reg_engine.guidance import (
     weights,
 )
 from reg_engine.networks.preconditioning import PREDICTIONS
+from reg_engine.scoring import Conventions
+from reg_engine.scoring.known import KNOWN
+from reg_engine.scoring.prompts import PROMPT_SCORES
+from reg_engine.scoring.scores import METRICS
 
 CFG = {"cfg-eager"}
 NAMES = {
@@ -49,6 +53,7 @@ NAMES = {
     ],
     "cli.md": reg_engine.cli.cli.commands,
     "words.md": PREDICTIONS,
+    "evaluation.md": [*METRICS, *KNOWN, *PROMPT_SCORES, *Conventions.__dataclass_fields__],
 }
 
 

@@ -1,8 +1,10 @@
-"""`reg-engine evaluate`: guidance methods over scales, compared at equal label confidence."""
+"""`reg-engine evaluate`: a set of images scored, or guidance methods of a model compared over
+scales at equal label confidence."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,9 @@ from ..models import PACKAGED, classifier_for, data_of, load_model
 from ..resume import digest
 from ..storage.files import check_writable, write_whole
 from ..storage.shards import Shards
+from .config import said
 from .options import apply, emit, fit, json_option, numbers, plan_of, run_options
+from .score import SCORING, bench_features, score_images, score_options
 from .shell import stopped
 
 if TYPE_CHECKING:
@@ -29,10 +33,13 @@ PICTURED = 1000  # samples that precision and recall look at, at most
 
 
 @click.command(
-    epilog="Example: reg-engine evaluate --scales 1,1.5,2,3,4,6 --samples 1000 --data mnist.npz "
+    epilog="Example: reg-engine evaluate samples.npz --features inception:weights.pth "
+    "--stats imagenet.npz --out out/scores; "
+    "reg-engine evaluate --scales 1,1.5,2,3,4,6 --samples 1000 --data mnist.npz "
     "--methods 'cfg; interval=0.3:2.5; fd_batched; damping=damping.json,skip=0.15' "
     "--out out/evaluation"
 )
+@click.argument("path", required=False)
 @apply(run_options)
 @click.option("--scales", default="1,1.5,2,3,4,6", show_default=True, help="Guidance scales.")
 @click.option(
@@ -60,14 +67,51 @@ PICTURED = 1000  # samples that precision and recall look at, at most
     help="mnist.npz or fashion_mnist.npz, as the model was trained on; default: REG_ENGINE_DATA, "
     "or a download.",
 )
+@apply(score_options)
 @click.option(
     "--out",
     default="out/evaluation",
     show_default=True,
-    help="Writes OUT.json and OUT.png; unfinished work lies in OUT.parts/.",
+    help="Writes OUT.json, and OUT.png of a model; unfinished work lies in OUT.parts/.",
 )
 @json_option
+@click.pass_context
 def evaluate(
+    context: click.Context, path: str | None, out: str, as_json: bool, **options: Any
+) -> None:
+    """Score the images at PATH; or, without PATH, guidance methods of a model over scales.
+
+    PATH is a folder of pictures or of .tar shards, a .tar, an .npz or an .npy. FID, inception
+    score, KID, precision and recall are measured in the features of any network, with all
+    conventions in the result; CLIP score and others with prompts.
+
+    Of a model: label agreement, confidence and FID, each method held against CFG at equal
+    confidence. FID is measured in the packaged classifier's features, or those of --features,
+    against the test images of the data set that the model was trained on, or --stats.
+    """
+    scoring = {name: options.pop(name) for name in SCORING}
+    run = {name: options[name] for name in ("batch_size", "device", "progress")}
+    if path is not None:
+        _refuse(context, options.keys() - run.keys(), "is of a model, and PATH are images")
+        score_images(path, out, as_json, run, scoring)
+        return
+    shared = {"features", "resize", "stats"}
+    _refuse(context, scoring.keys() - shared, "is of images, and there is no PATH")
+    _compare(out, as_json, {name: scoring[name] for name in shared}, **options)
+
+
+def _refuse(context: click.Context, names: Iterable[str], problem: str) -> None:
+    """What the other use of the command has."""
+    for name in sorted(names):
+        if said(context, name):
+            raise InputError(f"--{name.replace('_', '-')}", problem, "Leave one of them out")
+
+
+def _compare(
+    out: str,
+    as_json: bool,
+    judged_by: dict[str, Any],
+    *,
     scales: str,
     rectify: str | None,
     methods: str | None,
@@ -75,17 +119,10 @@ def evaluate(
     confidence: str | None,
     samples: int,
     data: str | None,
-    out: str,
-    as_json: bool,
     model: str,
     **run: Any,
 ) -> None:
-    """Label agreement, confidence and FID of guidance methods over scales, each held against CFG at
-    equal confidence.
-
-    FID is measured in the packaged classifier's features, against the test images of the data set
-    that the model was trained on: MNIST or Fashion-MNIST.
-    """
+    """Guidance methods of a model over scales."""
     # Here, so that the other commands start without the judge.
     from ..evaluation.bench import Bench, judge
     from ..evaluation.compare import comparison
@@ -102,6 +139,7 @@ def evaluate(
     fit("--samples", samples, denoiser)
     planned, chosen = plan_of(plan), _methods(methods, rectify, scales, plan)
     levels = None if confidence is None else sorted(numbers("confidence", confidence))
+    judging, own = bench_features(judged_by, run["device"])
     images = load_data_set(data_set, data)
     assert denoiser.num_classes is not None  # a model with a classifier has classes
     labels = torch.arange(samples) % denoiser.num_classes
@@ -109,9 +147,10 @@ def evaluate(
     settings.pop("progress")
     kept = {"edges": planned.edges, "modes": planned.modes, "weights": digest(denoiser)}
     shards = Shards(Path(f"{out}.parts"), settings | kept)
+    real = images.test_images
     generator = torch.Generator().manual_seed(0)
-    bench = Bench(classifier, labels, images.test_images, REPLICATES, generator, most=PICTURED)
-    real = judge(classifier, images.test_images, torch.from_numpy(images.test_labels))
+    bench = Bench(classifier, labels, real, REPLICATES, generator, most=PICTURED, **own)
+    truth = judge(classifier, real, torch.from_numpy(images.test_labels))
     sampler = Sampler(denoiser, shards, bench, run)
     measured: dict[str, list[Measured]] = {each.name: [] for each in chosen}
     with stopped(shards.folder, "*.npz"):
@@ -120,7 +159,8 @@ def evaluate(
             measured[point.method.name].append(found)
             if not as_json:
                 click.echo(_line(found.row))
-    report = {"settings": settings, "confidence_of_test_images": float(real.odds.mean())}
+    confidences = float(truth.odds.mean())
+    report = {"settings": settings | judging, "confidence_of_test_images": confidences}
     report |= comparison(measured, next((m.name for m in chosen if m.plain), None), levels)
     write_whole(target, (json.dumps(report, indent=1) + "\n").encode(), "--out")
     save_evaluation(report, Path(f"{out}.png"))

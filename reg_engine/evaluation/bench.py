@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..fidelity import memorisation, precision_recall
+from ..fidelity import half_width, memorisation, precision_recall
 from ..metrics import Frechet, wilson
 from ..models.classifier import NoisyClassifier
 from ..postprocess import Postprocess, classifier_features
 from ..training.diffusion import to_unit_range
-from .fronts import Measured, Setting, half_width
+from .fronts import Measured, Setting
 
 __all__ = ["Bench", "Judged", "judge", "resamples", "vectors_of"]
 
@@ -78,6 +78,7 @@ class Bench:
             stay paired.
         generator: of the resamples.
         features: of the FID, and their name; None = the judge's.
+        reference: what the FID in these features is held against; None = `real`.
         train: images that the models saw, for memorisation; None = it is not measured.
         most: images that precision, recall and memorisation look at.
     """
@@ -91,6 +92,7 @@ class Bench:
         generator: torch.Generator,
         *,
         features: tuple[Features, str] | None = None,
+        reference: Frechet | None = None,
         train: NDArray[np.uint8] | None = None,
         most: int | None = None,
     ) -> None:
@@ -111,7 +113,7 @@ class Bench:
         self.real = found[torch.randperm(len(found), generator=generator)[: self.most]]
         self.train = None if train is None else vectors_of(own, train)
         if self.features is not None:
-            self.measured = Frechet(vectors_of(self.features, real))
+            self.measured = reference or Frechet(vectors_of(self.features, real))
 
     def __call__(self, point: Setting, samples: Tensor, cost: Mapping[str, Any]) -> Measured:
         """Measure samples (N, C, H, W) of a point; `cost` is a Stats.as_dict()."""

@@ -10,15 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Difference", "Front", "Measured", "Setting", "difference", "half_width"]
+from ..fidelity import half_width
 
-Z = 1.959963984540054  # half-widths are Z deviations of the bootstrap: 95 % of a normal law
+__all__ = ["Difference", "Front", "Measured", "Setting", "difference"]
+
 ROUNDING = 1e-9  # of a difference of FIDs
-
-
-def half_width(values: Tensor) -> float:
-    """Half-width of the 95 % interval of (1 + R,) values: the first is no resample."""
-    return Z * float(values[1:].std())
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,22 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
 
-__all__ = ["Header", "open_archive", "open_regular", "read_json", "read_npz", "refusing"]
+__all__ = [
+    "Header",
+    "open_archive",
+    "open_regular",
+    "read_header",
+    "read_json",
+    "read_npz",
+    "refusing",
+]
 
 JSON_BYTES = 1 << 20  # of a whole text: lists of lists take 70 times as much memory
 _DIRECTORY = 1 << 20  # bytes of an archive's table of contents
@@ -32,6 +40,7 @@ class Header(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    fortran: bool = False  # columns first
 
     @property
     def ndim(self) -> int:
@@ -115,8 +124,9 @@ def read_npz(
     remedy: str,
     check: Check | None = None,
     argument: str = "data",
+    also: tuple[str, ...] = (),
 ) -> dict[str, NDArray[Any]]:
-    """The arrays `keys` of an .npz, nothing unpickled.
+    """The arrays `keys` of an .npz, and those of `also` that it has; nothing unpickled.
 
     Args:
         check: given the arrays' shapes and dtypes before any is read; raises for those it refuses.
@@ -134,25 +144,36 @@ def read_npz(
         missing = [key for key in keys if f"{key}.npy" not in archive.NameToInfo]
         if missing:
             raise InputError(argument, f"{where} lacks {', '.join(missing)}", remedy)
+        keys += tuple(key for key in also if f"{key}.npy" in archive.NameToInfo)
         headers = {key: _header(archive, f"{key}.npy") for key in keys}
         if check is not None:
             check(headers)
         return {key: _array(archive, f"{key}.npy") for key in keys}
 
 
+def read_header(file: IO[bytes], size: int) -> Header:
+    """Shape and dtype of an .npy of `size` bytes, which is as long as they say; the file then
+    stands at its values.
+
+    Raises:
+        ValueError, KeyError: it is none.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, fortran, dtype = read(file)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != size - file.tell():
+        raise ValueError(f"it claims {claimed} bytes of values")
+    return Header(shape, dtype, fortran)
+
+
 def _header(archive: zipfile.ZipFile, name: str) -> Header:
-    """Shape and dtype of a member, which is as long as they say."""
+    """Shape and dtype of a member."""
     with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read(member)
-        size = math.prod(shape) * dtype.itemsize
-        if size != archive.getinfo(name).file_size - member.tell():
-            raise ValueError(f"{name} claims {size} bytes of values")
-    return Header(shape, dtype)
+        return read_header(member, archive.getinfo(name).file_size)
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
