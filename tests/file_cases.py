@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from tiny_runs import tiny
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from reg_engine.errors import InputError
 from reg_engine.models import classifier_for, load_classifier, load_model
 from reg_engine.models.checkpoint import ARCHITECTURES, save_weights
 from reg_engine.postprocess import load_postprocess
+from reg_engine.scoring import load_statistics, open_images
 from reg_engine.storage.shards import Shards
 from reg_engine.training.log import COLUMNS, LossLog
 from reg_engine.training.state import load_state
@@ -106,6 +109,31 @@ def archive(**arrays: Any) -> bytes:
     return file.getvalue()
 
 
+def array(values: Any) -> bytes:
+    """An .npy."""
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def picture() -> bytes:
+    """A PNG."""
+    file = io.BytesIO()
+    Image.new("RGB", (5, 5)).save(file, "PNG")
+    return file.getvalue()
+
+
+def shard(members: Mapping[str, bytes]) -> bytes:
+    """A .tar."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
 def images(*shape: int) -> bytes:
     """An .npz of four pictures and their labels, twice."""
     pixels, labels = np.zeros((4, *shape), np.uint8), np.arange(4)
@@ -121,6 +149,17 @@ def _batch(path: Path) -> Any:
 
 def _settings(path: Path) -> Any:
     return Shards(path.parent, {})
+
+
+def _scored(path: Path) -> Any:
+    """Every image of a source; one that cannot be read is left out."""
+    source = open_images(path)
+    try:
+        found = source.read(range(min(len(source), 4)))
+        assert len(found.images) == len(found.numbers)
+        return found
+    finally:
+        source.close()
 
 
 def _log(path: Path) -> Any:
@@ -162,6 +201,10 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "checkpoint": Door("checkpoint.pt", _resumed, (folder / "run/checkpoint.pt").read_bytes()),
         "log": Door("loss.csv", _log, log.encode()),
+        "stats": Door("s.npz", load_statistics, archive(mu=np.zeros(3), sigma=np.eye(3))),
+        "images": Door("a.npz", _scored, archive(arr_0=np.zeros((4, 5, 5, 3), np.uint8))),
+        "array": Door("a.npy", _scored, array(np.zeros((4, 5, 5, 3), np.uint8))),
+        "shard": Door("a.tar", _scored, shard({"a.png": picture(), "b.png": picture()})),
     }
 
 

@@ -30,6 +30,10 @@ NAMES = (
     "settings",
     "checkpoint",
     "log",
+    "stats",
+    "images",
+    "array",
+    "shard",
 )
 NUMBERS = st.one_of(
     st.integers(-3, 20),
@@ -163,9 +167,16 @@ ANY_ARRAY = st.builds(
 )
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10", "batch"])
+KEYS = {
+    "batch": ["samples", "note"],
+    "stats": ["mu", "sigma", "reg_engine"],
+    "images": ["arr_0", "samples"],
+}
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "batch", "stats", "images"])
 @given(data=st.data())
 def test_archives_of_any_arrays(name: str, places: dict[str, Door], data: st.DataObject) -> None:
-    keys = ["samples", "note"] if name == "batch" else ["x_train", "y_train", "x_test", "y_test"]
+    keys = KEYS.get(name, ["x_train", "y_train", "x_test", "y_test"])
     chosen = data.draw(st.dictionaries(st.sampled_from(keys), ANY_ARRAY))
     tried(places[name], archive(**chosen))

@@ -39,7 +39,9 @@ score_options = [
         "pil-lanczos, torch-bilinear, torch-bicubic, tf-bilinear.",
     ),
     click.option(
-        "--stats", default=None, help="Reference: an .npz with mu and sigma of the same features."
+        "--stats",
+        default=None,
+        help="Reference: an .npz with mu and sigma of the same features, or a .pkl of EDM2.",
     ),
     click.option("--reference", default=None, help="Reference: images, as PATH."),
     click.option(

@@ -34,12 +34,13 @@ def cache_folder() -> Path:
 
 
 def file_reference(path: str, network: Network) -> Statistics:
-    """Statistics of a file, made by the network.
+    """Statistics of a file, made by the network; of EDM2's .pkl those of DINOv2's features where
+    the network is that, else those of Inception's.
 
     Raises:
         InputError: see load_statistics and Statistics.check.
     """
-    found = load_statistics(path)
+    found = load_statistics(path, "fd_dinov2" if network.name == "dinov2" else "fid")
     found.check(network)
     return found
 

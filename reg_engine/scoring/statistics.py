@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..storage.files import replacing
 from ..storage.readers import Header, read_npz, refusing
 from .network import Network
+from .pickled import read_pickled
 
 __all__ = ["Moments", "Statistics", "described", "load_statistics"]
 
@@ -138,36 +139,56 @@ def _words(resize: Any) -> str:
     return f"{resize['size']}:{resize['filter']}" if fits else "none"
 
 
-def load_statistics(path: str | os.PathLike[str]) -> Statistics:
-    """Statistics of an .npz: `mu` and `sigma` as EDM's, ADM's and pytorch-fid's files have them,
-    and the note that --write-stats adds; nothing unpickled.
+def load_statistics(path: str | os.PathLike[str], space: str = "fid") -> Statistics:
+    """Statistics of a file; nothing of it is run.
+
+    Args:
+        path: an .npz with `mu` and `sigma` as EDM's, ADM's and pytorch-fid's files have them, and
+            the note that --write-stats adds; or a .pkl of EDM2.
+        space: which of a .pkl's: `fid` or `fd_dinov2`.
 
     Raises:
         InputError: no such file; other shapes; values that are no covariance's.
     """
-    where = repr(str(path))
-
-    def check(found: Mapping[str, Header]) -> None:
-        shape = found["mu"].shape
-        square = len(shape) == 1 and found["sigma"].shape == shape * 2
-        floats = all(found[key].dtype in (np.float32, np.float64) for key in ("mu", "sigma"))
-        if not (square and floats and 0 < shape[0] <= WIDEST):
-            shapes = " and ".join(f"{found[k].dtype} {found[k].shape}" for k in ("mu", "sigma"))
-            raise InputError("stats", f"mu and sigma in {where} are {shapes}", REMEDY)
-        if NOTE in found and (found[NOTE].dtype != np.uint8 or found[NOTE].ndim != 1):
-            raise InputError("stats", f"the note in {where} is damaged", REMEDY)
-
-    arrays = read_npz(path, ("mu", "sigma"), REMEDY, check, "stats", (NOTE,))
-    mean, covariance = (torch.from_numpy(arrays[key]).double() for key in ("mu", "sigma"))
+    where, note = repr(str(path)), b"{}"
+    if Path(path).suffix == ".pkl":
+        mean, covariance = read_pickled(path, space)
+        _check_shapes(mean, covariance, where)
+    else:
+        arrays = read_npz(path, ("mu", "sigma"), REMEDY, _check(where), "stats", (NOTE,))
+        mean, covariance = (torch.from_numpy(arrays[key]) for key in ("mu", "sigma"))
+        note = arrays[NOTE].tobytes() if NOTE in arrays else note
+    mean, covariance = mean.double(), covariance.double()
     if not bool(mean.isfinite().all() and covariance.isfinite().all()):
         raise InputError("stats", f"{where} holds NaN or Inf", REMEDY)
     apart = float((covariance - covariance.T).abs().max())
     if apart > SKEW * float(covariance.abs().max()) or float(covariance.diagonal().min()) < 0:
         raise InputError("stats", f"sigma in {where} is no covariance", REMEDY)
-    note: Any = {}
-    if NOTE in arrays:
-        with refusing("stats", f"the note in {where} is damaged", REMEDY):
-            note = json.loads(arrays[NOTE].tobytes())
-    if not isinstance(note, dict):
-        raise InputError("stats", f"the note in {where} is damaged", REMEDY)
-    return Statistics(mean, (covariance + covariance.T) / 2, note, str(path))
+    with refusing("stats", f"the note in {where} is damaged", REMEDY):
+        said = json.loads(note)
+        if not isinstance(said, dict):
+            raise ValueError("it is no dict")
+    return Statistics(mean, (covariance + covariance.T) / 2, said, str(path))
+
+
+def _check(where: str) -> Callable[[Mapping[str, Header]], None]:
+    """Of the headers of an .npz, before values are read."""
+
+    def check(found: Mapping[str, Header]) -> None:
+        _check_shapes(found["mu"], found["sigma"], where)
+        if NOTE in found and (found[NOTE].dtype != np.uint8 or found[NOTE].ndim != 1):
+            raise InputError("stats", f"the note in {where} is damaged", REMEDY)
+
+    return check
+
+
+def _check_shapes(mean: Header | Tensor, covariance: Header | Tensor, where: str) -> None:
+    shape = tuple(mean.shape)
+    square = len(shape) == 1 and tuple(covariance.shape) == shape * 2
+    floats = all(
+        each.dtype in (np.float32, np.float64, torch.float32, torch.float64)
+        for each in (mean, covariance)
+    )
+    if not (square and floats and 0 < shape[0] <= WIDEST):
+        both = " and ".join(f"{each.dtype} {tuple(each.shape)}" for each in (mean, covariance))
+        raise InputError("stats", f"mu and sigma in {where} are {both}", REMEDY)
