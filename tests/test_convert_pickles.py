@@ -28,7 +28,8 @@ from pickle_cases import (
 )
 from torch import nn
 
-from reg_engine.convert.tensors import DTYPES
+from reg_engine.convert.pickles import read
+from reg_engine.convert.tensors import DTYPES, Stored
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -143,3 +144,21 @@ def test_a_large_file_is_not_read_before_its_tensors_are(tmp_path: Path) -> None
     assert same(found.read(), torch.zeros(2, 2))
     assert time.process_time() - begun < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 50_000  # kB
+
+
+def test_archives_beyond_four_gigabytes(tmp_path: Path) -> None:
+    """Their table has 64-bit places; the file is a hole but for one number."""
+    path = tmp_path / "a.pt"
+    wanted = {f"a{n}": torch.empty(1 << 28, dtype=torch.float16) for n in range(9)}
+    with torch.serialization.skip_data():
+        torch.save(wanted, path)
+    assert path.stat().st_size > 9 << 29
+    place = torch._C.PyTorchFileReader(str(path)).get_record_offset("data/8")
+    with path.open("r+b") as file:
+        file.seek(place + 2 * 1000)
+        file.write(torch.tensor(3.5, dtype=torch.float16).numpy().tobytes())
+    found = read(path)
+    assert found["a8"].storage.nbytes == 1 << 29
+    end = found["a8"].storage
+    part = Stored(end, torch.float16, 999, (3,), (1,)).read()
+    assert part.tolist() == [0.0, 3.5, 0.0]

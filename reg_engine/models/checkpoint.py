@@ -39,7 +39,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 MOST_HEADER, MOST_NUMBER, MOST_LIST, MOST_BLOCKS, MOST_SIDE = 1 << 20, 1 << 20, 16, 64, 4096
 DTYPES = ("F16", "BF16", "F32", "F64")
 Shapes = dict[str, tuple[int, ...]]
-REMEDY = "Give a .safetensors file that `reg-engine train` wrote"
+REMEDY = "Give a .safetensors file that `reg-engine train` or `reg-engine convert` wrote"
 
 
 def save_weights(

@@ -34,7 +34,7 @@ COPIED = ("reg_engine", "kernels", "csrc", "tests", "bench", "pyproject.toml")
 SUBJECTS = (
     "guidance/*", "plan", "calibration/*", "rectifiers/*", "solvers/*", "schedules/*", "noise",
     "loop/rows", "loop/run", "loop/stats", "networks/conditioning", "networks/point", "engine",
-    "ops/coefficients", "storage/shards", "cli/sample",
+    "ops/coefficients", "storage/shards", "cli/sample", "convert/*",
 )  # fmt: skip
 # After a module's own tests: those that run the whole engine, for what is part of its loop.
 CORE = (
@@ -47,6 +47,7 @@ CORE = (
     "guidance*",
 )
 APART = {
+    "convert": (),
     "schedules": (),
     "solvers": (),
     "storage": ("cli_sample", "cli"),
