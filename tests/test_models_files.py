@@ -82,6 +82,17 @@ def test_levels_count_as_blocks(levels: int, tmp_path: Path) -> None:
     assert "blocks are 60" in refused(path, "model")
 
 
+@pytest.mark.parametrize("architecture", ["dit", "sit", "edm2"])
+def test_no_table_is_made_before_the_comparison(architecture: str, tmp_path: Path) -> None:
+    """Places of 2^38 patches 2^20 wide would be a table of 2^60 bytes."""
+    arguments = {"size": 1 << 20, "patch": 2, "width": 1 << 20, "blocks": 1, "heads": 1}
+    if architecture == "edm2":
+        arguments = {"size": 1 << 20, "channels": 1 << 18, "blocks": 1, "num_labels": 1 << 20}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(saved("model", tmp_path, architecture=architecture, arguments=arguments))
+    assert "do not fit the network" in refused(path, "model")
+
+
 @pytest.mark.parametrize(
     ("kind", "changed", "problem"),
     [

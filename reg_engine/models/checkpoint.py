@@ -234,7 +234,8 @@ class _Sketch(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == nn.init.__name__:
             return kwargs["tensor"]
-        device = {"device": "meta"} if func is torch.empty and not self.memory else {}
+        makes = func in (torch.empty, torch.arange)  # the latter: tables of places, of any size
+        device = {"device": "meta"} if makes and not self.memory else {}
         return func(*args, **{**kwargs, **device})
 
 
