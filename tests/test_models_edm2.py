@@ -62,6 +62,8 @@ def test_names_and_shapes_are_the_published_ones(channels: int, image: int, labe
     wanted = published(channels, image, labels)
     assert {name: tuple(value.shape) for name, value in net.state_dict().items()} == wanted
     assert len(wanted) == 200 - (not labels)
+    if (channels, image, labels) == (192, 4, 1000):
+        assert on_meta().arguments == net.arguments
     again = on_meta(**net.arguments)
     again.load_state_dict(net.state_dict(), strict=True)
 
@@ -214,6 +216,19 @@ def test_a_file_gives_the_denoiser_of_edm(tmp_path: Path) -> None:
     with torch.no_grad():
         found = model(x.float(), sigma, cond)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_without_labels_samples_without(tmp_path: Path) -> None:
+    net, path = small(dtype=torch.float32, **UNLABELLED), tmp_path / "net.safetensors"
+    told = {"arguments": {**SMALL, **UNLABELLED}, "num_classes": None, "null_cond": None}
+    save_weights(path, net.state_dict(), {**DESCRIPTION, **told}, None)
+    model = load_model(path)
+    assert (model.null_cond, model.num_classes) == (None, None)
+    out = reg_engine.sample(model, None, seeds=[0, 1], scale=1.0, steps=3, progress=False)
+    assert out.samples.shape == (2, 3, 8, 8) and out.samples.isfinite().all()
+    with pytest.raises(InputError, match="num_classes is 5"):
+        save_weights(path, net.state_dict(), {**DESCRIPTION, **told, "num_classes": 5}, None)
+        load_model(path)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
