@@ -1,6 +1,7 @@
-"""What a guided step in forward mode takes at real size beside CFG's, counted without values.
+"""What a guided step takes at real size beside CFG's, counted without values.
 
-`python tests/family_memory.py` prints the table of docs/forward.md. Attention is one fused
+`python tests/family_memory.py` prints the table of docs/forward.md, with `--paper` that of
+docs/models.md: the models of the paper's own table of costs. Attention is one fused
 operation, as on a GPU; PyTorch's own for tensors without data would write its scores out.
 """
 
@@ -25,22 +26,35 @@ from reg_engine import Denoiser
 from reg_engine.forward.tensor import RULES
 from reg_engine.guidance.directions import Delta
 from reg_engine.networks.point import Point
-from reg_engine.rectifiers import JVP
+from reg_engine.rectifiers import JVP, VJP, FDBatched, Paper
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def dit_xl_2() -> Denoiser:
+# The rows of the paper's table of time and memory.
+PAPER_ROWS = (
+    "edm2-s-64",
+    "dit-xl-2-256",
+    "edm2-s-512",
+    "edm2-xxl-512",
+    "sd-1.4-512",
+    "sd-2.1-768",
+    "sd-xl-1024",
+)
+
+
+def of_bench(name: str) -> Denoiser:
+    """A model of the bench at real size."""
     sys.path.insert(0, str(ROOT))
     from bench.cases import MODEL_CASES
     from bench.models import build
 
-    case = next(case for case in MODEL_CASES if case.name == "dit-xl-2-256")
+    case = next(case for case in MODEL_CASES if case.name == name)
     return build(case, "real", torch.device("meta"), torch.bfloat16).denoiser
 
 
 MODELS: dict[str, Callable[[], Denoiser]] = {
-    "DiT-XL/2, 256 x 256": dit_xl_2,
+    "DiT-XL/2, 256 x 256": lambda: of_bench("dit-xl-2-256"),
     "Stable Diffusion 1.5, 512 x 512": sd15,
     "SDXL, 1024 x 1024": sdxl,
 }
@@ -49,6 +63,19 @@ STEPS: dict[str, Callable[[Point], object]] = {
     "jvp": lambda point: JVP()(point, Delta()),
     "jvp, apart": lambda point: JVP(apart=True)(point, Delta()),
 }
+EVERY = {
+    "CFG": STEPS["CFG"],
+    "paper": lambda point: Paper()(point, Delta()),
+    "vjp": lambda point: VJP()(point, Delta()),
+    "fd_batched": lambda point: FDBatched()(_lagged(point), Delta()),
+    **{name: step for name, step in STEPS.items() if name != "CFG"},
+}
+
+
+def _lagged(point: Point) -> Point:
+    """A row that is not the first."""
+    point.memory["delta"] = torch.ones_like(point.x)
+    return point
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -76,7 +103,9 @@ def _standing(model: Denoiser) -> Point:
     return replace(point, cond=labels) if isinstance(model.null_cond, int) else point
 
 
-def measured(build: Callable[[], Denoiser]) -> dict[str, tuple[float, int]]:
+def measured(
+    build: Callable[[], Denoiser], steps: dict[str, Callable[[Point], object]] = STEPS
+) -> dict[str, tuple[float, int]]:
     """FLOPs and the most bytes of activations of each way through one step of one sample."""
     sys.path.insert(0, str(ROOT))
     from bench.memory import LiveBytes
@@ -86,7 +115,7 @@ def measured(build: Callable[[], Denoiser]) -> dict[str, tuple[float, int]]:
         model = build()
         for module in model.modules:
             module.to("meta").to(torch.bfloat16).requires_grad_(False)
-        for name, step in STEPS.items():
+        for name, step in steps.items():
             with FlopCounterMode(display=False) as flops:
                 step(_standing(model))
             with _fused_attention(), LiveBytes() as bytes_:
@@ -95,7 +124,25 @@ def measured(build: Callable[[], Denoiser]) -> dict[str, tuple[float, int]]:
     return found
 
 
+def papers() -> None:
+    """The table of the paper's models."""
+    names = [name for name in EVERY if name != "CFG"]
+    print(f"| model | parameters | CFG, TFLOP | CFG, MB | {' | '.join(names)} |")
+    print("|---" * (4 + len(names)) + "|")
+    for row in PAPER_ROWS:
+        model = of_bench(row)
+        parameters = sum(p.numel() for module in model.modules for p in module.parameters())
+        found = measured(lambda model=model: model, EVERY)  # type: ignore[misc]
+        flops, peak = found["CFG"]
+        ratios = (f"{found[n][0] / flops:.2f} / {found[n][1] / peak:.1f}" for n in names)
+        size = f"{parameters / 1e6:.0f} M | {flops / 1e12:.2f} | {peak / 1e6:.0f}"
+        print(f"| {row} | {size} | {' | '.join(ratios)} |", flush=True)
+
+
 def main() -> None:
+    if sys.argv[1:] == ["--paper"]:
+        papers()
+        return
     print("| model | CFG, TFLOP | jvp | CFG, MB | jvp | jvp, apart |")
     print("|---" * 6 + "|")
     for name, build in MODELS.items():

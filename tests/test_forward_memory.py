@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from family_memory import MODELS, measured
+from family_memory import EVERY, MODELS, PAPER_ROWS, measured, of_bench
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,22 @@ def test_a_step_at_real_size(name: str) -> None:
     assert 1.5 < flops_j / flops <= 1.6 and flops_a == pytest.approx(flops_j, rel=1e-6)
     assert peak_j <= 1.505 * peak, "three rows where CFG has two, and nothing beside them"
     assert peak_a <= 1.05 * peak
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=[] if row == "edm2-s-64" else [pytest.mark.slow])
+        for row in PAPER_ROWS
+    ],
+)
+def test_the_papers_models_by_method(row: str) -> None:
+    """A backward pass takes as many operations as a third forward pass, and many times the bytes."""
+    found = measured(lambda: of_bench(row), EVERY)
+    flops, peak = found.pop("CFG")
+    ratios = {name: (f / flops, b / peak) for name, (f, b) in found.items()}
+    assert all(1.499 <= f <= 1.65 for f, _ in ratios.values())
+    assert ratios["fd_batched"][0] == pytest.approx(1.5, abs=1e-3)
+    assert min(ratios[name][1] for name in ("paper", "vjp")) > 4
+    assert max(ratios[name][1] for name in ("fd_batched", "jvp")) <= 1.505
+    assert ratios["jvp, apart"][1] <= 1.05

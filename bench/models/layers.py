@@ -1,4 +1,4 @@
-"""What DiT and the U-Nets of Stable Diffusion are made of.
+"""What the U-Nets of Stable Diffusion are made of.
 
 Modules carry the names of diffusers' checkpoints: weights of either load into the other, and the
 tests compare the two.
@@ -17,14 +17,11 @@ __all__ = ["Attention", "FeedForward", "MLP", "sinusoids"]
 LONGEST = 10_000.0  # period of the slowest sinusoid over 2 pi (Vaswani et al. 2017)
 
 
-def sinusoids(values: Tensor, channels: int, last: bool = False) -> Tensor:
-    """[cos, sin] of (N,) values at `channels` / 2 frequencies from 1 to 1/LONGEST, (N, channels).
-
-    `last`: the slowest frequency itself is among them.
-    """
+def sinusoids(values: Tensor, channels: int) -> Tensor:
+    """[cos, sin] of (N,) values at frequencies from 1 to 1/LONGEST, (N, channels)."""
     half = channels // 2
     steps = torch.arange(half, dtype=torch.float32, device=values.device)
-    frequencies = torch.exp(-math.log(LONGEST) * steps / (half - last))
+    frequencies = torch.exp(-math.log(LONGEST) * steps / half)
     angles = values.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], 1)
 
@@ -44,11 +41,11 @@ class MLP(nn.Module):
 class Attention(nn.Module):
     """Attention of tokens (B, N, width) to `context` (B, M, `inputs`), or to themselves."""
 
-    def __init__(self, width: int, heads: int, inputs: int | None = None, bias: bool = False):
+    def __init__(self, width: int, heads: int, inputs: int | None = None):
         super().__init__()
         self.heads, inputs = heads, inputs or width
-        self.to_q = nn.Linear(width, width, bias)
-        self.to_k, self.to_v = (nn.Linear(inputs, width, bias) for _ in range(2))
+        self.to_q = nn.Linear(width, width, False)
+        self.to_k, self.to_v = (nn.Linear(inputs, width, False) for _ in range(2))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -62,16 +59,13 @@ class Attention(nn.Module):
 
 
 class _Gated(nn.Module):
-    """GEGLU (Shazeer 2020, arXiv 2002.05202), or GELU in its tanh form."""
+    """GEGLU (Shazeer 2020, arXiv 2002.05202)."""
 
-    def __init__(self, width: int, inner: int, gated: bool) -> None:
+    def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.gated = gated
-        self.proj = nn.Linear(width, inner * (2 if gated else 1))
+        self.proj = nn.Linear(width, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.gated:
-            return F.gelu(self.proj(x), approximate="tanh")
         value, gate = self.proj(x).chunk(2, -1)
         return value * F.gelu(gate)
 
@@ -79,12 +73,11 @@ class _Gated(nn.Module):
 class FeedForward(nn.Module):
     """Four times as wide inside."""
 
-    def __init__(self, width: int, gated: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         inner = 4 * width
-        self.net = nn.ModuleList(
-            [_Gated(width, inner, gated), nn.Identity(), nn.Linear(inner, width)]
-        )
+        layers = [_Gated(width, inner), nn.Identity(), nn.Linear(inner, width)]
+        self.net = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.net:

@@ -104,7 +104,7 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.attn1 = Attention(width, heads)
         self.attn2 = Attention(width, heads, text)
-        self.ff = FeedForward(width, gated=True)
+        self.ff = FeedForward(width)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         x = x + self.attn1(self.norm1(x))
