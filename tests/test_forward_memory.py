@@ -29,7 +29,7 @@ def test_a_step_at_real_size(name: str) -> None:
     ],
 )
 def test_the_papers_models_by_method(row: str) -> None:
-    """A backward pass takes as many operations as a third forward pass, and many times the bytes."""
+    """A backward pass takes the operations of a third forward pass, and many times the bytes."""
     found = measured(lambda: of_bench(row), EVERY)
     flops, peak = found.pop("CFG")
     ratios = {name: (f / flops, b / peak) for name, (f, b) in found.items()}
