@@ -69,7 +69,8 @@ def test_the_report_is_what_was_sampled(data: Path) -> None:
     assert row["agreement_interval"] == [share.low, share.high]
     assert (row["nfe"], row["backward"], row["samples"]) == (3, 0, 20)
     assert row["estimator"] == "fd" and row["reason"] and row["seconds"] > 0
-    assert set(row["against_cfg"]) == {"equal_confidence", "effective_scale", "equal_scale"}
+    ways = {"equal_confidence", "equal_agreement", "effective_scale", "equal_scale"}
+    assert set(row["against_cfg"]) == ways
     apart = row["against_cfg"]["equal_scale"]
     assert apart["difference"] == pytest.approx(row["fid"] - points["CFG", 2]["fid"])
     assert points["CFG", 2]["against_cfg"]["equal_scale"]["error"] == 0

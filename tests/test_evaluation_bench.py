@@ -67,6 +67,10 @@ def test_the_bench_gives_intervals_that_hold_the_truth() -> None:
     assert moved.row["fid"] - same.row["fid"] == pytest.approx(4 * 0.3**2, rel=0.1)
     apart = difference(moved.fids, same.fids)
     assert abs(apart.value - 0.36) < 0.36 / 10 + apart.error and apart.above
+    right = judge(JUDGE, again, labels).right
+    shares = [float(right[rows].double().mean()) for rows in bench.rows]
+    assert same.agreements is not None and same.agreements.tolist() == pytest.approx(shares)
+    assert same.row["agreement"] == shares[0] and len(set(shares)) > 10
     assert same.row["precision"] > 0.9 > 0.5 > moved.row["precision"]
     blind = Bench(JUDGE, labels, None, 5, generator)(Point("vanilla", 1), again, cost)
     assert "fid" not in blind.row and len(blind.fids) == 0

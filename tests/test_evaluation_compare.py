@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,6 +71,31 @@ def test_a_point_is_held_against_cfg_in_three_ways() -> None:
     unguided = comparison({"CFG": CFG}, "CFG")["points"][0]["against_cfg"]
     assert unguided["equal_confidence"]["difference"] == pytest.approx(2.0)
     assert (unguided["equal_scale"]["difference"], unguided["equal_scale"]["error"]) == (0.0, 0.0)
+
+
+def agreeing(given: Measured, share: float) -> Measured:
+    """With an agreement that every resample has."""
+    return replace(given, agreements=torch.full_like(given.fids, share))
+
+
+def test_a_point_is_held_against_cfg_at_equal_agreement() -> None:
+    """CFG agrees .7 / .8 / .9 / .9 at scales 1 / 2 / 3 / 5; the front there is not confidence's."""
+    cfg = [agreeing(m, share) for m, share in zip(CFG, (0.7, 0.8, 0.9, 0.9), strict=True)]
+    damped = agreeing(point(5.0, 5.0, 1.5, 13), 0.9)
+    found = comparison({"CFG": cfg, "damped": [damped]}, "CFG")["points"][-1]["against_cfg"]
+    same = found["equal_agreement"]
+    assert (same["scale"], same["fid"], same["difference"]) == (3.0, 2.0, -0.5)
+    assert same["error"] == pytest.approx(1.96 * 2**0.5 * DEVIATION, rel=0.06)
+    assert found["equal_confidence"]["fid"] == 4.0
+    between = agreeing(point(5.0, 5.0, 1.5, 3), 0.85)
+    found = comparison({"CFG": cfg, "damped": [between]}, "CFG")["points"][-1]["against_cfg"]
+    assert found["equal_agreement"]["scale"] == pytest.approx(2.5)
+    assert found["equal_agreement"]["fid"] == pytest.approx(2**0.5)  # ln(FID) is straight
+    for others in (agreeing(damped, 0.95), replace(damped, agreements=None)):
+        found = comparison({"CFG": cfg, "x": [others]}, "CFG")["points"][-1]["against_cfg"]
+        assert found["equal_agreement"] is None
+    found = comparison({"CFG": CFG, "x": [damped]}, "CFG")["points"][-1]["against_cfg"]
+    assert found["equal_agreement"] is None
 
 
 def test_a_point_of_cfgs_is_on_its_front_in_every_resample() -> None:

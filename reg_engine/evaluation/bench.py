@@ -120,6 +120,7 @@ class Bench:
         found = judge(self.classifier, samples, self.labels)
         count, right = len(self.labels), int(found.right.sum())
         means = found.odds[self.rows].mean(1)
+        shares = found.right.double()[self.rows].mean(1)
         row: dict[str, Any] = {
             **point.row,
             "samples": count,
@@ -132,7 +133,7 @@ class Bench:
             "probability": float(found.chance.mean()),
         }
         if self.frechet is None:
-            return Measured(point, row, torch.empty(0, dtype=torch.float64), means)
+            return Measured(point, row, torch.empty(0, dtype=torch.float64), means, shares)
         vectors = found.features
         if self.features is not None:
             row["fid_judge"] = self.frechet(vectors)
@@ -143,7 +144,7 @@ class Bench:
         row["precision"], row["recall"] = precision_recall(shown, self.real)
         if self.train is not None:
             row["nearer"] = memorisation(shown, self.train, self.real, count=1).nearer
-        return Measured(point, row, fids, means)
+        return Measured(point, row, fids, means, shares)
 
     def moved(
         self, flow: Postprocess, point: Setting, samples: Tensor, cost: Mapping[str, Any]

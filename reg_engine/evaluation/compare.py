@@ -1,4 +1,5 @@
-"""Each method held against CFG's front: at equal confidence, effective scale and equal scale.
+"""Each method held against CFG's front: at equal confidence and agreement, effective scale and
+equal scale.
 
 At equal scale a method that guides less looks better, and is, until CFG gets a smaller scale. So
 the question is what CFG has where the judge is as sure of the label (fronts.py), or at the scale
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,7 +91,8 @@ def _at_level(front: Front, cfg: Front | None, level: float) -> dict[str, Any] |
 
 
 def against_cfg(point: Measured, cfg: Front) -> dict[str, Any]:
-    """A point against CFG: at equal confidence, at its effective scale, at equal scale.
+    """A point against CFG: at equal confidence, equal agreement, at its effective scale, at equal
+    scale.
 
     Each is None where CFG's points do not reach so far; else CFG's scale and FID there, and the
     point's FID minus that, [difference, error].
@@ -100,12 +103,27 @@ def against_cfg(point: Measured, cfg: Front) -> dict[str, Any]:
     if theirs is not None:
         at = {"scale": cfg.read_at(level, "scale")}
         found["equal_confidence"] = at | _against(point.fids, theirs)
+    found["equal_agreement"] = _at_agreement(point, cfg)
     scales = {"effective_scale": point.row["effective_scale"], "equal_scale": point.row["scale"]}
     for key, scale in scales.items():
         theirs = cfg.fid_at_scale(scale)
         if theirs is not None:
             found[key] = {"scale": scale} | _against(point.fids, theirs)
     return found
+
+
+def _at_agreement(point: Measured, cfg: Front) -> dict[str, Any] | None:
+    """As at equal confidence, with the share of samples that the judge gives their own label."""
+    shares = [each.agreements for each in cfg.points]
+    if point.agreements is None or any(share is None for share in shares):
+        return None
+    pairs = zip(cfg.points, shares, strict=True)
+    front = Front([replace(each, confidences=share) for each, share in pairs if share is not None])
+    theirs = front.fid_at(point.agreements)
+    if theirs is None:
+        return None
+    scale = front.read_at(float(point.agreements[0]), "scale")
+    return {"scale": scale} | _against(point.fids, theirs)
 
 
 def _fid(fids: Tensor) -> dict[str, float]:

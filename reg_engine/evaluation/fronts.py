@@ -61,6 +61,7 @@ class Measured:
     row: dict[str, Any]  # for JSON; confidence is the mean log-odds of the wanted label
     fids: Tensor  # (1 + R,) FID, and that of every resample; empty without real images
     confidences: Tensor  # (1 + R,) likewise
+    agreements: Tensor | None = None  # (1 + R,) likewise
 
 
 class Front:

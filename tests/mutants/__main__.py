@@ -49,6 +49,7 @@ CORE = (
 APART = {
     "convert": (),
     "schedules": (),
+    "scoring": (),
     "solvers": (),
     "storage": ("cli_sample", "cli"),
     "cli": ("storage_shards",),
