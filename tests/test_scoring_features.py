@@ -168,6 +168,20 @@ def test_what_is_no_matrix_of_vectors_is_refused(made: Any) -> None:
         Network("n", lambda images: made, "f")(IMAGES)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["tf-bilinear", "torch-bicubic", "pil-bicubic"])
+def test_on_a_gpu_features_are_those_of_the_cpu(name: str) -> None:
+    """Convolutions in float32 without TF32 differ by 1e-4 of the features' size at most."""
+    images = torch.from_numpy(pixels(40, side=20)).permute(0, 3, 1, 2)[:, :1]
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        pair = [load_network("mnist", resize=Resize(28, name), device=d) for d in ("cpu", "cuda")]
+        (one, logits), (other, more) = (net(images) for net in pair)
+    assert other.device.type == "cpu" and logits is not None and more is not None
+    assert float((one - other).abs().max()) < 1e-4 * float(one.abs().max())
+    assert float((logits - more).abs().max()) < 1e-4 * float(logits.abs().max())
+    assert pair[0].fingerprint == pair[1].fingerprint
+
+
 def test_half_precision_is_kept_as_float32() -> None:
     net = Network("n", lambda images: images.flatten(1).to(torch.bfloat16), "f")
     assert net(IMAGES)[0].dtype == torch.float32

@@ -114,8 +114,13 @@ def test_what_is_no_statistics_is_refused(tmp_path: Path, changed: dict[str, Any
     np.savez(
         tmp_path / "s.npz", **{"mu": np.zeros(6), "sigma": np.eye(6), "reg_engine": note, **changed}
     )
-    with pytest.raises(InputError, match="stats"):
+    with pytest.raises(InputError, match="^stats: "):
         load_statistics(tmp_path / "s.npz")
+
+
+def test_a_feature_that_never_changes_is_fine(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", mu=np.zeros(2), sigma=np.diag([0.0, 1.0]))
+    assert load_statistics(tmp_path / "s.npz").covariance.diagonal().tolist() == [0, 1]
 
 
 def test_a_file_that_lacks_something_is_refused(tmp_path: Path) -> None:

@@ -52,8 +52,10 @@ class Network:
                 rows.
         """
         values = self._in_channels(images)
-        values = values if self.resize is None else self.resize(values)
         with torch.no_grad():
+            if self.resize is not None:
+                place = "cpu" if self.resize.by_pillow else self.device
+                values = self.resize(values.to(place))
             found = self.call(values.to(self.device))
         pair = isinstance(found, tuple | list) and len(found) == 2
         features, logits = found if pair else (found, None)

@@ -53,13 +53,18 @@ class Resize:
             raise InputError("resize", f"is {self.size}", remedy)
         choice("resize", self.filter, FILTERS)
 
+    @property
+    def by_pillow(self) -> bool:
+        """Whether it works on the CPU, image by image."""
+        return self.filter in _PIL
+
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) uint8 at the size: uint8 of Pillow's filters, else float32 in [0, 255] up
         to the overshoot of a bicubic, which is clipped. Images that have the size stay as they are.
         """
         if images.shape[-2:] == (self.size, self.size):
             return images
-        if self.filter in _PIL:
+        if self.by_pillow:
             return _by_pillow(images, self.size, _PIL[self.filter])
         values, size = images.float(), (self.size, self.size)
         if self.filter == "tf-bilinear":
