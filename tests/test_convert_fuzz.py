@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
+from edm2_cases import published
 from fuzz_settings import given
 from hypothesis import strategies as st
 from malicious_cases import CANARY, PAYLOADS, SMALL, WRAPPERS, modules
 from pickle_cases import legacy, nested, number, state, storage, stream, tensor, text, watched
+from test_convert_layouts import state as state_with
+from test_models_dit import released
 
 from reg_engine import InputError
+from reg_engine.convert.layouts import recognise
 from reg_engine.convert.states import state_of
 
 SEEDS = [
@@ -82,3 +87,36 @@ def test_every_byte_of_a_seed_changed(tmp_path: Path) -> None:
         for place in range(len(seed)):
             changed = seed[:place] + bytes([chance.randrange(256)]) + seed[place + 1 :]
             outcome(tmp_path / "a.pt", changed)
+
+
+SIDES = st.one_of(st.integers(0, 9), st.sampled_from([16, 24, 192, 384, 1 << 20, 1 << 40]))
+SHAPES = {
+    "dit.pt": released(2, 384, 16),
+    "x.pkl": {f"unet.{name}": shape for name, shape in published(8, 3, 5).items()},
+}
+
+
+@given(data=st.data())
+def test_any_names_and_shapes(data: st.DataObject) -> None:
+    """A model or one error, however the names and shapes of a published one are changed."""
+    where = data.draw(st.sampled_from(sorted(SHAPES)))
+    shapes = dict(SHAPES[where])
+    for _ in range(data.draw(st.integers(1, 4))):
+        name = data.draw(st.sampled_from(sorted(shapes)))
+        kind = data.draw(st.sampled_from(["shape", "side", "drop", "rename"]))
+        shape = shapes.pop(name)
+        if kind == "shape":
+            shapes[name] = tuple(data.draw(st.lists(SIDES, max_size=4)))
+        elif kind == "side" and shape:
+            place = data.draw(st.integers(0, len(shape) - 1))
+            shapes[name] = (*shape[:place], data.draw(SIDES), *shape[place + 1 :])
+        elif kind == "rename":
+            digits = data.draw(st.sampled_from(["0", "7", "64", "999999"]))
+            shapes[name.replace(data.draw(st.sampled_from("0123468")), digits)] = shape
+    heads = data.draw(st.sampled_from([None, 1, 3, 1 << 40]))
+    begun = time.process_time()
+    try:
+        recognise(state_with(shapes), where, heads=heads)
+    except ValueError as error:
+        assert len(str(error)) < 800 and str(error).isprintable()
+    assert time.process_time() - begun < 1

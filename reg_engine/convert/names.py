@@ -31,7 +31,7 @@ _STORAGES = {
     "torch.BoolStorage": torch.bool,
     "torch.storage.UntypedStorage": torch.uint8,
 }
-_TYPES = {str(dtype): dtype for dtype in DTYPES.values()}
+_NUMBERS = {**_STORAGES, **{str(dtype): dtype for dtype in DTYPES.values()}}
 _RECORDS = {
     "argparse.Namespace",
     "builtins.bytes",
@@ -50,8 +50,7 @@ _RECORDS = {
     "numpy.ndarray",
     "torch.Size",
     "torch.device",
-    *_STORAGES,
-    *_TYPES,
+    *_NUMBERS,
 }
 _LAYERS = re.compile(r"torch\.nn\.modules\.[a-z]+\.[A-Z]\w*")
 _ARGUMENTS = 16
@@ -87,7 +86,7 @@ def call(name: Name, args: tuple[Any, ...]) -> Any:
 
 def dtype_of(name: Any) -> torch.dtype:
     """The dtype of a storage's class or of a dtype's name, else ValueError."""
-    found = {**_STORAGES, **_TYPES}.get(str(name)) if type(name) is Name else None
+    found = _NUMBERS.get(str(name)) if type(name) is Name else None
     if found is None:
         raise ValueError("numbers of no known type")
     return found

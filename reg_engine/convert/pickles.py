@@ -77,7 +77,7 @@ def _archive(data: memoryview, file: BinaryIO) -> Any:
     root = next((name[: -len("data.pkl")] for name in members if name.endswith("/data.pkl")), None)
     if root is None or f"{root}constants.pkl" in members:
         raise ValueError("an archive that torch.save did not write: TorchScript, or a plain zip")
-    if bytes(members.get(f"{root}byteorder", b"little")) != b"little":
+    if bytes(members.get(f"{root}byteorder", b"little")[:8]) != b"little":
         raise ValueError("its numbers are big-endian")
 
     def stored(key: str, dtype: Any, size: Any) -> Storage:
