@@ -115,6 +115,10 @@ def laughing(levels: int, wide: int) -> bytes:
 
 BOMBS = {
     "lists": laughing(60, 10) + state(x=b"N"),
+    "lists as a name": laughing(40, 10)
+    + name("torch_utils.persistence", "_reconstruct_persistent_obj")
+    + state(type=text("class"), class_name=b"h\x28", state=b"}")
+    + b"\x85R",
     "modules": modules(60, 10),
     "modules with parts": modules(6, 9, leaf=state(**{f"n{n}": b"N" for n in range(100)})),
     "one in itself": b"}q\0" + text("ema") + b"h\0s",

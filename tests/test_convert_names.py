@@ -123,6 +123,11 @@ META = {"type": "class", "class_name": "UNet", "state": {}}
             ({**META, "state": []},),
             "without class",
         ),
+        (
+            "torch_utils.persistence._reconstruct_persistent_obj",
+            ({**META, "class_name": ["UNet"]},),
+            "without class",
+        ),
     ],
 )
 def test_unusual_arguments_are_refused(full: str, args: Any, says: str) -> None:

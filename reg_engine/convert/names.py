@@ -140,9 +140,11 @@ def _reconstructor(kind: Any, _base: Any, _state: Any) -> Any:
 
 def _persistent(meta: Any) -> Record:
     """An object of NVIDIA's persistent classes: its state; the source in it is text, never read."""
-    if type(meta) is not dict or meta.get("type") != "class" or type(meta.get("state")) is not dict:
+    said = meta if type(meta) is dict else {}
+    kind, state = said.get("class_name"), said.get("state")
+    if said.get("type") != "class" or type(kind) is not str or type(state) is not dict:
         raise ValueError("a persistent object without class and state")
-    return Record(Name("persistent", str(meta.get("class_name"))[:80]), (), meta["state"])
+    return Record(Name("persistent", kind), (), state)
 
 
 def _same(values: Any = (), _encoding: Any = None) -> Any:
