@@ -189,7 +189,10 @@ def test_a_layer_of_torch_is_a_network(tmp_path: Path) -> None:
 def test_a_module_with_something_else_among_its_parts(tmp_path: Path) -> None:
     net = nn.Linear(2, 2)
     net._parameters["weight"] = 3  # type: ignore[assignment]
-    assert "weight is no tensor" in refused(put(tmp_path / "a.pt", net))
+    assert "'weight' is no tensor" in refused(put(tmp_path / "a.pt", net))
+    net = nn.Linear(2, 2)
+    net._parameters["a\nb"] = 3  # type: ignore[assignment]
+    assert r"'a\nb' is no tensor" in refused(put(tmp_path / "a.pt", net))
     net = nn.Sequential(nn.Linear(2, 2))
     net._modules["0"] = "text"  # type: ignore[assignment]
     assert "a module without parts" in refused(put(tmp_path / "a.pt", net))

@@ -13,7 +13,9 @@ import pytest
 from scoring_cases import network
 
 from reg_engine import InputError
+from reg_engine.convert.records import Name, Record
 from reg_engine.scoring import load_statistics
+from reg_engine.scoring.pickled import _array, read
 from reg_engine.scoring.reference import file_reference
 
 RNG = np.random.default_rng(0)
@@ -43,14 +45,38 @@ def test_both_spaces_are_read(tmp_path: Path, protocol: int, kind: type) -> None
 def test_columns_first_is_not_rows_first(tmp_path: Path) -> None:
     """An upper triangle would pass for a lower one; the reader must refuse both as covariances,
     and take the mean of an array that is not square as it is."""
-    from reg_engine.scoring.pickled import _array, read
-
     for order in "CF":
         given = np.array(RNG.standard_normal((3, 4)), order=order)
         path = tmp_path / "a.pkl"
         for protocol in (4, 5):
             path.write_bytes(pickle.dumps(given, protocol))
             assert np.array_equal(_array(read(path)), given)
+
+
+def test_lists_within_lists_are_not_written_out() -> None:
+    """A file can hold a list of ten lists of ten lists ...: its text would have no end."""
+    laughing: Any = []
+    for _ in range(60):
+        laughing = [laughing] * 10
+    deep: Any = ()
+    for _ in range(100_000):
+        deep = (deep,)
+    numbers = memoryview(np.zeros(2).tobytes())
+    for kind, ends, shape in (
+        (laughing, "<", (2,)),
+        (deep, "<", (2,)),
+        ("f8", laughing, (2,)),
+        ("f8", "<", (1 << 2000,) * 2),
+        ("f8", "<", (2, 1, 1)),
+        ("f8", "<", deep),
+    ):
+        dtype = Record(Name("numpy", "dtype"), (kind, False, True), (3, ends, None))
+        told = Record(Name("numpy", "_reconstruct"), (), (1, shape, dtype, False, numbers))
+        with pytest.raises(ValueError):
+            _array(told)
+    dtype = Record(Name("numpy", "dtype"), ("f8", False, True), (3, "<", None))
+    told = Record(Name("numpy", "_reconstruct"), (), (1, (2,), dtype, False, numbers))
+    assert _array(told).tolist() == [0.0, 0.0]
 
 
 class Bomb:

@@ -103,7 +103,7 @@ def _parts(module: Any, before: str, found: dict[str, Stored], seen: list[int]) 
         if value is None:
             continue
         if type(name) is not str or type(value) is not Stored:
-            raise ValueError(f"{before[:80]}{str(name)[:80]} is no tensor")
+            raise ValueError(f"{before + str(name)[:80]!r} is no tensor")
         found[before + name] = value
     for name, value in items_of(state.get("_modules")).items():
         if value is not None:

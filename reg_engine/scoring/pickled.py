@@ -51,8 +51,12 @@ def _array(told: Any) -> Tensor:
         by_columns = order == "F"
     else:
         _, shape, kind, by_columns, data = told.state
-    dtype = _KINDS[str(kind.args[0])]
-    if kind.state[1] != "<" or not all(type(size) is int and size >= 0 for size in shape):
+    name, ends = kind.args[0], kind.state[1]
+    # The file's lists may hold one another: they are neither written out nor hashed.
+    if type(name) is not str or type(ends) is not str or name not in _KINDS or len(shape) > 2:
+        raise ValueError("an array of other numbers, or of more than two axes")
+    dtype = _KINDS[name]
+    if ends != "<" or not all(type(size) is int and 0 <= size < 1 << 32 for size in shape):
         raise ValueError("an array of another machine, or of no shape")
     if len(data) != math.prod(shape) * dtype.itemsize or not len(data):
         raise ValueError("an array that is not as long as it says")
