@@ -40,7 +40,7 @@ def test_it_says_what_it_found(tmp_path: Path) -> None:
 
 def test_it_says_what_it_left_out(tmp_path: Path) -> None:
     said = run(snapshot(tmp_path, small_edm2()), tmp_path / "out.safetensors")
-    assert said.startswith("EDM2, 8x8, 5 classes: ")
+    assert said.startswith("EDM2, 8x8, 5 classes: ") and "name said" not in said
     assert "not written, sampling does not ask it: logvar_linear.weight" in said
 
 
@@ -49,7 +49,10 @@ def test_json(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     found = json.loads(run(tmp_path / "sit.pt", out, "--heads", 3, "--json"))
     assert found["architecture"] == "sit" and found["description"]["prediction"] == "flow"
-    assert found["path"] == str(out) and found["dropped"] == []
+    assert found["path"] == str(out) and found["dropped"] == [] and found["by_name"]
+    said = run(tmp_path / "sit.pt", out, "--heads", 3)
+    assert "the file's name said which; --model goes before" in said
+    assert "name said" not in run(tmp_path / "sit.pt", out, "--heads", 3, "--model", "sit")
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def _words(done: Converted) -> str:
         f"{done.model}: {done.parameters:,} parameters in {done.tensors} tensors{place}",
         f"dtype: {', '.join(done.dtypes)}",
     ]
+    if done.by_name:
+        lines.append("DiT and SiT are named alike: the file's name said which; --model goes before")
     if done.dropped:
         lines.append(f"not written, sampling does not ask it: {', '.join(sorted(done.dropped))}")
     return "\n".join([*lines, f"weights: {done.path} ({done.size / 1e6:.1f} MB)"])

@@ -36,6 +36,7 @@ class Converted:
 
     Args:
         model: its name for people. architecture: of reg_engine.models.
+        by_name: whether the file's name told DiT from SiT.
         place: where the network lay in the checkpoint: "ema", ...; "" = all of it.
         parameters: numbers in the written tensors. dtypes: of the written tensors.
         tensors: how many were written. dropped: names that sampling does not ask.
@@ -44,6 +45,7 @@ class Converted:
 
     model: str
     architecture: str
+    by_name: bool
     place: str
     parameters: int
     dtypes: tuple[str, ...]
@@ -101,7 +103,8 @@ def convert(
     tensors = {name: state.tensors[theirs] for name, theirs in layout.names.items()}
     check_writable(out, "OUT")
     written = _write(out, tensors, description, kind)
-    return _checked(out, state, layout, description, written)
+    by_name = model is None and layout.architecture in ("dit", "sit")
+    return _checked(out, state, layout, by_name, description, written)
 
 
 def _write(
@@ -146,6 +149,7 @@ def _checked(
     out: Path,
     state: State,
     layout: Layout,
+    by_name: bool,
     description: Mapping[str, Any],
     written: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
 ) -> Converted:
@@ -158,6 +162,7 @@ def _checked(
     return Converted(
         layout.model,
         layout.architecture,
+        by_name,
         state.place,
         sum(value.numel for name, value in state.tensors.items() if name not in layout.dropped),
         tuple(sorted({str(kind).removeprefix("torch.") for kind, _ in written.values()})),
