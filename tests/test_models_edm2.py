@@ -71,6 +71,7 @@ def test_names_and_shapes_are_the_published_ones(channels: int, image: int, labe
 CHANGES: dict[str, dict[str, Any]] = {
     "small": {},
     "without labels": UNLABELLED,
+    "one block a level": {"multipliers": [1, 2, 3]},
     "three levels": {"multipliers": [1, 2, 1], "blocks": 2, "attention": [8, 2], "head_width": 8},
 }
 
@@ -183,6 +184,7 @@ def test_a_compiler_takes_it_whole() -> None:
         ({"multipliers": []}, "size: 8 cannot be halved"),
         ({"head_width": 3}, "channels: levels .* heads 3 wide"),
         ({"attention": [8], "multipliers": [1, 2], "head_width": 16}, "heads 16 wide"),
+        ({"attention": [], "multipliers": [2, 2, 1], "head_width": 16}, "heads 16 wide"),
         ({"num_labels": 1}, "num_labels: is 1"),
         ({"num_labels": -1}, "num_labels: is -1"),
         ({"num_labels": True}, "num_labels: is True"),
