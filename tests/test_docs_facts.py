@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import house
+import numpy as np
 import pytest
 from pages import ROOT
 
@@ -25,7 +27,7 @@ from reg_engine.guidance import (
     weights,
 )
 from reg_engine.networks.preconditioning import PREDICTIONS
-from reg_engine.scoring import Conventions
+from reg_engine.scoring import Conventions, Network
 from reg_engine.scoring.known import KNOWN
 from reg_engine.scoring.prompts import PROMPT_SCORES
 from reg_engine.scoring.scores import METRICS
@@ -147,6 +149,48 @@ def test_the_first_picture_is_drawn_by_its_script(tmp_path: Path) -> None:
     assert (tmp_path / "guidance.png").stat().st_size > 20_000
     for cfg, reg, floor in zip(found["CFG"], found["REG"], found["floor"], strict=True):
         assert floor / 3 < reg < cfg
+
+
+def speed_script() -> Any:
+    """docs/scoring_speed.py, whose figures docs/evaluation.md has."""
+    spec = importlib.util.spec_from_file_location("speed", ROOT / "docs/scoring_speed.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_speed_script_compares_equals(tmp_path: Path) -> None:
+    pytest.importorskip("torchmetrics")
+    script = speed_script()
+    script.write(tmp_path / "a.npz", 6000, 256)
+    script.write(tmp_path / "b.npz", 600, 200)
+    net = script.Small()
+    ours, _ = script.ours(tmp_path / "a.npz", tmp_path / "b.npz", Network("s", net, "s"), 1)
+    theirs, _ = script.theirs(tmp_path / "a.npz", tmp_path / "b.npz", net)
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    start, most = script.growth(tmp_path / "a.npz", Network("s", net, "s"), 1)
+    assert most - start < 18_000_000  # all images
+
+
+@pytest.mark.slow
+def test_50000_images_in_flat_memory_and_no_slower_than_torchmetrics(tmp_path: Path) -> None:
+    pytest.importorskip("torchmetrics")
+    script = speed_script()
+    script.write(tmp_path / "a.npz", 50_000, 256)  # 154 MB
+    script.write(tmp_path / "b.npz", 5000, 200)
+    net = script.Small()
+    start, most = script.growth(tmp_path / "a.npz", Network("s", net, "s"), 1)
+    assert most - start < 20_000_000
+    ratios = []
+    for _ in range(3):
+        ours, seconds = script.ours(
+            tmp_path / "a.npz", tmp_path / "b.npz", Network("s", net, "s"), 1
+        )
+        theirs, more = script.theirs(tmp_path / "a.npz", tmp_path / "b.npz", net)
+        assert ours == pytest.approx(theirs, rel=1e-6)
+        ratios.append((more / seconds)[1])  # of processor time
+    assert np.median(ratios) >= 1
 
 
 def test_the_optional_packages_are_listed() -> None:

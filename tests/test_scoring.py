@@ -151,6 +151,17 @@ def test_statistics_are_a_reference_for_others(tmp_path: Path) -> None:
         score(Tensors(IMAGES), narrow, statistics=load_statistics(tmp_path / "e.npz"))
 
 
+def test_images_are_not_read_for_a_score_that_needs_none() -> None:
+    class Never(Tensors):
+        def read(self, numbers: range) -> Any:
+            raise AssertionError
+
+    kept = score(Tensors(REAL), network(), []).statistics
+    score(Tensors(IMAGES), network(), statistics=kept, reference=Never(REAL))
+    with pytest.raises(AssertionError):
+        score(Tensors(IMAGES), network(), ["pr"], statistics=kept, reference=Never(REAL))
+
+
 def test_reference_statistics_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path / "real", REAL)
     asked = []

@@ -83,6 +83,43 @@ def test_threads_read_ahead_and_no_further() -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("images")]
 
 
+def test_the_next_batch_is_read_while_one_is_waited_for() -> None:
+    class Paired(Tensors):
+        second = threading.Event()
+
+        def read(self, numbers: range) -> Any:
+            if numbers.start == 4:
+                self.second.set()
+            assert numbers.start or self.second.wait(60)
+            return super().read(numbers)
+
+    assert len(list(extract(Paired(IMAGES), ask, Extraction(4, workers=2)))) == 5
+
+
+def test_progress_counts_every_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    class Told:
+        def __init__(self, *arguments: Any) -> None:
+            told.append(arguments)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+        def advance(self, amount: int) -> None:
+            told.append(amount)
+
+    monkeypatch.setattr(door, "Progress", Told)
+    how = Extraction(10, shards=Shards(tmp_path / "parts", {}), progress=True)
+    for _ in range(2):  # made, then kept
+        told.clear()
+        list(extract(Tensors(IMAGES), ask, how, "mine"))
+        assert told[0] == (100, True, "mine") and sum(told[1:]) == 100
+
+
 def test_kept_blocks_are_not_asked_again(tmp_path: Path) -> None:
     def shards() -> Shards:
         return Shards(tmp_path / "parts", {"images": 1})

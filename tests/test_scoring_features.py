@@ -157,6 +157,7 @@ def test_grey_images_are_repeated_for_a_colour_network() -> None:
     [
         torch.zeros(5, 3),
         torch.zeros(6),
+        torch.zeros(6, 0),
         torch.full((6, 2), torch.nan),
         np.zeros((6, 2)),
         None,
@@ -180,6 +181,12 @@ def test_on_a_gpu_features_are_those_of_the_cpu(name: str) -> None:
     assert float((one - other).abs().max()) < 1e-4 * float(one.abs().max())
     assert float((logits - more).abs().max()) < 1e-4 * float(logits.abs().max())
     assert pair[0].fingerprint == pair[1].fingerprint
+
+
+def test_logits_have_the_dtype_of_the_features() -> None:
+    """They are kept in one array: a stop must not change a dtype."""
+    net = Network("n", lambda images: (images.flatten(1).float(), images.flatten(1).double()), "f")
+    assert [each.dtype for each in net(IMAGES) if each is not None] == [torch.float32] * 2
 
 
 def test_half_precision_is_kept_as_float32() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -14,7 +15,7 @@ from PIL import Image
 from scoring_cases import pixels, write_pictures
 
 from reg_engine import InputError
-from reg_engine.scoring import open_images
+from reg_engine.scoring import open_images, pictures
 
 
 def shard(path: Path, members: dict[str, bytes]) -> None:
@@ -99,6 +100,17 @@ def test_an_unreadable_picture_is_named_and_left_out(tmp_path: Path) -> None:
     names = [name.partition(" ")[0] for name in found.unreadable]
     assert names == [f"00000/img0000{n}.png" for n in (2, 4, 9)]
     assert "8 bits" in found.unreadable[2] and "identify" in found.unreadable[1]
+    alone = open_images(tmp_path).read(range(4, 5))
+    assert alone.images.shape == (0, 3, 8, 8) and alone.numbers == [] and len(alone.unreadable) == 1
+
+
+def test_huge_pictures_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path, pixels(1))
+    Image.new("L", (70_000, 1000)).save(tmp_path / "z.png")  # 70 million pixels in 100 kB
+    found = open_images(tmp_path).read(range(2))
+    assert found.numbers == [0] and "it is 70000x1000" in found.unreadable[0]
+    monkeypatch.setattr(pictures, "LARGEST", 50)
+    assert "bytes" in open_images(tmp_path).read(range(1)).unreadable[0]
 
 
 def test_mixed_sizes_are_refused_with_names(tmp_path: Path) -> None:
@@ -145,6 +157,10 @@ def test_what_holds_no_pictures_is_refused(tmp_path: Path) -> None:
         open_images(tmp_path)
     bad = tmp_path / "a.tar"
     bad.write_bytes(b"no archive" * 100)
+    with pytest.raises(InputError, match="a.tar"):
+        open_images(bad)
+    shard(bad, {"a.png": png(pixels(1)[0])})
+    bad.write_bytes(gzip.compress(bad.read_bytes()))  # its members lie nowhere
     with pytest.raises(InputError, match="a.tar"):
         open_images(bad)
     shard(bad, {"a.txt": b"text"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,12 @@ def test_bars_are_the_spread_of_fresh_draws() -> None:
     assert found["bootstrap"] == 200
     assert frechet_bars(drawn(0), reference, Conventions(bootstrap=200)) == found
     assert frechet_bars(drawn(0), reference, Conventions(bootstrap=200, seed=1)) != found
+
+
+def test_defaults_are_torch_fidelitys() -> None:
+    expected = {"splits": 10, "subsets": 100, "subset_size": 1000, "k": 3, "bootstrap": 0}
+    assert asdict(Conventions()) == {**expected, "seed": 2020}
+    assert Conventions(seed=0, subset_size=2, k=1).seed == 0
 
 
 def test_bad_conventions() -> None:

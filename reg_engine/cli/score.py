@@ -117,7 +117,9 @@ def score_images(
 
     base, device = out.removesuffix(".json"), run["device"] or "cpu"
     target = check_writable(Path(f"{base}.json"), "--out")
-    written = options["write_stats"] and check_writable(Path(options["write_stats"]), "--out")
+    written = options["write_stats"] and check_writable(
+        Path(options["write_stats"]), "--write-stats"
+    )
     how = Conventions(**{key: options[key] for key in Conventions.__dataclass_fields__})
     source, network, metrics = open_images(path), _network(options, device), _metrics(options)
     check_metrics(metrics, bool(options["stats"]), bool(options["reference"]))

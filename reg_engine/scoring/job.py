@@ -84,8 +84,8 @@ def score(
     else:
         name, key = source.name, source.fingerprint()
         blocks = extract(source, lambda part, _: network(part), through)
-    if reference is not None:
-        paired = bool({"kid", "pr"} & set(metrics))
+    paired = bool({"kid", "pr"} & set(metrics))
+    if reference is not None and (paired or (statistics is None and "fid" in metrics)):
         found = image_reference(reference, network, through, vectors=paired, cache=cache)
         statistics, held = statistics or found.statistics, found.vectors
     gathered = gather(blocks, vectors, logits)

@@ -60,7 +60,9 @@ class Network:
         pair = isinstance(found, tuple | list) and len(found) == 2
         features, logits = found if pair else (found, None)
         vectors = self._checked(features, len(images))
-        return vectors, None if logits is None else self._checked(logits, len(images))
+        if logits is None:
+            return vectors, None
+        return vectors, self._checked(logits, len(images)).to(vectors.dtype)
 
     def _in_channels(self, images: Tensor) -> Tensor:
         if images.shape[1] == self.channels:
@@ -74,7 +76,12 @@ class Network:
     def _checked(self, found: Any, count: int) -> Tensor:
         """As float32, or float64 where it is."""
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != count:
+        if (
+            not isinstance(found, Tensor)
+            or found.ndim != 2
+            or len(found) != count
+            or not found.numel()
+        ):
             problem = f"{self.name} made {shape} of {count} images"
             raise InputError("features", problem, "It must return (n, F) floats, or two of such")
         dtype = torch.float64 if found.dtype == torch.float64 else torch.float32

@@ -144,7 +144,7 @@ def report(
         },
         "features": {**described(network), "width": width, "dtype": images.dtype},
         "statistics_dtype": "float64",
-        "reference": None if statistics is None else {"source": statistics.name, **statistics.note},
+        "reference": None if statistics is None else {**statistics.note, "source": statistics.name},
         "metrics": found,
         "conventions": asdict(how),
         "version": {"reg_engine": __version__, "torch": torch.__version__},
