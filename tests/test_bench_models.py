@@ -76,12 +76,11 @@ def test_the_guides_are_their_formulas(prediction: str) -> None:
     assert float((found - exact).norm() / exact.norm()) < 0.02  # truncation at a step of 1e-2
 
 
-# Millions of parameters, as the papers state them; diffusers' DiT keeps a label table in each of
-# its 28 blocks, which the original has once.
+# Millions of parameters, as the papers state them.
 PARAMETERS = {
     "edm2-s": 280,
     "edm2-xxl": 1523,
-    "dit-xl-2": 750,
+    "dit-xl-2": 675,
     "sd-1.4": 860,
     "sd-2.1": 866,
     "sd-xl": 2567,
