@@ -209,6 +209,20 @@ def test_safetensors_that_lie(entry: Any, says: str, tmp_path: Path) -> None:
             assert re.search(wanted, refused(path))
 
 
+def test_how_long_a_table_of_safetensors_may_be(tmp_path: Path) -> None:
+    empty = b'{"a": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}'
+    path = tmp_path / "a.safetensors"
+    most = 1 << 24
+    for size, says in ((len(empty), ""), (most, ""), (most + 1, "table of"), (100, "table of")):
+        there = empty + b" " * (max(size, len(empty)) - len(empty))
+        there = there[:-3] if size == 100 else there  # cut in the spaces at its end
+        put(path, struct.pack("<Q", size) + there)
+        if says:
+            assert says in refused(path)
+        else:
+            assert list(kept(path).tensors) == ["a"]
+
+
 def test_tables_of_safetensors_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     for size in (1 << 63, (1 << 24) + 1, 100):
