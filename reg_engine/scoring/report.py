@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, choice
+from ..errors import InputError
 from ..metrics import Frechet
 from ..version import __version__
 from .extract import Block
 from .network import Network
-from .scores import METRICS, Conventions, frechet_bars, inception_score, kid, neighbours
+from .scores import Conventions, frechet_bars, inception_score, kid, neighbours
 from .statistics import Moments, Statistics, described
 
 __all__ = ["Gathered", "gather", "needs", "report"]
@@ -112,27 +112,24 @@ def report(
 
     Args:
         images: what is scored. network: that made their features.
-        metrics: of METRICS.
+        metrics: of METRICS, with what they need: see job.check_metrics.
         statistics: for fid. reference: for kid and pr.
 
     Raises:
-        InputError: an unknown score; a reference that is missing or of another network; too few
-            images for a covariance, a subset or a split.
+        InputError: statistics of another width; too few images for a covariance, a subset or a
+            split.
     """
     own = images.statistics(network, name)
     width = len(own.mean)
     found: dict[str, Any] = {}
     for metric in metrics:
-        choice("metrics", metric, METRICS)
         if metric == "is":
             assert images.logits is not None  # gather held them
             found["is"] = inception_score(images.logits, how)
         elif metric == "fid":
             found["fid"] = _frechet(images, own, statistics, how)
         else:
-            if reference is None or reference.features is None or images.features is None:
-                remedy = "Give --reference PATH with images"
-                raise InputError("reference", f"is missing for {metric}", remedy)
+            assert reference and reference.features is not None and images.features is not None
             score = kid if metric == "kid" else neighbours
             found[metric] = score(images.features, reference.features, how)
     result = {
@@ -160,8 +157,7 @@ def report(
 def _frechet(
     images: Gathered, own: Statistics, statistics: Statistics | None, how: Conventions
 ) -> dict[str, Any]:
-    if statistics is None:
-        raise InputError("stats", "is missing for fid", "Give --stats FILE or --reference PATH")
+    assert statistics is not None  # job.check_metrics asked for it
     statistics.check_width(len(own.mean))
     target = Frechet.of_moments(statistics.mean, statistics.covariance)
     found = {"value": max(0.0, float(target.to_moments(own.mean, own.covariance)))}
