@@ -1,5 +1,5 @@
-"""The command line: `reg-engine sample | show | calibrate | train | evaluate | experiment |
-profile | doctor`."""
+"""The command line: `reg-engine sample | show | calibrate | convert | train | evaluate |
+reproduce | experiment | profile | doctor`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .evaluate import evaluate
 from .experiment import experiment
 from .notes import show
 from .profile import profile
+from .reproduce import reproduce
 from .sample import sample
 from .shell import Commands, run
 from .train import train
@@ -34,7 +35,10 @@ def cli() -> None:
     """
 
 
-for _command in (sample, show, calibrate, convert, train, evaluate, experiment, profile, doctor):
+for _command in (
+    *(sample, show, calibrate, convert, train, evaluate, reproduce, experiment, profile),
+    doctor,
+):
     cli.add_command(_command)
 
 
