@@ -24,7 +24,7 @@ def run(*arguments: str) -> Any:
 def test_without_a_name_the_recipes() -> None:
     said = run()
     assert said.exit_code == 0 and all(name in said.output for name in RECIPES)
-    assert [row["name"] for row in json.loads(run("--json").output)] == list(RECIPES)
+    assert [row["name"] for row in json.loads(run("--json").output)["recipes"]] == list(RECIPES)
 
 
 def test_a_dry_run_says_what_is_needed_and_how_long(tmp_path: Path) -> None:

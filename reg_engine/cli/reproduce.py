@@ -72,7 +72,7 @@ def reproduce(name: str | None, as_json: bool, dry_run: bool, **given: Any) -> N
     if name is None:
         rows = [{"name": r.name, "title": r.title, "where": r.where} for r in RECIPES.values()]
         lines = [f"{r.name:14}{r.title:24}{r.where}" for r in RECIPES.values()]
-        emit(rows, as_json, "\n".join(lines))
+        emit({"recipes": rows}, as_json, "\n".join(lines))
         return
     what, methods = recipe(name), given["methods"]
     points = points_of(
