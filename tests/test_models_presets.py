@@ -123,6 +123,21 @@ def test_every_family_is_there() -> None:
             assert found.guide.kimg < found.net.kimg
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("edm2-img512-s-fid", "arXiv 2312.02696, Table 2"),
+        ("edm2-img512-s-dino", "arXiv 2312.02696, Table 5"),
+        ("edm2-img64-s-fid", "arXiv 2312.02696, Table 3"),
+        ("edm2-img512-m-guid-fid", "arXiv 2312.02696, Table 2"),
+        ("edm2-img512-m-guid-dino", "arXiv 2312.02696, Table 5"),
+        ("edm2-img64-s-autog-dino", "arXiv 2406.02507, Table 1"),
+    ],
+)
+def test_each_figure_names_its_table(name: str, source: str) -> None:
+    assert preset(name).source == f"NVlabs/edm2, generate_images.py; {source}"
+
+
 def test_each_metric_falls_with_the_size_and_with_guidance() -> None:
     """No figure stands in another's place: larger networks are better, and so are guided ones."""
     for metric in ("fid", "dino"):
