@@ -220,5 +220,14 @@ def _deep(folder: Path) -> Path:
 
 
 def test_the_argument_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="^IN: "):
-        state_of(tmp_path / "none.pt", "IN")
+    empty = put(tmp_path / "a.pt", {})
+    for path in (tmp_path / "none.pt", empty):
+        with pytest.raises(InputError, match="^IN: .* is not converted"):
+            state_of(path, "IN")
+
+
+def test_how_often_a_storage_may_be_shared(tmp_path: Path) -> None:
+    one = torch.zeros(1 << 18)
+    assert len(kept(put(tmp_path / "a.pt", {f"n{n}": one for n in range(4)})).tensors) == 4
+    said = refused(put(tmp_path / "a.pt", {f"n{n}": one for n in range(5)}))
+    assert "its tensors are 5242880 bytes, far more than the file" in said
