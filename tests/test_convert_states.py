@@ -208,6 +208,19 @@ def test_parts_are_counted(tmp_path: Path) -> None:
     assert "nested too deep" in refused(_deep(tmp_path))
 
 
+def test_buffers_and_those_left_out_are_counted(tmp_path: Path) -> None:
+    for kind in ("_buffers", "_non_persistent_buffers_set"):
+        net, inner = nn.Module(), nn.Linear(1, 1)
+        for n in range(200):
+            if kind == "_buffers":
+                inner.register_buffer(f"b{n}", A)
+            else:
+                inner._non_persistent_buffers_set.add(f"b{n}")
+        for n in range(200):
+            net.add_module(f"m{n}", inner)
+        assert "more than 32768" in refused(put(tmp_path / "a.pt", net))
+
+
 def _deep(folder: Path) -> Path:
     """120 modules within one another; the names add up to 720 characters."""
     net = nn.Module()
