@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops.duals.activation import GATED
-from .device import address, convert, fetch
+from .device import address, convert, fetch, sigmoid
 from .strides import collapse, lay_out, on_device
 from .tuning import launch_parameters
 
@@ -24,15 +24,15 @@ from .tuning import launch_parameters
 def _slope(x, KIND: tl.constexpr):
     """f(x) and f'(x)."""
     if KIND == "silu":
-        share = 1 / (1 + tl.exp(-x))
-        slope = share * (1 + x * (1 - share))
+        share, rest = sigmoid(x)
+        slope = share * (1 + x * rest)
     elif KIND == "gelu":
         share = 0.5 * (1 + tl.erf(x * 0.7071067811865476))
         slope = share + x * tl.exp(-0.5 * x * x) * 0.3989422804014327
     else:  # (1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z))
-        share = 1 / (1 + tl.exp(-1.5957691216057308 * x * (1 + 0.044715 * x * x)))
+        share, rest = sigmoid(1.5957691216057308 * x * (1 + 0.044715 * x * x))
         rate = 1.5957691216057308 * (1 + 0.134145 * x * x)
-        slope = share + x * share * (1 - share) * rate
+        slope = share + x * share * rest * rate
     return x * share, slope
 
 

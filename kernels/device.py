@@ -86,3 +86,11 @@ def guide(
         direction = fetch(term_ptr, term_strides, row, n, inner, mask, dtype, FLAT)
         cond = tl.where(mask, cond + w * direction, cond)
     return cond
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)) and what it lacks of 1, both without cancellation; no overflow."""
+    e = tl.exp(-tl.abs(x))
+    most, least = 1 / (1 + e), e / (1 + e)
+    return tl.where(x >= 0, most, least), tl.where(x >= 0, least, most)

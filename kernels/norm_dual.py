@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .device import convert
+from .device import convert, sigmoid
 from .strides import INT32_LIMIT, on_device
 from .tuning import launch_parameters
 
@@ -96,8 +96,8 @@ def _finish(h, h_t, channel, row, mask, vectors, strides, SILU: tl.constexpr):
     if shift_ptr is not None:
         h += _at(shift_ptr, strides[3], row, channel, mask, h.dtype)
     if SILU:
-        share = 1 / (1 + tl.exp(-h))
-        h_t = h_t * share * (1 + h * (1 - share))
+        share, rest = sigmoid(h)
+        h_t = h_t * share * (1 + h * rest)
         h = h * share
     return h, h_t
 

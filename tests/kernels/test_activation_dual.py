@@ -94,3 +94,13 @@ def test_far_from_zero(kind: str) -> None:
     launch(x, torch.ones_like(x), kind, *out)
     for a, b in zip(out, forward(activation(kind), [x], [torch.ones_like(x)]), strict=True):
         assert torch.allclose(a.double(), b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["silu", "gelu_tanh"])
+def test_where_the_slope_is_nearly_one(kind: str) -> None:
+    """1 - sigmoid is small there, and times x: a difference of nearly equal numbers shows."""
+    x = torch.linspace(1.0, 12.0, 2000).reshape(1, -1)
+    out = [torch.empty_like(x) for _ in range(2)]
+    launch(x, torch.ones_like(x), kind, *out)
+    _, exact = forward(activation(kind), [x], [torch.ones_like(x)])
+    assert (out[1].double() - exact).abs().max() < 3e-7
