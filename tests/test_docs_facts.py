@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import house
-import numpy as np
 import pytest
 from pages import ROOT
 
@@ -174,23 +173,12 @@ def test_the_speed_script_compares_equals(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_50000_images_in_flat_memory_and_no_slower_than_torchmetrics(tmp_path: Path) -> None:
-    pytest.importorskip("torchmetrics")
+def test_50000_images_in_flat_memory(tmp_path: Path) -> None:
+    """Their speed beside torchmetrics is the script's to print: no test is timed."""
     script = speed_script()
     script.write(tmp_path / "a.npz", 50_000, 256)  # 154 MB
-    script.write(tmp_path / "b.npz", 5000, 200)
-    net = script.Small()
-    start, most = script.growth(tmp_path / "a.npz", Network("s", net, "s"), 1)
+    start, most = script.growth(tmp_path / "a.npz", Network("s", script.Small(), "s"), 1)
     assert most - start < 20_000_000
-    ratios = []
-    for _ in range(3):
-        ours, seconds = script.ours(
-            tmp_path / "a.npz", tmp_path / "b.npz", Network("s", net, "s"), 1
-        )
-        theirs, more = script.theirs(tmp_path / "a.npz", tmp_path / "b.npz", net)
-        assert ours == pytest.approx(theirs, rel=1e-6)
-        ratios.append((more / seconds)[1])  # of processor time
-    assert np.median(ratios) >= 1
 
 
 def test_the_optional_packages_are_listed() -> None:
