@@ -98,7 +98,41 @@ def test_errors(tmp_path: Path, folder: Path) -> None:
         decoder_of(3, SD_LATENTS)
     with pytest.raises(InputError, match="latents"):
         decoder_of(torch.nn.Linear(1, 1))
-    with pytest.raises(InputError, match="samples"):
-        decoder_of(folder)(torch.zeros(1, 3, 8, 8))
+    for shape in ((1, 3, 8, 8), (4, 8, 8), (1, 4, 2, 8, 8)):
+        with pytest.raises(InputError, match="decodes no samples"):
+            decoder_of(folder)(torch.zeros(shape))
+    with pytest.raises(InputError, match="device"):
+        decoder_of(folder, device="nowhere")
     with pytest.raises(InputError, match="batch_size"):
         decoder_of(folder, batch_size=0)
+
+
+def test_a_decoder_goes_where_it_is_told(folder: Path) -> None:
+    decoder = decoder_of(folder, device="cpu")
+    assert {p.device.type for p in decoder.vae.parameters()} == {"cpu"}
+
+    class Moving(torch.nn.Module):
+        told: object = None
+
+        def decode(self, latents: torch.Tensor) -> None: ...
+
+        def to(self, place: object) -> Moving:  # type: ignore[override]
+            self.told = place
+            return self
+
+    vae = Moving()
+    assert decoder_of(vae, SD_LATENTS).vae.told is None
+    assert decoder_of(vae, SD_LATENTS, device="cpu").vae.told == torch.device("cpu")
+
+
+def test_the_command_refuses_another_vae_before_it_samples(folder: Path, tmp_path: Path) -> None:
+    model = saved(
+        tmp_path / "three.safetensors",
+        small(image_channels=3, outputs=6),
+        latents=SD_LATENTS.described(),
+        sample_shape=[3, 8, 8],
+    )
+    given = ["--model", str(model), "--labels", "0", "--out", str(tmp_path / "x.png")]
+    failed = run(*given, "--vae", str(folder))
+    assert "decodes no samples of (3, " in str(failed.exception)
+    assert not (tmp_path / "x.png.parts").exists()

@@ -62,7 +62,10 @@ def test_a_run_at_tiny_size(tmp_path: Path) -> None:
     done = run(*given)
     assert done.exit_code == 0, (done.output, done.exception)
     report = json.loads((tmp_path / "out.json").read_text())
-    assert report["samples"] == 10 and len(report["points"]) == 8
+    assert report["samples"] == 10 and len(report["points"]) == 8 and report["steps"] == 2
+    assert report["features"]["fingerprint"] == network.fingerprint
+    assert report["reference"]["source"] == str(tmp_path / "stats.npz")
+    assert report["run"]["batch_size"] == 8 and report["conventions"]["splits"] == 10
     one = report["points"][-1]
     assert (one["method"], one["rectify"], one["scale"]) == ("autoguidance", "fd", 2.0)
     assert one["cost"]["nfe"] == 9 and one["warning"] is None

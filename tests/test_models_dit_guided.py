@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_models_dit import batch, small
 
-from reg_engine import Guidance, GuidedChannels, load_model, sample
+from reg_engine import Guidance, GuidedChannels, InputError, load_model, sample
 from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.dit import DiT, SiT
 from reg_engine.schedules import Flow, VPLinear
@@ -106,3 +106,16 @@ def test_three_channels_are_guided_as_in_the_released_sampler(
     guided[:, :3] += 2.0 * (factor * (eps - ref).detach())[:, :3]
     wanted = a * (x - sigma * guided) / alpha + s * guided
     torch.testing.assert_close(out.samples, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_no_more_channels_are_guided_than_there_are(tmp_path: Path) -> None:
+    model = load_model(saved(tmp_path / "dit.safetensors", small()))
+    for count in (4, 5):
+        guidance = Guidance(3.0, rectify=None, adjust=GuidedChannels(count))
+        given = {"guidance": guidance, "solver": "ddim", "steps": 2, "progress": False}
+        if count == 4:
+            plain = sample(model, 1, **{**given, "guidance": Guidance(3.0, rectify=None)})
+            torch.testing.assert_close(sample(model, 1, **given).samples, plain.samples)
+        else:
+            with pytest.raises(InputError, match="count: is 5 of 4 channels"):
+                sample(model, 1, **given)

@@ -61,3 +61,5 @@ def test_without_guidance_one_prediction_a_step() -> None:
     source = sampler(point)
     source.read(range(2))
     assert source.stats.nfe == 2 and source.stats.backward == 0
+    for point in points_of(SD, None, ["none", "paper"], [1.0], steps=2):
+        assert sampler(point).fingerprint() == source.fingerprint()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reg_engine.pictures.images import to_uint8
 from reg_engine.reproduce import RECIPES, Reproduction
 from reg_engine.reproduce.points import Point, points_of
 from reg_engine.reproduce.run import Judge, Models
+from reg_engine.reproduce.sampled import Classes
 from reg_engine.scoring import Conventions, load_network, score
 from reg_engine.storage.shards import Shards
 
@@ -119,7 +121,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def stopping(self: Shards, name: str, *given: Any) -> None:
         asked.append(name)
-        if name == points[1].name and self.folder.name == "points":
+        if name.startswith(points[1].name) and self.folder.name == "points":
             raise KeyboardInterrupt
         stored(self, name, *given)
 
@@ -152,3 +154,76 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
         Models(tmp_path, 8)(point)
     with pytest.raises(InputError, match="count"):
         Models(tmp_path, 0)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call samples, as they are sampled."""
+    seen: list[int] = []
+    read = Classes.read
+
+    def reading(self: Classes, numbers: range) -> Any:
+        seen.append(len(numbers))
+        return read(self, numbers)
+
+    monkeypatch.setattr(Classes, "read", reading)
+    return seen
+
+
+def test_without_guidance_all_methods_are_one_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = points_of(S64, None, ["none", "paper"], [1.0], steps=1)
+    folder, seen = weights(tmp_path / "nets", points), counted(monkeypatch)
+    found = rows(tmp_path, folder, points)
+    assert len(found) == 10 and sum(seen) == 12
+    assert len({row["fid"]["value"] for row in found}) == 1
+
+
+def test_other_settings_leave_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = points_of(S64, ["vanilla"], ["none"], [2.0], steps=1)
+    folder, seen = weights(tmp_path / "nets", points), counted(monkeypatch)
+    twelve = rows(tmp_path, folder, points)
+    assert rows(tmp_path, folder, points, count=16)[0]["fid"] != twelve[0]["fid"]
+    assert sum(seen) == 12 + 16
+    assert rows(tmp_path, folder, points) == twelve and sum(seen) == 12 + 16
+
+
+def test_what_the_last_point_lacks_is_said_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = points_of(S512, ["vanilla", "autoguidance"], ["none"], [2.0], steps=1)
+    folder, seen = weights(tmp_path / "nets", points[:1]), counted(monkeypatch)
+    with pytest.raises(InputError, match=r"edm2-img512-s-2147483-0.070.safetensors"):
+        rows(tmp_path, folder, points)
+    given = weights(tmp_path / "nets", points)
+    with pytest.raises(InputError, match="makes no latents"):
+        Models(given, 8, lambda _: lambda samples: samples)(points[0])
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("alone", "no logits"), ("wide", "8 features, the network makes 16")]
+)
+def test_features_that_do_not_fit_are_refused_after_one_batch(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = feature_file(tmp_path)
+    file.write_text(
+        file.read_text()
+        + """
+def alone(images):
+    return network(images)[0]
+
+
+def wide(images):
+    features, logits = network(images)
+    return torch.cat([features, features], 1), logits
+"""
+    )
+    points = points_of(S64, ["vanilla"], ["none"], [2.0], steps=1)
+    sampler, seen = Models(weights(tmp_path / "nets", points), 12), counted(monkeypatch)
+    real = replace(statistics_of(load_network(f"{file}:network")), note={})
+    judge = Judge(load_network(f"{file}:{name}"), ("fid", "is"), real, (), HOW)
+    with pytest.raises(InputError, match=said):
+        next(Reproduction(S64, sampler, judge, tmp_path / "parts", 4).measure(points))
+    assert seen == [4]

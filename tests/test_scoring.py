@@ -237,3 +237,18 @@ def test_a_score_without_what_it_needs_is_refused_before_any_work() -> None:
     silent = Network("n", lambda images: project(images)[0], "n")
     with pytest.raises(InputError, match="logits"):
         score(Tensors(IMAGES), silent, ["is"])
+
+
+def test_what_scores_cannot_use_is_refused_after_one_batch() -> None:
+    asked: list[int] = []
+
+    def seen(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return project(images)[0]
+
+    net, how = Network("n", seen, "n"), Extraction(4)
+    narrow = replace(score(Tensors(IMAGES), network(), ()).statistics, mean=torch.zeros(2), note={})
+    for metrics, said in ((["is"], "no logits"), (["fid"], "has 2 features")):
+        with pytest.raises(InputError, match=said):
+            score(Tensors(IMAGES), net, metrics, statistics=narrow, extraction=how)
+    assert asked == [4, 4] and len(IMAGES) > 4

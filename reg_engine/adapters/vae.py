@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.latents import Latents
 from ..networks.frozen import frozen
-from ..values import as_int, store
+from ..values import as_int, store, usable
 from .loading import diffusers_module
 
 __all__ = ["Decoder", "decoder_of"]
@@ -44,16 +44,20 @@ class Decoder:
         """The pictures, on the device of the samples.
 
         Raises:
-            InputError: samples of other channels than the VAE's latents.
+            InputError: as check.
         """
-        channels = self.vae.config.latent_channels
-        if samples.ndim != 4 or samples.shape[1] != channels:
-            remedy = f"Give (B, {channels}, h, w), of a model of this VAE's latents"
-            raise InputError("samples", f"is {tuple(samples.shape)}", remedy)
+        self.check(tuple(samples.shape[1:]))
         like = next(self.vae.parameters())
         with frozen((self.vae,)), torch.no_grad():
             parts = [self._decoded(part, like) for part in samples.split(self.batch_size)]
         return torch.cat(parts).to(samples.device)
+
+    def check(self, sample_shape: tuple[int, ...]) -> None:
+        """InputError unless samples of this shape, without the batch, have the VAE's channels."""
+        channels = self.vae.config.latent_channels
+        if len(sample_shape) != 3 or sample_shape[0] != channels:
+            remedy = f"Give those of a model of this VAE's latents, ({channels}, h, w)"
+            raise InputError("vae", f"decodes no samples of {sample_shape}", remedy)
 
     def _decoded(self, samples: Tensor, like: Tensor) -> Tensor:
         latents = self.latents.decoded(samples.float()).to(like)
@@ -62,7 +66,9 @@ class Decoder:
         return (2 * (pixels - black) / (white - black) - 1).clamp(-1, 1)
 
 
-def decoder_of(vae: Any, latents: Latents | None = None, batch_size: int = 8) -> Decoder:
+def decoder_of(
+    vae: Any, latents: Latents | None = None, batch_size: int = 8, device: Any = None
+) -> Decoder:
     """The Decoder of a VAE.
 
     Args:
@@ -70,12 +76,16 @@ def decoder_of(vae: Any, latents: Latents | None = None, batch_size: int = 8) ->
             only safetensors are read.
         latents: what the model's samples are of its latents; None = as its configuration says
             (scaling_factor, shift_factor).
+        batch_size: samples at a time.
+        device: where it decodes; None = where it is, from a folder the CPU.
 
     Raises:
         InputError: no VAE, no such folder, one that cannot be loaded; diffusers is missing.
     """
     if isinstance(vae, (str, os.PathLike)):
         vae = _loaded(os.fspath(vae))
+    if device is not None and isinstance(vae, torch.nn.Module):
+        vae = vae.to(usable(device))
     if latents is None:
         config = getattr(vae, "config", None)
         scale = getattr(config, "scaling_factor", None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from .shell import stopped
 if TYPE_CHECKING:
     import torch
 
+    from ..adapters.vae import Decoder
     from ..reproduce.points import Point
     from ..reproduce.recipes import Recipe
     from ..reproduce.run import Judge, Sampler
@@ -164,7 +167,9 @@ def _run(
             if not as_json:
                 click.echo(_line(row))
     report = {"recipe": what.name, "title": what.title, "where": what.where, "samples": count}
-    report |= {"note": what.note, "points": rows}
+    report |= {"note": what.note, "steps": points[0].steps, **judge.described()}
+    chosen = ("weights", "vae", "device", "dtype", "batch_size")
+    report |= {"run": {name: given[name] for name in chosen}, "points": rows}
     write_whole(target, (json.dumps(report, indent=1) + "\n").encode(), "--out")
     save_reproduction(report, picture)
     work.remove()
@@ -196,13 +201,10 @@ def _judge(what: Recipe, given: dict[str, Any]) -> Judge:
 def _sampler(what: Recipe, count: int, given: dict[str, Any]) -> Sampler:
     dtype = _dtype(given["dtype"])
     if not what.prompts:
-        from ..adapters.vae import decoder_of
-        from ..models import latents_of
         from ..reproduce.run import Models
 
-        vae, device = given["vae"], given["device"]
-        decoder = None if vae is None else lambda path: decoder_of(vae, latents_of(path))
-        return Models(Path(given["weights"]), count, decoder, device, dtype)
+        decoder = None if given["vae"] is None else _decoding(given["vae"], given["device"])
+        return Models(Path(given["weights"]), count, decoder, given["device"], dtype)
     from ..reproduce.pipelines import Pipelines
     from ..scoring.prompts import read_prompts
 
@@ -210,6 +212,23 @@ def _sampler(what: Recipe, count: int, given: dict[str, Any]) -> Sampler:
         raise InputError("--prompts", "is missing", "Give a text file, one prompt a picture")
     prompts = read_prompts(given["prompts"], count)
     return Pipelines(given["weights"], prompts, given["device"], dtype)
+
+
+def _decoding(vae: str, device: str | None) -> Callable[[Path], Decoder]:
+    """What makes the decoder of a model's file, all of them of one VAE."""
+    from ..adapters.vae import decoder_of
+    from ..models import Latents, description_of, latents_of
+
+    loaded = decoder_of(vae, Latents(), device=device)
+
+    def decoding(path: Path) -> Decoder:
+        latents = latents_of(path)
+        assert latents is not None  # or no decoder is asked for
+        decoder = replace(loaded, latents=latents)
+        decoder.check(tuple(description_of(path)["sample_shape"]))
+        return decoder
+
+    return decoding
 
 
 def _dtype(name: str) -> torch.dtype | None:

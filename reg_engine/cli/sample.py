@@ -100,7 +100,9 @@ def _labelled(
     **run: Any,
 ) -> None:
     target, run["refine"] = _target(out, compare), refine_of(run["refine"])
-    denoiser, decoder = load_model(model), _decoder(vae, model, target)
+    denoiser, decoder = load_model(model), _decoder(vae, model, target, run["device"])
+    if decoder is not None:
+        decoder.check(denoiser.sample_shape)
     chosen = labels_of(labels, per_label, denoiser)
     seed_list = list(range(len(chosen))) if seeds is None else whole_numbers("seeds", seeds)
     if target.suffix == ".png":
@@ -166,7 +168,7 @@ def _target(out: str, compare: bool) -> Path:
     return check_writable(target, "--out")
 
 
-def _decoder(vae: str | None, model: str, target: Path) -> Decoder | None:
+def _decoder(vae: str | None, model: str, target: Path, device: str | None) -> Decoder | None:
     """What makes pictures of the samples; None: they are pictures, or are kept as they are."""
     latents = latents_of(model)
     if vae is None:
@@ -178,7 +180,7 @@ def _decoder(vae: str | None, model: str, target: Path) -> Decoder | None:
         raise InputError("--vae", f"is given, and {model} makes no latents", "Leave it out")
     from ..adapters.vae import decoder_of
 
-    return decoder_of(vae, latents)
+    return decoder_of(vae, latents, device=device)
 
 
 def _drawable(images: int, shape: tuple[int, ...]) -> None:

@@ -195,6 +195,9 @@ class GuidedChannels:
 
     Args:
         count: channels >= 1 that are guided: 3 of DiT's and SiT's 4, in their released samplers.
+
+    Raises:
+        InputError: a bad count; in a call, more channels than a sample has.
     """
 
     count: int = 3
@@ -203,4 +206,7 @@ class GuidedChannels:
         store(self, count=as_int("count", self.count))
 
     def __call__(self, point: Point, guided: Tensor, cond: Tensor) -> Tensor:
+        if self.count > cond.shape[1]:
+            remedy = f"Give at most {cond.shape[1]}"
+            raise InputError("count", f"is {self.count} of {cond.shape[1]} channels", remedy)
         return torch.cat([guided[:, : self.count], cond[:, self.count :]], 1)

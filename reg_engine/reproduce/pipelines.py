@@ -41,7 +41,9 @@ class Pipelines:
 
     def __call__(self, point: Point) -> Prompts:
         """The pictures of a point."""
-        rectify = None if point.rectify == "none" or point.scale == 1 else point.rectify
-        weight = point.recipe.weight(point.method, point.scale)
-        choices = {"guidance": Guidance(weight, rectify=rectify), "steps": point.steps}
+        rectify = None if point.rectify == "none" else point.rectify
+        guidance = Guidance(point.recipe.weight(point.method, point.scale), rectify=rectify)
+        if point.scale == 1:  # whatever the method: one guidance, one key
+            guidance = Guidance(1.0, rectify=None)
+        choices = {"guidance": guidance, "steps": point.steps}
         return Prompts(point.name, self.pipe, self.prompts, choices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,8 @@ from ..networks.denoisers import Denoiser
 from ..scoring import Conventions, Extraction, Network, Statistics
 from ..scoring.extract import Block, extract
 from ..scoring.prompts import PromptScore, mean_score
-from ..scoring.report import gather, needs, report
+from ..scoring.report import fitting, gather, needs, report
+from ..scoring.statistics import described
 from ..storage.digest import digest
 from ..storage.shards import Shards
 from ..values import as_int
@@ -49,6 +50,15 @@ class Judge:
     statistics: Statistics | None = None
     prompt_scores: tuple[PromptScore, ...] = ()
     conventions: Conventions = field(default_factory=Conventions)
+
+    def described(self) -> dict[str, Any]:
+        """What scores depend on, ready for JSON."""
+        real = self.statistics
+        return {
+            "features": described(self.network),
+            "reference": None if real is None else {**real.note, "source": real.name},
+            "conventions": asdict(self.conventions),
+        }
 
 
 class Sampler(Protocol):
@@ -106,12 +116,16 @@ class Models:
         latents = latents_of(path)
         if latents is not None and self.decoder is None:
             raise InputError("vae", f"is needed: {files.net} makes latents", "Give its folder")
-        decoder = None if latents is None or self.decoder is None else self.decoder(path)
+        if latents is None and self.decoder is not None:
+            raise InputError("vae", f"is given, and {files.net} makes no latents", "Leave it out")
+        decoder = None if self.decoder is None else self.decoder(path)
         return Classes(point.name, engine, labels, decoder)
 
     def _guidance(self, point: Point) -> Guidance:
         recipe, files = point.recipe, point.files
         assert files is not None
+        if point.scale == 1:  # whatever the method: one guidance, one key
+            return Guidance(1.0, rectify=None)
         reference: Reference = Unconditional()
         if files.reference is not None:
             bad = self._loaded(files.reference)
@@ -119,7 +133,7 @@ class Models:
         adjust: tuple[Adjustment, ...] = ()
         if recipe.channels is not None:
             adjust = (GuidedChannels(recipe.channels),)
-        rectify = None if point.rectify == "none" or point.scale == 1 else point.rectify
+        rectify = None if point.rectify == "none" else point.rectify
         weight = recipe.weight(point.method, point.scale)
         return Guidance(weight, reference, rectify, adjust=adjust)
 
@@ -163,17 +177,21 @@ class Reproduction:
         """The row of each point, as it is done; what is kept of an earlier run is not made again.
 
         Raises:
-            InputError: what networks, sampler and scores refuse.
+            InputError: what networks, sampler and scores refuse: what any point lacks before the
+                first is sampled, what scores cannot use after its first batch.
         """
+        for point in sorted(points, key=lambda each: str(each.files)):  # each file is read once
+            self.sampler(point)
         for point in points:
             source = self.sampler(point)
             judged = (self.judge.network.fingerprint, self.judge.statistics, self.judge.metrics)
             scores = [score.fingerprint for score in self.judge.prompt_scores]
             key = digest(source.fingerprint(), judged, scores, self.judge.conventions)
-            kept = self.rows.load(point.name)
+            place = f"{point.name}-{key[:16]}"  # other settings leave what is kept of these
+            kept = self.rows.load(place)
             if kept is None or kept[1].get("key") != key:
-                row = self._scored(point, source, key)
-                self.rows.store(point.name, torch.zeros(1), {"key": key, "row": row})
+                row = self._scored(point, source, key, place)
+                self.rows.store(place, torch.zeros(1), {"key": key, "row": row})
             else:
                 row = kept[1]["row"]
             yield {**row, **point.row}
@@ -184,10 +202,12 @@ class Reproduction:
         with suppress(OSError):
             self.folder.rmdir()
 
-    def _scored(self, point: Point, source: Classes | Prompts, key: str) -> dict[str, Any]:
+    def _scored(
+        self, point: Point, source: Classes | Prompts, key: str, place: str
+    ) -> dict[str, Any]:
         """Scores and cost of a point; its blocks are kept until they are all there."""
         judge = self.judge
-        blocks = Shards(self.folder / point.name, {"key": key, "batch_size": self.batch_size})
+        blocks = Shards(self.folder / place, {"key": key})
         how = Extraction(self.batch_size, 0, shards=blocks, progress=self.progress)
         columns: list[Tensor] = []
         prompts = source.prompts if isinstance(source, Prompts) else []
@@ -208,9 +228,10 @@ class Reproduction:
     def _asking(self, prompts: Sequence[str]) -> Any:
         """The network's features, and a column for each prompt score."""
         asks = [score.asking(prompts) for score in self.judge.prompt_scores]
+        network = fitting(self.judge.network, self.judge.metrics, self.judge.statistics)
 
         def ask(images: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-            features, logits = self.judge.network(images)
+            features, logits = network(images)
             found = [one(images, numbers)[0].to(features.dtype) for one in asks]
             return torch.cat([features, *found], 1), logits
 

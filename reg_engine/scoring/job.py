@@ -13,7 +13,7 @@ from .extract import Extraction, extract, extract_batches
 from .images import Tensors
 from .network import Network
 from .reference import image_reference
-from .report import gather, needs, report
+from .report import fitting, gather, needs, report
 from .scores import METRICS, Conventions
 from .source import Source
 from .statistics import Statistics
@@ -79,11 +79,12 @@ def score(
     vectors, logits = needs(metrics, how)
     source = Tensors(images) if isinstance(images, Tensor) else images
     name, key, held = "batches", "", None
+    fits = fitting(network, metrics, statistics)
     if isinstance(source, Iterable):
-        blocks = extract_batches(source, lambda part, _: network(part))
+        blocks = extract_batches(source, lambda part, _: fits(part))
     else:
         name, key = source.name, source.fingerprint()
-        blocks = extract(source, lambda part, _: network(part), through)
+        blocks = extract(source, lambda part, _: fits(part), through)
     paired = bool({"kid", "pr"} & set(metrics))
     if reference is not None and (paired or (statistics is None and "fid" in metrics)):
         found = image_reference(reference, network, through, vectors=paired, cache=cache)

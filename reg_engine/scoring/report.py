@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from ..errors import InputError
 from ..metrics import Frechet
 from ..version import __version__
 from .extract import Block
-from .network import Network
+from .network import Network, Vectors
 from .scores import Conventions, frechet_bars, inception_score, kid, neighbours
 from .statistics import Moments, Statistics, described
 
-__all__ = ["Gathered", "gather", "needs", "report"]
+__all__ = ["Gathered", "fitting", "gather", "needs", "report"]
 
 NAMED = 20  # unreadable images that a result names
 
@@ -92,11 +92,35 @@ def gather(blocks: Iterable[Block], features: bool = False, logits: bool = False
             held[0].append(block.features)
         if logits:
             if block.logits is None:
-                problem, remedy = "needs logits", "Take a network that returns (features, logits)"
-                raise InputError("metrics", f"is {problem}", remedy)
+                raise _no_logits()
             held[1].append(block.logits)
     both = [torch.cat(each) if each else None for each in held]
     return Gathered(moments, both[0], both[1], bad, dtype)
+
+
+def fitting(
+    network: Network, metrics: Sequence[str], statistics: Statistics | None = None
+) -> Callable[[Tensor], Vectors]:
+    """The network, whose first batch tells whether the scores can use what it makes.
+
+    Raises:
+        InputError: in a call: no logits for `is`; another width than that of statistics for `fid`.
+    """
+
+    def ask(images: Tensor) -> Vectors:
+        features, logits = network(images)
+        if "is" in metrics and logits is None:
+            raise _no_logits()
+        if "fid" in metrics and statistics is not None:
+            statistics.check_width(features.shape[1])
+        return features, logits
+
+    return ask
+
+
+def _no_logits() -> InputError:
+    remedy = "Take a network that returns (features, logits), or leave that score out"
+    return InputError("metrics", "name 'is', and the feature network makes no logits", remedy)
 
 
 def report(
