@@ -30,7 +30,7 @@ __all__ = ["experiment"]
     "--data-set",
     default="mnist",
     show_default=True,
-    help="mnist or fashion (Fashion-MNIST), of `mnist`; writes OUT/mnist-fashion.",
+    help="mnist or fashion (Fashion-MNIST), of `mnist` and `postprocess`; writes OUT/NAME-fashion.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option(
@@ -61,6 +61,7 @@ def experiment(
     fractal       a 2-D fractal before and after postprocessing
     mnist         FID against confidence, with and without REG and postprocessing; also of
                   Fashion-MNIST
+    postprocess   the flow's own guidance scale, and flows towards few real images; likewise
     cifar10       the same in colour; needs a GPU for its numbers
     all           every one of them
 

@@ -29,9 +29,10 @@ EXPERIMENTS: dict[str, str] = {
     "trajectories": "Guidance from a classifier's point of view: trajectories",
     "fractal": "Guidance and postprocessing on a fractal mixture",
     "mnist": "Guidance on MNIST: fronts of quality against confidence",
+    "postprocess": "Postprocessing on MNIST: the flow's own guidance, and few real images",
     "cifar10": "Guidance and postprocessing on CIFAR-10",
 }
-WITH_DATA_SET = ("mnist",)  # those that run on any data set of data.mnist
+WITH_DATA_SET = ("mnist", "postprocess")  # those that run on any data set of data.mnist
 
 
 def run_experiment(

@@ -77,7 +77,8 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to: `weights` is None while it is unfinished."""
+    """What a run has come to: `weights` is None while it is unfinished, and `stopped` says why it
+    is: "piece", or a signal's name."""
 
     task: str
     finished: bool
@@ -87,6 +88,7 @@ class Result:
     parameters: int
     weights: str | None
     scores: dict[str, float]
+    stopped: str | None = None
 
 
 def train_task(
@@ -102,6 +104,9 @@ def train_task(
     announce: bool | None = None,
     export_now: bool = False,
     start: Path | str | None = None,
+    deadline: float | None = None,
+    compact: bool = False,
+    compiled: bool = False,
     **numbers: Any,
 ) -> Result:
     """Train a task, or go on with the run in `folder`; when done, export its averaged weights.
@@ -113,11 +118,10 @@ def train_task(
         epochs: passes through the training set; default: the recipe's.
         minutes: instead of epochs: as many steps as fit, by the speed measured on this machine. A
             run that goes on keeps the number of steps it began with.
-        device: "cpu" or "cuda".
-        show: progress on standard error; announce: what runs and how long, in one line (None = as
-            show).
+        device: "cpu" or "cuda"; show, announce, compact, compiled: as Trainer.
         start: a file of the same task's weights to go on from with a new schedule.
         export_now: do not train; export the averaged weights of the checkpoint as they are.
+        deadline: of time.monotonic(), at which a piece of the run ends; see Trainer.run.
         numbers: fields of TrainConfig: batch_size, lr, seed, dtype, ...
 
     Raises:
@@ -134,14 +138,13 @@ def train_task(
         config = _as_begun(config, folder, whole=export_now)
     else:
         passes = recipe.epochs if epochs is None else epochs
-        steps = plan_steps(task, config, device, passes, minutes, epochs)
-        config = replace(config, steps=steps)
+        config = replace(config, steps=plan_steps(task, config, device, passes, minutes, epochs))
     if isinstance(task, DiffusionTask):
         task.settings = replace(task.settings, log_sigma_mean=config.noise_mean)
-    trainer = Trainer(
-        task, config, folder, device=device, show=show, announce=announce, start=weights
-    )
-    finished = trainer.step >= config.steps if export_now else trainer.run()
+    kept: dict[str, Any] = {"device": device, "show": show, "announce": announce}
+    kept |= {"start": weights, "compact": compact, "compiled": compiled}
+    trainer = Trainer(task, config, folder, **kept)
+    finished = trainer.step >= config.steps if export_now else trainer.run(deadline=deadline)
     path = export(trainer, task, folder / recipe.file) if finished or export_now else None
     return _result(name, trainer, finished, path, _scores(trainer, task, data) if path else {})
 
@@ -158,6 +161,7 @@ def _result(
         parameters=sum(p.numel() for p in trainer.net.parameters()),
         weights=None if path is None else str(path),
         scores=scores,
+        stopped=trainer.stopped,
     )
 
 

@@ -22,6 +22,7 @@ from ..errors import InputError, NumericalError
 from ..storage.digest import digest
 from ..storage.files import check_writable
 from ..storage.readers import refusing
+from .compact import compacted, expanded
 from .config import TrainConfig
 from .log import LossLog, Reporter, Task
 from .precision import faster
@@ -82,6 +83,9 @@ class Trainer:
         save_seconds: seconds between checkpoints.
         log_every: steps that one row of loss.csv averages.
         start: weights to begin with instead of new ones (`config.start` should name them).
+        compact: keep the checkpoint in about 12 bits a weight (compact.py): what goes on from it is
+            near an uninterrupted run, not bitwise that run.
+        compiled: train what torch.compile makes of the network.
         show: progress on standard error: a bar on a terminal, else a line with each row of the log.
         announce: say at the start what runs and how long it will take, in one line on standard
             error; None = as `show`.
@@ -103,9 +107,11 @@ class Trainer:
         show: bool = True,
         announce: bool | None = None,
         start: dict[str, Tensor] | None = None,
+        compact: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.task, self.folder, self.device = task, Path(folder), torch.device(device)
-        self.save_seconds, self.show = save_seconds, show
+        self.save_seconds, self.show, self.compact = save_seconds, show, compact
         self.announce = show if announce is None else announce
         self.checkpoint = check_writable(self.folder / "checkpoint.pt", "folder")
         self.config, self.why = config, ""  # why it is not trained in the dtype that was asked for
@@ -118,6 +124,7 @@ class Trainer:
         self.net: nn.Module = net.to(memory_format=torch.channels_last)
         if start is not None:
             _begin_with(self.net, start)
+        self._called: Any = torch.compile(self.net) if compiled else self.net  # the same weights
         self.average = Average(self.net)
         held = {name: value for name, value in vars(task).items() if name != "device"}
         self.data = digest(type(task), held)
@@ -125,16 +132,20 @@ class Trainer:
             _groups(self.net, config.weight_decay), lr=config.lr, betas=config.betas
         )
         self.step, self.seconds = 0, 0.0
-        self._stop: str | None = None
+        self.stopped: str | None = (
+            None  # why the last `run` stopped early: a signal's name, "piece"
+        )
         self._losses: list[float] = []
         if self.checkpoint.exists():
             self._resume()
         self.log = LossLog(self.folder / "loss.csv", self.step, log_every, self._losses)
 
-    def run(self, until: int | None = None) -> bool:
+    def run(self, until: int | None = None, deadline: float | None = None) -> bool:
         """Train up to step `until` (default: all); save; return whether the run is finished.
 
-        SIGINT and SIGTERM finish the current step, save a checkpoint and return False.
+        SIGINT and SIGTERM finish the current step, save a checkpoint and return False. So does a
+        `deadline` (of time.monotonic()), in time for another step and another save as long as the
+        last ones; one step is made in any case.
 
         Raises:
             NumericalError: the loss is NaN or infinite; the last checkpoint stays as it was.
@@ -142,21 +153,26 @@ class Trainer:
         last = self.config.steps if until is None else min(until, self.config.steps)
         with self._signals(), Reporter(self, self.show) as reporter:
             saved = began = last_seen = time.monotonic()
-            before = self.seconds
-            while self.step < last and self._stop is None:
+            before, saving = self.seconds, 0.0
+            while self.step < last and self.stopped is None:
                 loss = self._train_step()
                 now = time.monotonic()
                 self.seconds = before + now - began
                 row = self.log.add(self, loss)
                 reporter.update(row, now - last_seen)
-                last_seen = now
-                if now - saved >= self.save_seconds:
+                if now - saved >= self.save_seconds or (deadline and not saving):
                     self.save()
                     saved = now
+                    saving = time.monotonic() - now if deadline else 0.0
+                if deadline and self.step < last:
+                    spare = deadline - time.monotonic()
+                    if spare <= now - last_seen + saving:
+                        self.stopped = self.stopped or "piece"
+                last_seen = now
             self.save()
-            if self._stop is not None:
+            if self.stopped is not None:
                 reporter.say(
-                    f"{self._stop}: stopped after step {self.step} of {self.config.steps}, saved "
+                    f"{self.stopped}: stopped after step {self.step} of {self.config.steps}, saved "
                     f"in {self.checkpoint}. Run the same command again to go on."
                 )
         return self.step >= self.config.steps
@@ -174,7 +190,7 @@ class Trainer:
             attention,
             torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"),
         ):
-            loss = self.task.loss(self.net, indices, generator)
+            loss = self.task.loss(self._called, indices, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         value = float(loss.detach())
@@ -192,21 +208,19 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint: to a temporary file first, then renamed over the old one."""
         self.log.flush()
-        save_state(
-            self.checkpoint,
-            {
-                "task": self.task.name,
-                "config": self.config.as_dict(),
-                "data": self.data,
-                "step": self.step,
-                "seconds": self.seconds,
-                "losses": self.log.losses,
-                "net": self.net.state_dict(),
-                "average": self.average.state,
-                "optimizer": self.optimizer.state_dict(),
-                "rng": torch.get_rng_state(),
-            },
-        )
+        state = {
+            "task": self.task.name,
+            "config": self.config.as_dict(),
+            "data": self.data,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.log.losses,
+            "net": self.net.state_dict(),
+            "average": self.average.state,
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        save_state(self.checkpoint, compacted(state) if self.compact else state)
 
     def _resume(self) -> None:
         state = load_state(self.checkpoint)
@@ -227,7 +241,7 @@ class Trainer:
         with refusing(
             "checkpoint", f"{self.checkpoint} holds another network or is damaged", REMEDY
         ):
-            self._take(state)
+            self._take(expanded(state))
         if state["data"] != self.data:
             raise InputError(
                 "data",
@@ -260,13 +274,13 @@ class Trainer:
         """Turn SIGINT and SIGTERM into a request to stop after the current step."""
 
         def note(number: int, _frame: FrameType | None) -> None:
-            self._stop = signal.Signals(number).name
+            self.stopped = signal.Signals(number).name
 
         try:
             old = {kind: signal.signal(kind, note) for kind in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # not in the main thread: signals go to that thread's owner
             old = {}
-        self._stop = None
+        self.stopped = None
         try:
             yield
         finally:
