@@ -115,7 +115,8 @@ def test_no_more_channels_are_guided_than_there_are(tmp_path: Path) -> None:
         given = {"guidance": guidance, "solver": "ddim", "steps": 2, "progress": False}
         if count == 4:
             plain = sample(model, 1, **{**given, "guidance": Guidance(3.0, rectify=None)})
-            torch.testing.assert_close(sample(model, 1, **given).samples, plain.samples)
+            found, wanted = sample(model, 1, **given).samples, plain.samples
+            assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5
         else:
             with pytest.raises(InputError, match="count: is 5 of 4 channels"):
                 sample(model, 1, **given)
