@@ -38,6 +38,8 @@ __all__ = [
     "known_names",
 ]
 
+SAME = 1e-3  # by which two alphas of one noise level may differ, times being rounded
+
 
 def as_seeds(seeds: Iterable[int] | None, cond: Any) -> list[int]:
     """The seeds as a list of ints in [0, 2^63); None = one a row of `cond`."""
@@ -177,14 +179,29 @@ def as_schedule(schedule: Any, model: Denoiser) -> Schedule:
     return schedule
 
 
-def check_variance(rows: Table, model: Denoiser) -> None:
-    """InputError where the rows follow a learned variance and the network returns none."""
-    if rows.learned and not model.learned_variance:
+def check_variance(rows: Table, model: Denoiser, view: Denoiser) -> None:
+    """InputError where the rows follow a learned variance and the network returns none, or one of
+    another schedule: what it learned lies between deviations on its own.
+
+    Args:
+        view: the model on the rows' schedule.
+    """
+    if not rows.learned:
+        return
+    if not model.learned_variance:
         raise InputError(
             "variance",
             "is 'learned', and the network returns none",
             "Take 'small' or 'large', or a Denoiser(learned_variance=True)",
         )
+    for row in rows.rows if view.schedule != model.schedule else ():
+        view.at(row.t)  # or the model has no such level
+        alpha, _ = model.schedule(model.schedule.time_of(row.sigma / row.alpha))
+        if row.spread and abs(alpha / row.alpha - 1) > SAME:
+            problem = (
+                f"is 'learned', and alpha at t = {row.t:g} is not that of the model's schedule"
+            )
+            raise InputError("variance", problem, "Leave schedule out, or take 'small' or 'large'")
 
 
 def known_names(names: Iterable[str], function: Callable[..., Any], called: str) -> None:

@@ -108,7 +108,7 @@ class Engine(Batches):
         chosen = as_guidance(scale, guidance, rectify, network)
         options = as_options(solver_options)
         rows: Table = table(solver, denoiser.schedule, steps, refine=refine, **options)
-        check_variance(rows, network)
+        check_variance(rows, network, denoiser)
         dtype = as_dtype(dtype)
         modules = (*network.modules, *chosen.reference.modules)
         device = as_device(device, denoiser.device, modules, dtype)

@@ -13,7 +13,7 @@ from test_models_dit import batch, small
 from reg_engine import Guidance, GuidedChannels, InputError, load_model, sample
 from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.dit import DiT, SiT
-from reg_engine.schedules import Flow, VPLinear
+from reg_engine.schedules import EDM, Flow, VPLinear
 
 DESCRIPTION: dict[str, Any] = {
     "architecture": "dit",
@@ -120,3 +120,14 @@ def test_no_more_channels_are_guided_than_there_are(tmp_path: Path) -> None:
         else:
             with pytest.raises(InputError, match="count: is 5 of 4 channels"):
                 sample(model, 1, **given)
+
+
+def test_a_learned_variance_is_of_the_models_own_alphas(tmp_path: Path) -> None:
+    model = load_model(saved(tmp_path / "dit.safetensors", small()))
+    given = {"solver": "ddpm", "steps": 3, "solver_options": {"variance": "learned"}}
+    given |= {"guidance": Guidance(2.0, rectify=None), "progress": False}
+    sample(model, 1, schedule=VPLinear(spacing="trailing"), **given)
+    with pytest.raises(InputError, match="not that of the model's schedule"):
+        sample(model, 1, schedule=EDM(), **given)
+    given["solver_options"] = {"variance": "large"}
+    sample(model, 1, schedule=EDM(), **given)
