@@ -121,6 +121,7 @@ def test_options_of_the_other_use_are_refused(place: Path) -> None:
     assert "device" in refused("pictures", *own, "--device", "nowhere")
 
 
+@pytest.mark.slow
 def test_a_model_is_judged_in_any_features(place: Path) -> None:
     for seed, name in enumerate(DATA_SETS):
         rng = np.random.default_rng(seed)

@@ -146,6 +146,7 @@ def test_a_large_file_is_not_read_before_its_tensors_are(tmp_path: Path) -> None
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 50_000  # kB
 
 
+@pytest.mark.slow
 def test_archives_beyond_four_gigabytes(tmp_path: Path) -> None:
     """Their table has 64-bit places; the file is a hole but for one number."""
     path = tmp_path / "a.pt"
