@@ -20,6 +20,7 @@ from reg_engine.experiments.cifar10.page import TABLE2, TABLE3
 from reg_engine.experiments.cifar10.sampling import (
     EDM_SCALES,
     FLOW_SCALES,
+    Scored,
     bases,
     evaluate,
     posts_of,
@@ -29,6 +30,7 @@ from reg_engine.experiments.draws import Point, Sampling
 from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.classifier import NoisyClassifier
 from reg_engine.postprocess import Postprocess
+from reg_engine.training import PieceOver
 from reg_engine.training.classification import accuracy
 from reg_engine.training.colour_classifier import ColourClassifierTask
 
@@ -133,7 +135,9 @@ def test_bfloat16_networks_sample_as_float32_ones_do(trained: Trained) -> None:
     assert float((moved - wanted).square().mean().sqrt() / wanted.std()) < 0.05
 
 
-def test_scored_points_are_kept(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scored_points_are_kept(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, models, data = trained
     base = bases(models, TINY)[1]
     base = replace(base, points=base.points[1:3])
@@ -141,7 +145,8 @@ def test_scored_points_are_kept(trained: Trained, monkeypatch: pytest.MonkeyPatc
     bench = bench_of(models, data, sampling.labels, most=1000)
     flows = train_posts(base, own, TINY, models, data, sampling)
     assert list(flows) == ["pixel-20"] == posts_of("edm", own, TINY)
-    rows = evaluate(base, own, models, bench, flows, sampling)
+    rows: list[Scored] = []
+    evaluate(base, own, models, bench, flows, sampling, rows)
     assert [(r.point.estimator, r.row["post"]) for r in rows] == [
         ("none", None),
         ("none", "pixel-20"),
@@ -154,11 +159,17 @@ def test_scored_points_are_kept(trained: Trained, monkeypatch: pytest.MonkeyPatc
     assert rows[1].row["nfe"] == rows[0].row["nfe"] + more > more
     assert not list((own.work / "points").glob("*/*.npz"))  # samples go once they are scored
     monkeypatch.setattr(cifar10_sampling, "run_resumable", None)
-    again = evaluate(base, own, models, bench, flows, sampling)
+    again: list[Scored] = []
+    evaluate(base, own, models, bench, flows, sampling, again, 0.0)  # kept
     assert [r.row for r in again] == [json.loads(json.dumps(r.row)) for r in rows]
     other = Sampling(16, 1, 8)
     with pytest.raises(InputError, match="other settings"):
-        evaluate(base, own, models, bench, flows, other)
+        evaluate(base, own, models, bench, flows, other, [])
+    new = report(tmp_path)
+    with pytest.raises(PieceOver, match="^edm: 2 points of samples"):
+        evaluate(base, new, models, bench, flows, sampling, [], 0.0)
+    with pytest.raises(PieceOver, match="^edm: the samples that postprocessing is trained on"):
+        train_posts(base, new, TINY, models, data, sampling, 0.0)
 
 
 def test_minutes_become_steps_once(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

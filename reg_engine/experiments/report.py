@@ -75,6 +75,7 @@ class Report:
         self.work = self.folder / "work" / f"{'quick' if quick else 'full'}-{seed}"
         check_writable(self.work / NUMBERS, "--out")
         self.numbers: dict[str, Any] = {"claims": {}}
+        self.unfinished = False  # then `finish` keeps the work that the next run goes on with
         self._page = [f"# {title}"]
         self._began = time.monotonic()
 
@@ -163,7 +164,7 @@ class Report:
         self.numbers["claims"][key] = {"text": text, "holds": bool(holds), "found": found}
 
     def finish(self) -> dict[str, Any]:
-        """Write the page and the numbers, remove unfinished work; return what the JSON holds."""
+        """Write the page and the numbers, remove the work; return what the JSON holds."""
         content = {
             "experiment": self.name,
             "command": self.command,
@@ -192,6 +193,8 @@ class Report:
         text = json.dumps(content, indent=1, allow_nan=False)
         write_whole(self.folder / NUMBERS, (_short_lists(text) + "\n").encode())
         write_whole(self.folder / PAGE, ("\n\n".join(self._page) + "\n").encode())
+        if self.unfinished:
+            return content
         clear(self.work, WORK)
         # `points/` and its like outlive the batches that each point removed when it was scored.
         for folder in (*self.work.glob("*/"), self.work, self.work.parent):

@@ -44,6 +44,8 @@ def train_postprocess(
     device: str | torch.device = "cpu",
     show: bool = True,
     flow: dict[str, Any] | None = None,
+    deadline: float | None = None,
+    compact: bool = False,
     **numbers: Any,
 ) -> Postprocess:
     """Train a flow from samples to real ones near them, or go on bitwise with the run in `folder`.
@@ -65,21 +67,30 @@ def train_postprocess(
             images (channels, H, W), a ToyNet for points (dim,).
         device: where to train; the flow stays there. show: progress on standard error.
         flow: arguments of Postprocess: solver, steps, scale, ...
+        deadline: as Trainer.run. compact: as Trainer.
 
     Raises:
         InputError: bad or too few samples (k > M); a folder with a run on other data; FAISS or
             torchdiffeq missing.
-        KeyboardInterrupt: a signal stopped the training; the same call goes on with it.
+        KeyboardInterrupt: a signal stopped the training, or (PieceOver) the deadline; the same
+            call goes on with it.
     """
-    from ..training import TrainConfig, Trainer  # here: it brings the progress bars of rich along
+    from ..training import (
+        PieceOver,
+        TrainConfig,
+        Trainer,
+    )  # here: it brings the progress bars of rich along
 
     near = _nearest(samples, real, labels, real_labels, k, within_class, features)
     make = net or partial(default_net, samples.shape[1:], _rows(labels, num_classes))
     classes = {"labels": labels, "num_classes": num_classes, "label_dropout": label_dropout}
     task = FlowTask(samples, real, near, make, device=device, **classes)  # type: ignore[arg-type]
     numbers = {"warmup": min(400, steps // 10), "lr": 1e-3, **numbers}
-    trainer = Trainer(task, TrainConfig(steps=steps, **numbers), folder, device=device, show=show)
-    if not trainer.run():
+    config = TrainConfig(steps=steps, **numbers)
+    trainer = Trainer(task, config, folder, device=device, show=show, compact=compact)
+    if not trainer.run(deadline=deadline):
+        if trainer.stopped == "piece":
+            raise PieceOver(f"step {trainer.step} of {steps}")
         raise KeyboardInterrupt
     found = task.build().to(device)
     found.load_state_dict({**trainer.net.state_dict(), **trainer.average.state})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .config import TrainConfig
+from .config import PieceOver, TrainConfig
 from .log import Task
 from .tasks import TASKS, Result, export, train_task
 from .trainer import Trainer
 
-__all__ = ["TASKS", "Result", "Task", "TrainConfig", "Trainer", "export", "train_task"]
+__all__ = ["TASKS", "PieceOver", "Result", "Task", "TrainConfig", "Trainer", "export", "train_task"]

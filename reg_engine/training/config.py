@@ -9,7 +9,14 @@ from typing import Any
 from ..errors import choice
 from ..values import as_float, as_int, store
 
-__all__ = ["TrainConfig"]
+__all__ = ["PieceOver", "TrainConfig"]
+
+
+class PieceOver(KeyboardInterrupt):
+    """A run reached its deadline and is saved; the message says what is missing.
+
+    Nobody is to catch it but who knows how to go on: to all others it is Ctrl-C.
+    """
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from ...data.cifar10 import CIFAR10
 from ...evaluation.bench import Bench, Features
 from ...fidelity import nearest_distances
 from ...pictures.plots import check_matplotlib
 from ...postprocess import Neighbours, dinov2_features
 from ...storage.files import write_whole
+from ...training import PieceOver
 from ...training.classification import accuracy
 from ..draws import Sampling
 from ..image_runs import draw_samples, wrapped
@@ -24,6 +26,7 @@ from ..report import Report
 from .data import load_data
 from .models import FULL, Models, Sizes, features_from, load_models, sizes_of
 from .page import curves, scores_table, setting, tables
+from .pieces import deadline_of
 from .sampling import EDM_SCALES, FLOW_SCALES, Scored, bases, evaluate, posts_of, train_posts
 
 REPLICATES = 20  # of the bootstrap behind a distance's error
@@ -46,11 +49,17 @@ COMMAND = """This command fills the cells, from any copy of CIFAR-10:
 reg-engine experiment cifar10 --data cifar10_jpeg.tar.gz --device cuda
 ```
 """
+MISSING = """**Not finished.** The first thing that is missing: {missing}; what follows it is
+missing too. {count} rows are scored. The same command goes on:
+
+```
+{command}
+```"""
 PLAN = """It is planned for about an hour on a GPU of the H100's class, by arithmetic and not by
 measurement: {flow:g} minutes for the flow, {edm:g} for the EDM model, {judge:g} for the judge and
 {guide:g} for the guiding classifier, {post:g} for each of two postprocessing flows, the rest for
 {samples} samples a point. `--set hours=8` and `--set samples=50000` go nearer to the paper. A run
-that was stopped goes on."""
+that was stopped goes on; with `--set piece=8` it stops by itself after eight minutes."""
 CURVES = """FID over the CFG scale as the paper reports it: postprocessing costs quality at the
 lowest scale of each table, and gains the more the larger the scale."""
 AGAINST = """The paper says: at CFG 1.25 of Tab. 2 the flow's samples are best left alone (6.151;
@@ -64,13 +73,42 @@ retrained and sampled, and where Tab. 3 searched neighbours. Ours: {ours}."""
 def run(report: Report) -> None:
     """Train, sample, postprocess and score; or go through all of it at tiny size.
 
+    With `--set piece=MINUTES` it ends by itself, and the page says what is missing.
+
     Raises:
         InputError: no data in a run that is not quick; an option or a file that cannot be used.
     """
-    sizes, user = sizes_of(report), _preflight(report)
+    deadline, sizes = deadline_of(report), sizes_of(report)
+    user = _preflight(report)
     data, kind = load_data(report, sizes.train, sizes.test)
     report.say(f"{kind}: {len(data.train_labels)} + {len(data.test_labels)} images")
-    models = load_models(report, sizes, data)
+    report.numbers |= {"measured": sizes.minutes is not None, "data": kind}
+    scored: list[Scored] = []
+    try:
+        models = load_models(report, sizes, data, deadline)
+        bench = _score(report, sizes, models, data, user, scored, deadline)
+    except PieceOver as over:
+        _unfinished(report, sizes, scored, str(over), data.lossy)
+        return
+    report.numbers["stages"] = models.stages
+    if sizes.minutes is None:
+        _sound(report, bench, scored)
+    else:
+        judged = accuracy(models.judge, data.test_images, data.test_labels)
+        _measured(report, models, bench.name, scored, judged)
+    _write(report, sizes, models, scored, data.lossy)
+
+
+def _score(
+    report: Report,
+    sizes: Sizes,
+    models: Models,
+    data: CIFAR10,
+    user: tuple[Features, str] | None,
+    scored: list[Scored],
+    deadline: float | None,
+) -> Bench:
+    """Every point of both bases into `scored`; the bench that scored them."""
     sampling = Sampling(sizes.samples, report.seed, sizes.sampling_batch, str(report.device))
     bench = Bench(
         models.judge,
@@ -82,17 +120,10 @@ def run(report: Report) -> None:
         train=data.train_images,
         most=MOST,
     )
-    scored: list[Scored] = []
     for base in bases(models, sizes):
-        flows = train_posts(base, report, sizes, models, data, sampling)
-        scored += evaluate(base, report, models, bench, flows, sampling)
-    report.numbers |= {"measured": sizes.minutes is not None, "data": kind, "stages": models.stages}
-    if sizes.minutes is None:
-        _sound(report, bench, scored)
-    else:
-        judged = accuracy(models.judge, data.test_images, data.test_labels)
-        _measured(report, models, bench.name, scored, judged)
-    _write(report, sizes, models, scored, data.lossy)
+        flows = train_posts(base, report, sizes, models, data, sampling, deadline)
+        evaluate(base, report, models, bench, flows, sampling, scored, deadline)
+    return bench
 
 
 def _preflight(report: Report) -> tuple[Features, str] | None:
@@ -187,6 +218,21 @@ def _summary(report: Report, scored: Sequence[Scored]) -> str:
         )
     held = [claim["holds"] for claim in numbers["claims"].values()]
     return "\n".join([*lines, f"* {ran}; {sum(held)} of {len(held)} claims hold (last table)."])
+
+
+def _unfinished(
+    report: Report, sizes: Sizes, scored: Sequence[Scored], missing: str, lossy: bool
+) -> None:
+    """The page of a run whose piece is over: what is scored, and what comes next."""
+    report.unfinished = True
+    rows = [each.row for each in scored] if sizes.minutes is not None else []
+    report.numbers |= {"missing": missing, "points": rows}
+    said = MISSING.format(missing=missing, count=len(scored), command=report.command)
+    report.section("In short", wrapped(QUESTION) + "\n\n" + said)
+    if lossy:
+        report.text(wrapped(LOSSY))
+    tables(report, rows or None, posts_of("flow", report, sizes))
+    scores_table(report, rows or None)
 
 
 def _write(

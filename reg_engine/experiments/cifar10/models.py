@@ -17,15 +17,17 @@ from ...models import NoisyClassifier, load_classifier, load_model
 from ...networks.denoisers import Denoiser
 from ...postprocess import classifier_features, dinov2_features
 from ...resume import digest
-from ...training import Result, train_task
+from ...training import PieceOver, Result, train_task
 from ...training.colour import ColourSettings
 from ...training.colour_classifier import ColourClassifierSettings
 from ..report import Report
+from .pieces import number
 
-# hours, samples: see sizes_of; features: of the Frechet distance; neighbours: a DINOv2 folder for
-# postprocessing's search; the others are weights to use instead of training.
+# hours, samples: see sizes_of; piece: minutes of one run of several; features: of the Frechet
+# distance; neighbours: a DINOv2 folder for postprocessing's search; the others are weights to use
+# instead of training.
 STAGES = ("flow", "edm", "judge", "guide")
-OPTIONS = ("hours", "samples", "features", "neighbours", *STAGES)
+OPTIONS = ("hours", "samples", "piece", "features", "neighbours", *STAGES)
 
 
 @dataclass(frozen=True)
@@ -92,25 +94,13 @@ def sizes_of(report: Report) -> Sizes:
         choice("--set", key, OPTIONS)
     if report.quick or report.device.type != "cuda":
         return TINY
-    hours = _number(report, "hours", 1.0)
-    count = int(_number(report, "samples", FULL.samples))
+    hours = number(report, "hours", 1.0)
+    count = int(number(report, "samples", FULL.samples))
     if count < 100:
         raise InputError("--set samples", f"is {count}", "Give 100 or more; FID needs thousands")
     assert FULL.minutes is not None
     minutes = {name: value * hours for name, value in FULL.minutes.items()}
     return replace(FULL, minutes=minutes, samples=count)
-
-
-def _number(report: Report, key: str, default: float) -> float:
-    text = report.options.get(key, str(default))
-    try:
-        value = float(text)
-    except ValueError as error:
-        problem = f"{text!r} is no number"
-        raise InputError(f"--set {key}", problem, "Write 1, for example") from error
-    if not 0 < value < 1e7:
-        raise InputError(f"--set {key}", f"is {text}", "Give a positive number")
-    return value
 
 
 def features_from(path: str | os.PathLike[str], device: torch.device) -> tuple[Features, str]:
@@ -148,10 +138,13 @@ class Models:
     digests: dict[str, str]  # of the weights, as float32
 
 
-def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
+def load_models(
+    report: Report, sizes: Sizes, data: CIFAR10, deadline: float | None = None
+) -> Models:
     """Networks from the files in report.options, the others trained in report.work; resumable.
 
     Raises:
+        PieceOver: the deadline (of time.monotonic()) came first.
         KeyboardInterrupt: a signal stopped the training; the same command goes on with it.
         InputError: a file that holds something else.
     """
@@ -170,7 +163,8 @@ def load_models(report: Report, sizes: Sizes, data: CIFAR10) -> Models:
             stages.append({"name": name, "file": os.path.basename(files[name])})
             continue
         report.say(f"training {name}")
-        result = _trained(report, sizes, name, task, data, settings=settings, seed=seed, lr=lr)
+        numbers = {"settings": settings, "seed": seed, "lr": lr, "deadline": deadline}
+        result = _trained(report, sizes, name, task, data, **numbers)
         files[name] = str(result.weights)
         stages.append(
             {
@@ -207,8 +201,11 @@ def _trained(
         batch_size=sizes.batch_size,
         warmup=sizes.steps or 500,
         show=sizes.minutes is not None,
+        compact=numbers["deadline"] is not None,
         **numbers,
     )
+    if result.stopped == "piece":
+        raise PieceOver(f"network {name}: step {result.step} of {result.steps}")
     if not result.finished:
         raise KeyboardInterrupt  # its state is saved: the same command goes on
     return result

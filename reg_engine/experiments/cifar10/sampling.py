@@ -24,13 +24,14 @@ from ...resume import digest, run_resumable
 from ...storage.files import write_whole
 from ...storage.readers import read_json
 from ...storage.shards import Shards
-from ...training import TrainConfig
+from ...training import PieceOver, TrainConfig
 from ...training.colour import ColourTask
 from ...training.diffusion import to_unit_range
 from ...training.tasks import plan_steps
 from ..draws import CLASSIFIER_METHODS, Point, Sampling, engine_of, pairs
 from ..report import Report
 from .models import Models, Sizes, dtype_of, to_device
+from .pieces import check
 
 FLOW_SCALES = (1.25, 1.5, 1.75, 2.25, 2.5, 2.75)  # columns of the paper's Tab. 2
 EDM_SCALES = (1.75, 2.25, 2.5, 2.75, 3.25, 3.5, 3.75, 4.0)  # of its Tab. 3
@@ -100,15 +101,23 @@ def posts_of(base: str, report: Report, sizes: Sizes) -> list[str]:
 
 
 def train_posts(
-    base: Base, report: Report, sizes: Sizes, models: Models, data: CIFAR10, sampling: Sampling
+    base: Base,
+    report: Report,
+    sizes: Sizes,
+    models: Models,
+    data: CIFAR10,
+    sampling: Sampling,
+    deadline: float | None = None,
 ) -> dict[str, Postprocess]:
     """Flows of `base` by name, each trained on its samples at POOL_SCALES, for all scales.
 
     Raises:
-        KeyboardInterrupt: a signal stopped the training; the same command goes on with it.
+        KeyboardInterrupt: a signal stopped the training, or (PieceOver) the deadline; the same
+            command goes on with it.
     """
     pool = []
     for scale in POOL_SCALES:
+        check(deadline, f"{base.name}: the samples that postprocessing is trained on")
         point = Point("vanilla", scale, pool=True)
         report.say(f"sampling {base.name} at {scale:g} for postprocessing")
         pool.append(_sample(base, point, models, sampling, report.work / "pools")[0])
@@ -121,25 +130,30 @@ def train_posts(
         if space != "pixel":
             features = dinov2_features(report.options["neighbours"], space, device=report.device)
         flow = {"solver": "flow_heun", "steps": sizes.solver_steps[2]}
-        found[name] = train_postprocess(
-            samples,
-            real,
-            report.work / f"post-{base.name}-{name}",
-            steps=steps,
-            batch_size=sizes.batch_size,
-            lr=sizes.lr,
-            labels=sampling.labels.repeat(len(pool)),
-            num_classes=10,
-            k=int(k),
-            features=features,
-            net=partial(_network, sizes),
-            seed=report.seed,
-            device=report.device,
-            show=sizes.minutes is not None,
-            flow={**flow, "batch_size": sampling.batch_size},
-            warmup=min(500, steps // 2),
-            dtype=dtype_of(report.device),
-        )
+        try:
+            found[name] = train_postprocess(
+                samples,
+                real,
+                report.work / f"post-{base.name}-{name}",
+                steps=steps,
+                batch_size=sizes.batch_size,
+                lr=sizes.lr,
+                labels=sampling.labels.repeat(len(pool)),
+                num_classes=10,
+                k=int(k),
+                features=features,
+                net=partial(_network, sizes),
+                seed=report.seed,
+                device=report.device,
+                show=sizes.minutes is not None,
+                flow={**flow, "batch_size": sampling.batch_size},
+                deadline=deadline,
+                compact=deadline is not None,
+                warmup=min(500, steps // 2),
+                dtype=dtype_of(report.device),
+            )
+        except PieceOver as over:
+            raise PieceOver(f"{base.name}: postprocessing flow {name}, {over}") from over
         to_device(found[name].denoiser, report.device)
     return found
 
@@ -188,8 +202,14 @@ def evaluate(
     bench: Bench,
     flows: Mapping[str, Postprocess],
     sampling: Sampling,
-) -> list[Scored]:
-    """Every point of `base`, as it is and after each flow. What is scored is kept on disk."""
+    scored: list[Scored],
+    deadline: float | None = None,
+) -> None:
+    """Every point of `base`, as it is and after each flow, into `scored`; kept on disk as well.
+
+    Raises:
+        PieceOver: the deadline passed before a point that is not scored.
+    """
     key = {
         "models": models.digests,
         "steps": base.steps,
@@ -197,11 +217,12 @@ def evaluate(
         "bench": digest(bench.features, bench.name, bench.most, bench.rows),
         **vars(sampling),
     }
-    kept, scored = Shards(report.work / f"scores-{base.name}", key), []
+    kept = Shards(report.work / f"scores-{base.name}", key)
     for number, point in enumerate(base.points, 1):
         names = {post: f"{point.name}-{post or 'plain'}" for post in (None, *flows)}
         done = {post: kept.load(name) for post, name in names.items()}
         if any(found is None for found in done.values()):
+            check(deadline, f"{base.name}: {len(base.points) - number + 1} points of samples")
             drawn, stats, shards = _sample(base, point, models, sampling, report.work / "points")
             samples, cost = drawn.clamp(-1.0, 1.0), stats.as_dict()
             for post, name in names.items():
@@ -217,4 +238,3 @@ def evaluate(
             assert each is not None  # stored above
             scored.append(Scored(each[1], each[0]))
         report.say(f"{base.name} {number}/{len(base.points)} {point.title}")
-    return scored

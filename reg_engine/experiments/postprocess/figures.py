@@ -18,8 +18,8 @@ __all__ = ["PANELS", "draw_few", "draw_own"]
 PANELS = {
     "fid": "FID, lower is better",
     "recall": "recall, higher is better",
-    "distance": "distance to the nearest of these images",
-    "nearer": "nearer to them than unseen images are",
+    "distance": "distance to these images",
+    "nearer": "nearer than unseen images",
     "copies": "share of copies",
 }
 LOOKS = (("green", "^"), ("vermillion", "o"))  # a guidance scale each

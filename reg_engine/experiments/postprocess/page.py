@@ -27,7 +27,8 @@ seeds before and after; {solver}, {base_steps} steps. Samples of CFG at scales {
 Each flow is trained on {pool_count:,} others, a third each at scales {pool} (the paper: 50,000, the
 same scales), towards one of the {k} nearest real images in pixels, drawn anew at every step; it is
 class-conditional and sees the null label for a tenth of its samples. U-Net {channels}, {steps:,}
-steps of {batch_size}; {flow_solver}, {flow_steps} steps. (The paper: 400,000 steps of 512.) Real
+steps of {batch_size}; {flow_solver}, {flow_steps} steps. (The paper: 400,000 steps of 512, on
+CIFAR-10.) Real
 images are drawn equally from all labels, fewer of them from among the more."""
 MEASURES = """* **FID** (Heusel et al. 2017) and **recall** (Kynkaanniemi et al. 2019, k = 3,
   {count:,} test images) in the features of the packaged classifier, against the test set. It
@@ -44,7 +45,9 @@ MEASURES = """* **FID** (Heusel et al. 2017) and **recall** (Kynkaanniemi et al.
 OWN = """The flow towards all real images, on samples of CFG at {scale:g}. Its own scale is that of
 CFG on its velocity, from the null label's; 1 = none, at half the evaluations."""
 FEW = """Fig. S7 has pictures and no numbers, and its number of neighbours is not known. With {k}
-neighbours and 100 real images, a fifth of them are neighbours of every sample, of any class."""
+neighbours and 100 real images, a fifth of them are neighbours of every sample, of any class.
+Recall is a union of balls around the samples, as wide as these lie apart: samples that break apart
+scatter, and it rises. Read it beside FID and the picture."""
 
 
 def write(report: Report, sets: Mapping[str, Tensor]) -> None:
