@@ -150,10 +150,10 @@ def test_what_is_coded_comes_back_within_half_a_level(shape: tuple[int, ...]) ->
     ours, theirs = back["optimizer"]["state"][0], state["optimizer"]["state"][0]
     assert ours["exp_avg_sq"].shape == shape and not ours["exp_avg"].any()
     assert float(ours["step"]) == 7
-    for part, own in zip(
-        *(m["exp_avg_sq"].flatten().split(GROUP) for m in (ours, theirs)), strict=True
-    ):
-        assert torch.allclose(part, own.mean().expand_as(part), rtol=2**-8, atol=0)
+    one, other = (m["exp_avg_sq"].flatten(1) for m in (ours, theirs))
+    for axis in (0, 1):
+        assert torch.allclose(one.mean(axis), other.mean(axis), rtol=1e-5, atol=0)
+    assert torch.linalg.matrix_rank((one / one.mean()).double(), rtol=1e-5) == 1
     assert_same(back["optimizer"]["state"][1], state["optimizer"]["state"][1])
 
 
@@ -163,6 +163,8 @@ def test_zeros_and_an_average_like_the_weights_stay_exact() -> None:
     state["average"]["w"] = torch.zeros(16, 16)
     back = expanded(compacted(state))
     assert not back["net"]["w"].any() and not back["average"]["w"].any()
+    state["optimizer"]["state"][0]["exp_avg_sq"] = torch.zeros(16, 16)  # no gradient yet
+    assert not expanded(compacted(state))["optimizer"]["state"][0]["exp_avg_sq"].any()
 
 
 def test_coding_again_changes_nothing_of_the_weights() -> None:

@@ -67,35 +67,37 @@ def train_postprocess(
             images (channels, H, W), a ToyNet for points (dim,).
         device: where to train; the flow stays there. show: progress on standard error.
         flow: arguments of Postprocess: solver, steps, scale, ...
-        deadline: as Trainer.run. compact: as Trainer.
+        deadline, compact: as Trainer.
 
     Raises:
         InputError: bad or too few samples (k > M); a folder with a run on other data; FAISS or
             torchdiffeq missing.
-        KeyboardInterrupt: a signal stopped the training, or (PieceOver) the deadline; the same
-            call goes on with it.
+        KeyboardInterrupt: a signal or (PieceOver) the deadline stopped it; the same call goes on.
     """
-    from ..training import (
-        PieceOver,
-        TrainConfig,
-        Trainer,
-    )  # here: it brings the progress bars of rich along
-
     near = _nearest(samples, real, labels, real_labels, k, within_class, features)
     make = net or partial(default_net, samples.shape[1:], _rows(labels, num_classes))
     classes = {"labels": labels, "num_classes": num_classes, "label_dropout": label_dropout}
     task = FlowTask(samples, real, near, make, device=device, **classes)  # type: ignore[arg-type]
-    numbers = {"warmup": min(400, steps // 10), "lr": 1e-3, **numbers}
-    config = TrainConfig(steps=steps, **numbers)
-    trainer = Trainer(task, config, folder, device=device, show=show, compact=compact)
+    numbers = {"steps": steps, "warmup": min(400, steps // 10), "lr": 1e-3, **numbers}
+    found = _trained(task, Path(folder), numbers, deadline, show=show, compact=compact)
+    return Postprocess(_denoiser(found, samples.shape[1:], task.num_classes), **(flow or {}))
+
+
+def _trained(
+    task: FlowTask, folder: Path, numbers: dict[str, Any], deadline: float | None, **kept: bool
+) -> nn.Module:
+    """The averaged network; `kept` are other arguments of Trainer."""
+    # Here: it brings the progress bars of rich along.
+    from ..training import PieceOver, TrainConfig, Trainer
+
+    config = TrainConfig(**numbers)
+    trainer = Trainer(task, config, folder, device=task.device, **kept)  # type: ignore[arg-type]
     if not trainer.run(deadline=deadline):
-        if trainer.stopped == "piece":
-            raise PieceOver(f"step {trainer.step} of {steps}")
-        raise KeyboardInterrupt
-    found = task.build().to(device)
+        piece = PieceOver(f"step {trainer.step} of {config.steps}")
+        raise piece if trainer.stopped == "piece" else KeyboardInterrupt
+    found = task.build().to(task.device)
     found.load_state_dict({**trainer.net.state_dict(), **trainer.average.state})
-    view = _denoiser(found.eval(), samples.shape[1:], task.num_classes)
-    return Postprocess(view, **(flow or {}))
+    return found.eval()
 
 
 def _nearest(

@@ -2,15 +2,15 @@
 
 An exact checkpoint holds four float32 numbers a weight: itself, its average and AdamW's two
 moments. Here a weight takes 8 bits, its distance from the average 4, both with a scale for every
-GROUP; of the squared gradients each group's mean is kept, and the first moment starts at zero (it
-looks back over ten steps alone). Vectors (biases, norms) are few and stay exact.
+GROUP. Of the squared gradients the means of rows and columns are kept, as Adafactor keeps them. The
+first moment starts at zero, which costs the ten steps that it had still to make. Vectors (biases,
+norms) are few and stay exact.
 
 At AdamW's rate of 2e-4 the error of a weight is about as large as one step of training moves it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -89,22 +89,21 @@ def _decoded(codes: Tensor, scales: Tensor, shape: Any) -> Tensor:
 
 
 def _moments(kept: State) -> State:
-    """AdamW's state of one parameter: of a large one each group's mean square, and its shape."""
+    """AdamW's state of one parameter: of a large one the means of its squares' rows and columns."""
     square = kept["exp_avg_sq"]
     if not _large(square):
         return kept
-    groups = _grouped(square)
-    counts = torch.full((len(groups),), GROUP)
-    counts[-1] = square.numel() - GROUP * (len(groups) - 1)
-    means = (groups.sum(1) / counts.to(groups.device)).bfloat16()
-    return {"step": kept["step"], "means": means, "shape": list(square.shape)}
+    matrix = square.flatten(1).float()
+    means = {"rows": matrix.mean(1), "columns": matrix.mean(0), "shape": list(square.shape)}
+    return {"step": kept["step"], **means}
 
 
 def _both_moments(kept: State) -> State:
-    if "means" not in kept:
+    if "rows" not in kept:
         return kept
-    shape = kept["shape"]
-    square = _shaped(_spread(kept["means"], math.prod(shape)), shape)
+    rows, columns = kept["rows"], kept["columns"]
+    # Of that matrix both means are the kept ones (Shazeer & Stern 2018, arXiv 1804.04235, Sec. 3).
+    square = _shaped(torch.outer(rows, columns / columns.mean().clamp(min=1e-38)), kept["shape"])
     return {"step": kept["step"], "exp_avg": torch.zeros_like(square), "exp_avg_sq": square}
 
 
