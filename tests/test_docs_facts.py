@@ -66,7 +66,7 @@ def test_every_environment_variable_is_listed_and_read() -> None:
         read |= set(re.findall(r"environ(?:\.get\(|\.setdefault\(|\[)\s*\"(\w+)\"", text))
         read |= set(re.findall(r"\"(\w+)\" (?:not )?in os\.environ", text))
     page = (ROOT / "docs" / "environment.md").read_text("utf-8")
-    listed = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+|CXX|CUDACXX|PYTHON)`", page))
+    listed = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+|CXX|CUDACXX|PYTHON|RANK)`", page))
     assert read - listed == {"PYTHONPATH"}  # the mutants' own
     known = "".join(path.read_text("utf-8") for path in house.python_files(ROOT))
     known += (ROOT / "Makefile").read_text() + (ROOT / "bench" / "gpu_check.sh").read_text()

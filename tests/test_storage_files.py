@@ -12,7 +12,16 @@ import pytest
 
 from reg_engine import InputError
 from reg_engine.storage import files
-from reg_engine.storage.files import check_writable, clear, replacing, sweep, write_whole
+from reg_engine.storage.files import (
+    check_writable,
+    claim,
+    clear,
+    discard,
+    replacing,
+    set_aside,
+    sweep,
+    write_whole,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -210,3 +219,18 @@ def test_clear_removes_a_folder_that_held_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "x.parts" / "a[1].npz").write_bytes(b"x")
     clear(tmp_path / "x.parts", ["a[1].npz"])
     assert names(tmp_path) == []
+
+
+def test_a_claim_is_made_once(tmp_path: Path) -> None:
+    assert claim(tmp_path / "a", b"one") and not claim(tmp_path / "a", b"two")
+    assert (tmp_path / "a").read_bytes() == b"one"
+    set_aside(tmp_path / "a")
+    set_aside(tmp_path / "a")  # somebody else was faster
+    assert names(tmp_path) == [] and claim(tmp_path / "a", b"two")
+    discard(tmp_path / "a")
+    discard(tmp_path / "a")
+    assert names(tmp_path) == []
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert not claim(tmp_path / "link", b"x") and names(tmp_path) == ["link"]
+    with pytest.raises(InputError, match="cannot be written"):
+        claim(tmp_path / "missing" / "a", b"x")

@@ -1,4 +1,4 @@
-"""The command line: `reg-engine sample | show | calibrate | convert | train | evaluate |
+"""The command line: `reg-engine sample | generate | show | calibrate | convert | train | evaluate |
 reproduce | experiment | profile | doctor`."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from .convert import convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .experiment import experiment
+from .generate import generate
 from .notes import show
 from .profile import profile
 from .reproduce import reproduce
@@ -36,8 +37,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(sample, show, calibrate, convert, train, evaluate, reproduce, experiment, profile),
-    doctor,
+    *(sample, generate, show, calibrate, convert, train, evaluate, reproduce, experiment),
+    *(profile, doctor),
 ):
     cli.add_command(_command)
 

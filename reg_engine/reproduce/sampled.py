@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..engine import Engine
+from ..generation.sampling import OfLabels, OfPrompts
 from ..loop.stats import Stats
-from ..pictures.images import to_uint8
-from ..resume import engine_key
 from ..scoring.source import Part
 from ..storage.digest import digest
 
@@ -23,11 +21,28 @@ class _Sampled:
 
     in_order = True
 
-    def __init__(self, name: str, count: int) -> None:
-        self.name, self.count, self.stats = name, count, Stats()
+    def __init__(
+        self, name: str, sampler: OfLabels | OfPrompts, labels: Tensor | list[str]
+    ) -> None:
+        self.name, self.sampler, self.labels = name, sampler, labels
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.labels)
+
+    @property
+    def stats(self) -> Stats:
+        """What was spent on them."""
+        return self.sampler.stats
+
+    def read(self, numbers: range) -> Part:
+        """The pictures with these numbers, sampled as one batch."""
+        own = self.labels[numbers.start : numbers.stop]
+        pictures = self.sampler(own, list(numbers))  # type: ignore[arg-type]
+        return Part(pictures.permute(0, 3, 1, 2).contiguous(), list(numbers))
+
+    def fingerprint(self) -> str:
+        """Of what the sampler depends on, and labels or prompts."""
+        return digest(self.sampler.fingerprint(), self.labels)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -50,19 +65,7 @@ class Classes(_Sampled):
         labels: Tensor,
         decoder: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        super().__init__(name, len(labels))
-        self.engine, self.labels, self.decoder = engine, labels, decoder
-
-    def read(self, numbers: range) -> Part:
-        """The pictures with these numbers, sampled as one batch."""
-        out = self.engine.sample(self.labels[list(numbers)], list(numbers))
-        self.stats.merge(out.stats.as_dict())
-        pictures = out.samples if self.decoder is None else self.decoder(out.samples)
-        return Part(to_uint8(pictures).permute(0, 3, 1, 2).contiguous(), list(numbers))
-
-    def fingerprint(self) -> str:
-        """Of networks, numbers of the sampler and labels."""
-        return digest(engine_key(self.engine), self.labels, self.decoder)
+        super().__init__(name, OfLabels(engine, decoder), labels)
 
 
 class Prompts(_Sampled):
@@ -78,21 +81,5 @@ class Prompts(_Sampled):
     def __init__(
         self, name: str, pipe: Any, prompts: Sequence[str], choices: dict[str, Any]
     ) -> None:
-        super().__init__(name, len(prompts))
-        self.pipe, self.prompts, self.choices = pipe, list(prompts), choices
-
-    def read(self, numbers: range) -> Part:
-        """The pictures with these numbers, sampled as one batch."""
-        from ..integrations.diffusers import sample
-
-        own = [self.prompts[number] for number in numbers]
-        found = sample(self.pipe, own, seeds=numbers, progress=False, **self.choices)
-        self.stats.merge(found.stats.as_dict())
-        return Part(found.images.permute(0, 3, 1, 2).contiguous(), list(numbers))
-
-    def fingerprint(self) -> str:
-        """Of networks, configurations, prompts and choices."""
-        parts = self.pipe.components.values()
-        modules = [part.state_dict() for part in parts if isinstance(part, torch.nn.Module)]
-        configs = [dict(part.config) for part in parts if hasattr(part, "set_timesteps")]
-        return digest(type(self.pipe).__name__, modules, configs, self.prompts, self.choices)
+        self.prompts = list(prompts)
+        super().__init__(name, OfPrompts(pipe, choices), self.prompts)

@@ -24,7 +24,16 @@ LOCKS = os.name == "posix"  # elsewhere leftovers stay
 if LOCKS:
     import fcntl
 
-__all__ = ["check_writable", "clear", "replacing", "sweep", "write_whole"]
+__all__ = [
+    "check_writable",
+    "claim",
+    "clear",
+    "discard",
+    "replacing",
+    "set_aside",
+    "sweep",
+    "write_whole",
+]
 
 _UNFINISHED = re.compile(r"\.reg_engine-[0-9a-f]{16}\.tmp")
 _PROBE = bytes(1 << 16)  # what check_writable writes: a full disk shows before the work
@@ -90,6 +99,36 @@ def check_writable(path: Path, argument: str = "out") -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def claim(path: Path, data: bytes, argument: str = "out") -> bool:
+    """Make a file that must not be there yet; False: somebody else has it. Of several that try at
+    once one succeeds. What it holds may be cut by a kill: only that it is there counts.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
+    """
+    with _speaking(path, argument):
+        try:
+            file = path.open("xb")
+        except FileExistsError:
+            return False
+        with file:
+            file.write(data)
+    return True
+
+
+def set_aside(path: Path) -> None:
+    """Take a claim away: of several that try at once one moves it, to a name of nobody's."""
+    aside = path.with_name(f".reg_engine-{secrets.token_hex(8)}.tmp")
+    with suppress(FileNotFoundError):
+        os.replace(path, aside)
+        discard(aside)
+
+
+def discard(path: Path) -> None:
+    """Remove a file of ours, if it is still there."""
+    path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
