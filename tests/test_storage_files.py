@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from reg_engine.storage.files import (
     claim,
     clear,
     discard,
+    member,
     replacing,
     set_aside,
     sweep,
@@ -234,3 +236,17 @@ def test_a_claim_is_made_once(tmp_path: Path) -> None:
     assert not claim(tmp_path / "link", b"x") and names(tmp_path) == ["link"]
     with pytest.raises(InputError, match="cannot be written"):
         claim(tmp_path / "missing" / "a", b"x")
+
+
+def test_members_of_equal_content_make_equal_archives(tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        with (
+            replacing(tmp_path / name) as file,
+            zipfile.ZipFile(file, "w") as archive,
+            member(archive, "x") as part,
+        ):
+            part.write(b"content")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.read("x") == b"content"
+        assert archive.getinfo("x").date_time == (1980, 1, 1, 0, 0, 0)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..storage.files import discard, replacing
+from ..storage.files import discard, member, replacing
 from ..storage.readers import read_npz
 from .labels import Label
 from .records import DONE, File, Records, files_in, sha256_of
@@ -93,7 +93,7 @@ def _archive(records: Records, file: BinaryIO) -> None:
     count = sum(len(seeds) - len(body["failed"]) for seeds, body in _bodies(records))
     labels: list[Label] = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
+        with member(archive, "arr_0.npy") as array:
             begun = False
             for seeds, body in _bodies(records):
                 lost = {row["seed"] for row in body["failed"]}
@@ -101,14 +101,14 @@ def _archive(records: Records, file: BinaryIO) -> None:
                 for part in files_in(body):
                     images = read_npz(records.out / part.path, ("arr_0",), "Make it again")["arr_0"]
                     if not begun:
-                        _header(member, (count, *images.shape[1:]), "|u1")
+                        _header(array, (count, *images.shape[1:]), "|u1")
                         begun = True
-                    member.write(images.tobytes())
+                    array.write(images.tobytes())
         if all(isinstance(label, int) for label in labels):
-            with archive.open(zipfile.ZipInfo("arr_1.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.array(labels, dtype="<i8"))
+            with member(archive, "arr_1.npy") as array:
+                np.lib.format.write_array(array, np.array(labels, dtype="<i8"))
 
 
-def _header(member: Any, shape: tuple[int, ...], kind: str) -> None:
+def _header(file: Any, shape: tuple[int, ...], kind: str) -> None:
     header = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(member, header)
+    np.lib.format.write_array_header_1_0(file, header)

@@ -87,34 +87,46 @@ def generate(
         seed = job.shard(0).seeds[0]
         sampler.settle(job.labels.of(seed), seed)
     first = int(len(todo) * (start % 1.0))
-    left = dict.fromkeys(todo[first:] + todo[:first])
-    leases, size = Leases(records.out / "leases", expiry), job.batch_size
+    leases = Leases(records.out / "leases", expiry)
     try:
-        while left and not stop():
-            before = len(left)
-            for number in list(left):
-                name = f"{number:06d}"
-                if stop():
-                    break
-                if records.done(name) is None:
-                    if not leases.take(name):
-                        continue
-                    try:
-                        made = None
-                        if records.done(name) is None:  # else its owner ended just before
-                            made = make(sampler, records, job.shard(number), size, on_error)
-                    finally:
-                        leases.drop(name)
-                    if made is not None:
-                        size = made.batch_size
-                        yield made._replace(done=records.count())
-                del left[number]
-            if len(left) == before:
-                time.sleep(min(_WAIT, leases.expiry / 4))
+        yield from _passes(sampler, records, leases, todo[first:] + todo[:first], on_error, stop)
         if not stop():
             _end(records, leases, wait=part == (0, 1))
     finally:
         leases.close()
+
+
+def _passes(
+    sampler: Sampler,
+    records: Records,
+    leases: Leases,
+    numbers: list[int],
+    on_error: str,
+    stop: Callable[[], bool],
+) -> Iterator[Finished]:
+    """Over and over what is left: made here, or waited for while it is somebody's."""
+    left, size = dict.fromkeys(numbers), records.job.batch_size
+    while left and not stop():
+        before = len(left)
+        for number in list(left):
+            name = f"{number:06d}"
+            if stop():
+                return
+            if records.done(name) is None:
+                if not leases.take(name):
+                    continue
+                try:
+                    made = None
+                    if records.done(name) is None:  # else its owner ended just before
+                        made = make(sampler, records, records.job.shard(number), size, on_error)
+                finally:
+                    leases.drop(name)
+                if made is not None:
+                    size = made.batch_size
+                    yield made._replace(done=records.count())
+            del left[number]
+        if len(left) == before:
+            time.sleep(min(_WAIT, leases.expiry / 4))
 
 
 def part_of(job: Job, part: tuple[int, int]) -> range:

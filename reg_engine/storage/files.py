@@ -12,11 +12,12 @@ import os
 import re
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from ..errors import InputError
 
@@ -29,6 +30,7 @@ __all__ = [
     "claim",
     "clear",
     "discard",
+    "member",
     "replacing",
     "set_aside",
     "sweep",
@@ -129,6 +131,12 @@ def set_aside(path: Path) -> None:
 def discard(path: Path) -> None:
     """Remove a file of ours, if it is still there."""
     path.unlink(missing_ok=True)
+
+
+def member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """A new member of an archive that is written by `replacing`, of any size and without a date:
+    equal content makes equal bytes."""
+    return archive.open(zipfile.ZipInfo(name), "w", force_zip64=True)
 
 
 def sweep(folder: Path) -> None:
