@@ -25,7 +25,9 @@ __all__ = ["experiment"]
     help="Writes OUT/NAME/README.md, numbers.json and figures.",
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Of everything random.")
-@click.option("--data", default=None, help="Real data (mnist, cifar10): a file, or a folder.")
+@click.option(
+    "--data", default=None, help="Real data (mnist, postprocess, cifar10): a file or folder."
+)
 @click.option(
     "--data-set",
     default="mnist",

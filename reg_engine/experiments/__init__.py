@@ -56,7 +56,7 @@ def run_experiment(
         out: folder of all experiments.
         quick: small sizes, seconds to a minute each.
         seed: of everything random, >= 0.
-        data: path of real data (mnist, cifar10).
+        data: path of real data (mnist, postprocess, cifar10).
         data_set: of the experiments in WITH_DATA_SET: "mnist" or "fashion" (Fashion-MNIST), whose
             folder is OUT/NAME-fashion.
         device: where networks run.
