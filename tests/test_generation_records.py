@@ -57,8 +57,11 @@ def test_a_link_or_a_file_of_another_size_is_made_again(tmp_path: Path) -> None:
     one, two = (tmp_path / "o" / "000000" / f"{n:06d}.png" for n in (1, 9))
     data = one.read_bytes()
     one.unlink()
-    (tmp_path / "elsewhere.png").write_bytes(data)
-    one.symlink_to(tmp_path / "elsewhere.png")
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(data)
+    # As long a way there as the file is, which is what a link's size says.
+    one.symlink_to(f"{tmp_path}/{'/' * (len(data) - len(str(elsewhere)))}elsewhere.png")
+    assert one.lstat().st_size == len(data) and one.read_bytes() == data
     two.write_bytes(two.read_bytes()[:-1])
     assert opened(tmp_path / "o").missing() == [0, 1]
     made(tmp_path / "o")

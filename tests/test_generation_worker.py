@@ -17,6 +17,9 @@ from nets import CLASSES, TinyNet
 from reg_engine import Denoiser, Engine, InputError, NumericalError, schedules
 from reg_engine.generation import Cycle, Job, OfLabels, generate, verify
 from reg_engine.generation.finish import MANIFEST
+from reg_engine.generation.leases import Leases
+
+TEMPORARY = ".reg_engine-0123456789abcdef.tmp"
 
 
 def test_batches_are_those_of_the_job(tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_processes_make_the_same_files(tmp_path: Path, count: int) -> None:
 def killed(out: Path, rounds: int, seed: int) -> None:
     """kill -9 of a worker somewhere in its work, again and again, then two resumes at once."""
     draw, what = np.random.default_rng(seed), job(98)
-    for _ in range(rounds):
+    for turn in range(rounds):
         left = [int(draw.integers(1, 9))]
 
         def before(seeds: list[int], left: list[int] = left) -> None:
@@ -82,7 +85,10 @@ def killed(out: Path, rounds: int, seed: int) -> None:
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        victim = worker(out, what, before, start=float(draw.random()))
+        # Before some batch, or at any moment: in the middle of a write, too.
+        victim = worker(out, what, before if turn % 2 else None, start=float(draw.random()))
+        victim.join(60 if turn % 2 else 0.3 * float(draw.random()))
+        victim.kill()
         victim.join(60)
         assert victim.exitcode in (-signal.SIGKILL, 0)
     resumes = [worker(out, what, start=start, expiry=0.5) for start in (0.0, 0.1)]
@@ -100,7 +106,7 @@ def whole(out: Path, reference: Path) -> None:
 
 
 def test_a_kill_costs_a_shard_and_nothing_else(tmp_path: Path) -> None:
-    killed(tmp_path / "o", 3, 0)
+    killed(tmp_path / "o", 4, 0)
     whole(tmp_path / "o", tmp_path / "reference")
 
 
@@ -116,10 +122,48 @@ def test_a_kill_while_it_writes_leaves_no_half(tmp_path: Path) -> None:
     what = job(98)
     folder = tmp_path / "o" / "000000"
     made(tmp_path / "o", what=what, part=(1, 2))
-    (folder / ".reg_engine-0123456789abcdef.tmp").write_bytes(b"half")
+    (folder / TEMPORARY).write_bytes(b"half")
     (tmp_path / "o" / "leases" / "000001").write_bytes(b"{}")  # of one lost after its record
     made(tmp_path / "o", what=what)
     whole(tmp_path / "o", tmp_path / "reference")
+
+
+def test_what_a_lost_one_left_beside_a_finished_job_goes(tmp_path: Path) -> None:
+    """Killed between its last record and the end."""
+    out = tmp_path / "o"
+    made(out)
+    left = (out / "leases" / "done", out / "leases" / "000003", out / "shards" / TEMPORARY)
+    for path in left:
+        path.write_bytes(b"{}")
+    (out / "leases" / "mine.txt").write_bytes(b"x")
+    assert made(out) == [] and not any(path.exists() for path in left)
+    assert os.listdir(out / "leases") == ["mine.txt"]
+
+
+def test_leases_of_garbage_are_waited_out(tmp_path: Path) -> None:
+    leases = tmp_path / "o" / "leases"
+    leases.mkdir(parents=True)
+    for name in ("000001", "done"):
+        (leases / name).write_bytes(b"garbage")
+    found = made(tmp_path / "o", expiry=0.2)
+    assert [each.number for each in found] == [0, 2, 3, 1]
+    assert (tmp_path / "o" / MANIFEST).exists() and os.listdir(leases) == []
+
+
+def test_what_its_owner_has_just_ended_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, sampler = Leases.take, Numbers()
+
+    def late(self: Leases, name: str) -> bool:
+        if name == "000001":  # done by another after this one has looked
+            monkeypatch.undo()
+            made(tmp_path / "o", part=(1, 4))
+        return take(self, name)
+
+    monkeypatch.setattr(Leases, "take", late)
+    assert [each.number for each in made(tmp_path / "o", sampler)] == [0, 2, 3]
+    assert [8, 9, 10, 11] not in sampler.batches
 
 
 def test_memory_that_runs_out_halves_the_batch_and_is_remembered(tmp_path: Path) -> None:
@@ -209,3 +253,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="on_error"):
         made(tmp_path / "o", on_error="ignore")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_20000_images(tmp_path: Path) -> None:
+    """What is kept grows by no image: the last 15,000 take no more than the first 5,000."""
+    what = Job((range(20_000),), Cycle((1, 2, 3)), batch_size=50, shard_size=250)
+    most: list[int] = []
+    for _ in generate(Numbers(), what, tmp_path / "o"):
+        most.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert len(most) == 80 and most[-1] - most[19] < 8_000  # KiB
+    assert opened(tmp_path / "o", what).missing() == []

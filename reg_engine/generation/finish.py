@@ -16,7 +16,7 @@ from ..storage.readers import read_npz
 from .labels import Label
 from .records import DONE, File, Records, files_in, sha256_of
 
-__all__ = ["MANIFEST", "finish", "finished"]
+__all__ = ["MANIFEST", "finish", "finished", "tidy"]
 
 MANIFEST, ARCHIVE = "manifest.jsonl", "samples.npz"
 
@@ -46,9 +46,13 @@ def finish(records: Records) -> None:
         path = records.out / name
         files.append(File(name, sha256_of(path), path.stat().st_size))
     records.write(DONE, {"files": files, "shards": state})
+
+
+def tidy(records: Records) -> None:
+    """Of a finished job: remove what lost workers left, half written files and leases."""
     records.tidy()
     for lease in (records.out / "leases").iterdir():
-        if lease.name.isdecimal():  # of a worker that was lost when its shard was done
+        if lease.name.isdecimal() or lease.name == DONE:
             discard(lease)
 
 

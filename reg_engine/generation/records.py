@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -95,7 +96,7 @@ class Records:
             with open_regular(self._path(name)) as file:
                 found = json.loads(file.read(_LARGEST))
             body = found["record"]
-            if found["key"] == self.key and found["check"] == _check(self.key, name, body):
+            if found["check"] == _check(self.key, name, body):
                 return dict(body)
         return None
 
@@ -114,8 +115,8 @@ class Records:
     def there(self, file: File) -> bool:
         """Whether a file is there, with its size; a link is none."""
         with suppress(OSError):
-            path = self.out / file.path
-            return path.lstat().st_size == file.bytes and path.is_file() and not path.is_symlink()
+            status = os.lstat(self.out / file.path)
+            return stat.S_ISREG(status.st_mode) and status.st_size == file.bytes
         return False
 
     def missing(self) -> list[int]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, NumericalError, choice, out_of_memory
 from ..storage.files import write_whole
 from ..values import as_int
-from .finish import finish, finished
+from .finish import finish, finished, tidy
 from .job import Job, Shard
 from .leases import Leases
 from .records import DONE, File, Records
@@ -245,13 +245,16 @@ def _write(out: Path, name: str, data: bytes) -> File:
 
 def _end(records: Records, leases: Leases, wait: bool) -> None:
     """The manifest, if all shards are done; by one worker, for which those without a part wait."""
-    while not records.missing() and not finished(records):
+    while not records.missing():
+        if finished(records):
+            tidy(records)
+            return
         if leases.take(DONE):
             try:
                 finish(records)
             finally:
                 leases.drop(DONE)
-        elif not wait:
-            return
-        else:
+        elif wait:
             time.sleep(min(_WAIT, leases.expiry / 4))
+        else:
+            return
