@@ -207,3 +207,28 @@ def test_kills_of_the_command_itself(tmp_path: Path) -> None:
     assert [process.wait(300) for process in both] == [0, 0]
     subprocess.run([*command, str(tmp_path / "reference")], env=ENV, check=True)
     assert tree(tmp_path / "o") == tree(tmp_path / "reference")
+
+
+def test_of_prompts(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    import tiny_pipelines as tiny
+
+    from reg_engine.integrations.diffusers import sample
+
+    pipe, out = tiny.sd(), tmp_path / "o"
+    pipe.save_pretrained(tmp_path / "pipe")
+    (tmp_path / "p.txt").write_text("a cat\ntwo dogs\n")
+    words = ["--model", tmp_path / "pipe", "--prompts", tmp_path / "p.txt", "--rectify", "none"]
+    words += ["--seeds", "0-2", "--scale", "3"]
+    call(*words, out=out)
+    prompts = ["a cat", "two dogs", "a cat"]
+    wanted = sample(pipe, prompts, scale=3.0, rectify=None, steps=2, progress=False).images
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert [line["label"] for line in lines] == prompts
+    for line, image in zip(lines, wanted, strict=True):
+        with Image.open(out / line["file"]) as picture:
+            assert np.array_equal(np.asarray(picture), image.numpy())
+    assert "0 of 1 shards" in call(*words, out=out).output
+    (tmp_path / "p.txt").write_text("a cat\ntwo cats\n")
+    assert isinstance(call(*words, out=out, ok=False).exception, reg_engine.InputError)

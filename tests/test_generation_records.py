@@ -10,6 +10,7 @@ import pytest
 from generation_cases import Numbers, job, made, opened, tree
 
 from reg_engine import InputError
+from reg_engine.generation import records as module
 from reg_engine.generation.records import Records
 
 
@@ -127,6 +128,23 @@ def test_a_damaged_note_is_said_and_its_shards_stay(tmp_path: Path) -> None:
         note.write_bytes(content)
         with pytest.raises(InputError, match=r"job\.json is damaged"):
             made(tmp_path / "o")
+
+
+def test_of_two_jobs_begun_at_once_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = module.write_whole
+
+    def late(path: Path, data: bytes) -> None:
+        """Another job's note takes the place of what was just written."""
+        monkeypatch.undo()
+        write(path, data)
+        other = Records(tmp_path / "o", job(batch_size=8), Numbers().fingerprint())
+        write(path, json.dumps({"key": other.key, "settings": other.settings}).encode())
+
+    monkeypatch.setattr(module, "write_whole", late)
+    with pytest.raises(InputError, match="batch_size is 8 there, 4 here"):
+        opened(tmp_path / "o")
 
 
 def test_the_note_is_for_people(tmp_path: Path) -> None:
