@@ -232,3 +232,33 @@ def test_of_prompts(tmp_path: Path) -> None:
     assert "0 of 1 shards" in call(*words, out=out).output
     (tmp_path / "p.txt").write_text("a cat\ntwo cats\n")
     assert isinstance(call(*words, out=out, ok=False).exception, reg_engine.InputError)
+
+
+def test_of_latents(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from test_models_dit import small
+    from test_models_dit_guided import saved
+    from tiny_parts import vae
+
+    from reg_engine.adapters import decoder_of
+    from reg_engine.models.latents import SD_LATENTS
+
+    vae().save_pretrained(tmp_path / "vae")
+    model = saved(tmp_path / "dit.safetensors", small(), latents=SD_LATENTS.described())
+    words = ["--model", model, "--seeds", "0-3", "--labels", "0-1", "--rectify", "none"]
+    assert "is needed" in str(call(*words, out=tmp_path / "o", ok=False).exception)
+    call(*words, "--vae", tmp_path / "vae", out=tmp_path / "o")
+    denoiser = reg_engine.load_model(model)
+    samples = reg_engine.sample(
+        denoiser, torch.tensor([0, 1, 0, 1]), scale=4.0, rectify=None, steps=2, progress=False
+    ).samples
+    wanted = to_uint8(decoder_of(tmp_path / "vae", SD_LATENTS)(samples))
+    for seed, image in enumerate(wanted):
+        with Image.open(tmp_path / "o" / "000000" / f"{seed:06d}.png") as picture:
+            assert np.array_equal(np.asarray(picture), image.numpy())
+    assert "0 of 1 shards" in call(*words, "--vae", tmp_path / "vae", out=tmp_path / "o").output
+    three = {"latents": SD_LATENTS.described(), "sample_shape": [3, 8, 8]}
+    other = saved(tmp_path / "three.safetensors", small(image_channels=3, outputs=6), **three)
+    words[1] = other
+    found = call(*words, "--vae", tmp_path / "vae", out=tmp_path / "x", ok=False)
+    assert "decodes no samples of (3, " in str(found.exception)

@@ -18,6 +18,8 @@ from .config import CONFIG_OPTIONS, said, save_config
 from .options import apply, emit, json_option, plan_of, run_options, whole_numbers
 
 if TYPE_CHECKING:
+    import torch
+
     from ..generation import Finished, Job, Records, Sampler
 
 __all__ = ["generate"]
@@ -116,7 +118,7 @@ def _job(context: click.Context, given: dict[str, Any]) -> tuple[Job, Sampler, d
     job = Job(seeds, rule, **sizes)
     run = {name: given[name] for name in ("solver", "steps", "batch_size")}
     engine = Engine(denoiser, device=_device(given["device"]), progress=False, **choices, **run)
-    return job, OfLabels(engine, _decoder(given)), settings
+    return job, OfLabels(engine, _decoder(given, denoiser.sample_shape, engine.device)), settings
 
 
 def _pipeline(given: dict[str, Any]) -> Any:
@@ -128,7 +130,8 @@ def _pipeline(given: dict[str, Any]) -> Any:
     return pipe if device is None else pipe.to(device)
 
 
-def _decoder(given: dict[str, Any]) -> Any:
+def _decoder(given: dict[str, Any], shape: tuple[int, ...], device: torch.device) -> Any:
+    """What makes pictures of a model's samples; None: they are."""
     from ..models import latents_of
 
     latents, vae = latents_of(given["model"]), given["vae"]
@@ -141,7 +144,9 @@ def _decoder(given: dict[str, Any]) -> Any:
         return None
     from ..adapters.vae import decoder_of
 
-    return decoder_of(vae, latents)
+    decoder = decoder_of(vae, latents, device=device)
+    decoder.check(shape)
+    return decoder
 
 
 def _device(text: str | None) -> str | None:
