@@ -50,16 +50,6 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
         "num_classes": 2,
         "null_cond": 2,
     },
-    "edm2": {
-        "architecture": "edm2",
-        "arguments": EDM2_NET,
-        "prediction": "edm",
-        "sigma_data": 0.5,
-        "schedule": {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
-        "sample_shape": [1, 8, 8],
-        "num_classes": 2,
-        "null_cond": 2,
-    },
     "flow": {
         "architecture": "unet",
         "arguments": NET,
@@ -77,6 +67,7 @@ DESCRIPTIONS: dict[str, dict[str, Any]] = {
     },
     "classifier": {"architecture": "classifier", "arguments": JUDGE, "data": "letters"},
 }
+DESCRIPTIONS["edm2"] = {**DESCRIPTIONS["model"], "architecture": "edm2", "arguments": EDM2_NET}
 
 
 class Door(NamedTuple):

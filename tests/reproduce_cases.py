@@ -8,34 +8,17 @@ from typing import Any
 import torch
 from edm2_cases import SMALL, drawn
 from test_models_dit import small as small_dit
+from test_models_dit_guided import DESCRIPTION as GUIDED
+from test_models_edm2 import DESCRIPTION as EDM
 from torch import Tensor
 
 from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.edm2 import EDM2
 from reg_engine.models.latents import SD_LATENTS
-from reg_engine.reproduce.points import Point
+from reg_engine.reproduce.points import RecipePoint
 from reg_engine.scoring import Network, Statistics
 
-EDM: dict[str, Any] = {
-    "architecture": "edm2",
-    "prediction": "edm",
-    "sigma_data": 0.5,
-    "schedule": {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0},
-    "sample_shape": [3, 8, 8],
-    "num_classes": 5,
-    "null_cond": 5,
-}
-DIT: dict[str, Any] = {
-    "architecture": "dit",
-    "prediction": "epsilon",
-    "sigma_data": 0.5,
-    "schedule": {"name": "vp_linear", "spacing": "linspace"},
-    "sample_shape": [4, 8, 8],
-    "num_classes": 5,
-    "null_cond": 5,
-    "learned_variance": True,
-    "latents": SD_LATENTS.described(),
-}
+DIT = {**GUIDED, "latents": SD_LATENTS.described()}
 FEATURES = '''
 """Eight features and four logits of pictures."""
 
@@ -51,7 +34,7 @@ def network(images):
 '''
 
 
-def weights(folder: Path, points: list[Point]) -> Path:
+def weights(folder: Path, points: list[RecipePoint]) -> Path:
     """Every file that the points ask for, each network another one."""
     folder.mkdir(exist_ok=True)
     stems = {s for p in points if (f := p.files) for s in (f.net, f.reference) if s}

@@ -40,16 +40,6 @@ def test_stack_asks_another_network_apart() -> None:
     assert torch.equal(ref, cond)
 
 
-def test_predictions_and_back() -> None:
-    p = flow_point()
-    denoised = torch.randn_like(p.x)
-    assert torch.allclose(p.from_prediction(p.to_prediction(denoised)), denoised, rtol=1e-10)
-    delta = torch.randn_like(p.x)
-    wanted = p.to_prediction(denoised + delta) - p.to_prediction(denoised)
-    assert torch.allclose(p.delta_to_prediction(delta), wanted, rtol=1e-9)
-    assert torch.allclose(p.delta_from_prediction(wanted), delta, rtol=1e-9)
-
-
 def test_a_probe_in_one_pass_is_the_stack_and_counts_every_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,7 @@ from nets import CLASSES, SHAPE, TinyNet
 from reg_engine import Denoiser, Engine, Guidance, schedules
 from reg_engine.errors import InputError
 from reg_engine.reproduce import RECIPES
-from reg_engine.reproduce.points import Point, evaluations, points_of
+from reg_engine.reproduce.points import RecipePoint, evaluations, points_of
 
 EDM2, DIT, SD = (RECIPES[name] for name in ("edm2-s-512", "dit-xl-2-256", "sd-1.4"))
 
@@ -21,6 +21,9 @@ def test_a_recipe_has_every_method_with_and_without_reg() -> None:
     assert len(found) == 7 * 5 * 2
     assert len({p.name for p in found}) == 2 + 6 * 5 * 2, "unguided: one for each main network"
     assert found[0].scale == 1.0 and found[-1].scale == 3.0
+    stems = [p.files and p.files.net for p in found]
+    changes = sum(a != b for a, b in zip(stems, stems[1:], strict=False))
+    assert changes == 1, "a network is not loaded again at every scale"
     names = {p.name for p in points_of(SD, ["vanilla"], ["none"], [1.0, 2.5])}
     assert names == {"none", "vanilla-none-2.5"}
 
@@ -41,7 +44,7 @@ def model(recipe: str) -> Denoiser:
 
 @pytest.mark.parametrize("recipe", [EDM2, DIT], ids=lambda r: r.name)
 @pytest.mark.parametrize("method", ["vanilla", "linear", "cosine", "interval"])
-@pytest.mark.parametrize("rectify", ["none", "paper", "fd"])
+@pytest.mark.parametrize("rectify", ["none", "paper", "fd", "blend", "characteristic"])
 def test_evaluations_are_those_that_an_engine_counts(
     recipe: Any, method: str, rectify: str
 ) -> None:
@@ -62,7 +65,7 @@ def test_evaluations_are_those_that_an_engine_counts(
 
 def test_of_a_pipeline_two_a_step() -> None:
     for scale, rectify, wanted in ((1.0, "paper", 50), (3.0, "none", 100), (3.0, "vjp", 150)):
-        assert evaluations(Point(SD, "vanilla", rectify, scale, 50)) == wanted
+        assert evaluations(RecipePoint(SD, "vanilla", rectify, scale, 50)) == wanted
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from reg_engine.errors import InputError
 from reg_engine.models import latents_of
 from reg_engine.pictures.images import to_uint8
 from reg_engine.reproduce import RECIPES, Reproduction
-from reg_engine.reproduce.points import Point, points_of
+from reg_engine.reproduce.points import RecipePoint, points_of
 from reg_engine.reproduce.run import Judge, Models
 from reg_engine.reproduce.sampled import Classes
 from reg_engine.scoring import Conventions, load_network, score
@@ -25,7 +25,7 @@ S64, S512, DIT = (RECIPES[name] for name in ("edm2-s-64", "edm2-s-512", "dit-xl-
 HOW = Conventions(splits=2)
 
 
-def pictures(models: Models, point: Point) -> torch.Tensor:
+def pictures(models: Models, point: RecipePoint) -> torch.Tensor:
     return models(point).read(range(4)).images
 
 
@@ -84,7 +84,7 @@ def judged(tmp_path: Path) -> Judge:
     return Judge(network, ("fid", "is"), statistics_of(network), (), HOW)
 
 
-def rows(tmp_path: Path, folder: Path, points: list[Point], count: int = 12) -> list[Any]:
+def rows(tmp_path: Path, folder: Path, points: list[RecipePoint], count: int = 12) -> list[Any]:
     work = Reproduction(S64, Models(folder, count), judged(tmp_path), tmp_path / "parts", 4)
     return list(work.measure(points))
 

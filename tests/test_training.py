@@ -21,8 +21,8 @@ from reg_engine.errors import InputError, NumericalError
 from reg_engine.training import TrainConfig, Trainer
 from reg_engine.training.classification import ClassifierTask
 from reg_engine.training.diffusion import DiffusionSettings, DiffusionTask
+from reg_engine.training.order import batch_indices, mixed
 from reg_engine.training.state import Average
-from reg_engine.training.trainer import _mix, batch_indices
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -174,7 +174,7 @@ def test_every_epoch_visits_every_example_once() -> None:
 
 def test_streams_do_not_meet() -> None:
     """Noise and order, seeds and steps: all different where torch keeps only 32 bits of a seed."""
-    seeds = {_mix(seed, stream, n) for seed in range(4) for stream in (0, 1) for n in range(500)}
+    seeds = {mixed(seed, stream, n) for seed in range(4) for stream in (0, 1) for n in range(500)}
     assert len(seeds) == 4 * 2 * 500 and max(seeds) < 2**32
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..adapters.vae import Decoder
-    from ..reproduce.points import Point
+    from ..reproduce.points import RecipePoint
     from ..reproduce.recipes import Recipe
     from ..reproduce.run import Judge, Sampler
     from ..scoring import Network, Statistics
@@ -99,7 +99,9 @@ def _listed(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def _needs(what: Recipe, points: list[Point], count: int, weights: str | None) -> dict[str, Any]:
+def _needs(
+    what: Recipe, points: list[RecipePoint], count: int, weights: str | None
+) -> dict[str, Any]:
     """The files, whether they are there, and the time of all points."""
     from ..reproduce.points import evaluations
 
@@ -145,7 +147,7 @@ def _words(what: Recipe, found: dict[str, Any]) -> str:
 
 
 def _run(
-    what: Recipe, points: list[Point], count: int, as_json: bool, given: dict[str, Any]
+    what: Recipe, points: list[RecipePoint], count: int, as_json: bool, given: dict[str, Any]
 ) -> None:
     from ..pictures.plots import check_matplotlib
     from ..pictures.reproduction import save_reproduction

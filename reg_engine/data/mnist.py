@@ -28,6 +28,15 @@ class MNIST:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
 
+    def first(self, train: int | None, test: int | None) -> MNIST:
+        """The first images of each set, so many; None = all."""
+        return MNIST(
+            self.train_images[:train],
+            self.train_labels[:train],
+            self.test_images[:test],
+            self.test_labels[:test],
+        )
+
 
 @dataclass(frozen=True)
 class DataSet:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..guidance import Guidance
-from .points import Point
+from .points import RecipePoint
 from .sampled import Prompts
 
 __all__ = ["Pipelines"]
@@ -39,7 +39,7 @@ class Pipelines:
             self.pipe.to(**moved)
         self.prompts = prompts
 
-    def __call__(self, point: Point) -> Prompts:
+    def __call__(self, point: RecipePoint) -> Prompts:
         """The pictures of a point."""
         rectify = None if point.rectify == "none" else point.rectify
         guidance = Guidance(point.recipe.weight(point.method, point.scale), rectify=rectify)

@@ -16,15 +16,15 @@ from ..solvers import Table, table
 from ..values import as_int
 from .recipes import Files, Recipe
 
-__all__ = ["Point", "evaluations", "points_of"]
+__all__ = ["RecipePoint", "evaluations", "points_of"]
 
 # Evaluations of a rectified row beside CFG's two; a backward pass counts as one. What probes
 # seldom takes less than this.
-EXTRA = {"blend": 2.0, "fd": 1.0, "none": 0.0}
+EXTRA = {"none": 0.0, "blend": 2.0, "lazy_blend": 2.0, "characteristic": 3.0}
 
 
 @dataclass(frozen=True)
-class Point:
+class RecipePoint:
     """A method at a scale.
 
     Args:
@@ -65,8 +65,9 @@ def points_of(
     estimators: Sequence[str] = ("none", "paper"),
     scales: Sequence[float] | None = None,
     steps: int | None = None,
-) -> list[Point]:
-    """The points of a recipe, without guidance first.
+) -> list[RecipePoint]:
+    """The points of a recipe: network by network, so that each file is read once, and from the
+    least scale up.
 
     Args:
         methods: of the recipe's; None = all. estimators: of RECTIFIERS, or "none".
@@ -85,18 +86,20 @@ def points_of(
     )
     count = recipe.steps if steps is None else as_int("steps", steps)
     found = [
-        Point(recipe, method, rectify, scale, count)
+        RecipePoint(recipe, method, rectify, scale, count)
         for scale in grid
         for method in chosen
         for rectify in estimators
     ]
     if not found:
         raise InputError("methods", "leave no point", "Name a method, an estimator and a scale")
-    return found
+    groups = list(dict.fromkeys(point.files for point in found))
+    return sorted(found, key=lambda point: groups.index(point.files))
 
 
-def evaluations(point: Point) -> float:
-    """Network evaluations a sample, backward passes among them; at most, for what probes seldom."""
+def evaluations(point: RecipePoint) -> float:
+    """Network evaluations a sample, backward passes among them: at most, for what probes seldom;
+    `jvp` takes one more, as its first product has no lag yet."""
     recipe, extra = point.recipe, EXTRA.get(point.rectify, 1.0)
     if recipe.solver is None:
         return point.steps * (1.0 if point.scale == 1 else 2.0 + extra)

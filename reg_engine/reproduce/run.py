@@ -25,7 +25,7 @@ from ..scoring.statistics import described
 from ..storage.digest import digest
 from ..storage.shards import Shards
 from ..values import as_int
-from .points import Point
+from .points import RecipePoint
 from .recipes import Recipe
 from .sampled import Classes, Prompts
 
@@ -64,7 +64,7 @@ class Judge:
 class Sampler(Protocol):
     """Gives the pictures of a point."""
 
-    def __call__(self, point: Point) -> Classes | Prompts: ...
+    def __call__(self, point: RecipePoint) -> Classes | Prompts: ...
 
 
 class Models:
@@ -75,7 +75,6 @@ class Models:
         count: pictures a point.
         decoder: makes pictures of latents, told the file of their model; None: none is needed.
         device, dtype: where and in what the networks compute; None = as they are.
-        batch_size, progress: as for Engine.
     """
 
     def __init__(
@@ -85,17 +84,16 @@ class Models:
         decoder: Callable[[Path], Callable[[Tensor], Tensor]] | None = None,
         device: str | None = None,
         dtype: torch.dtype | None = None,
-        progress: bool = False,
     ) -> None:
         self.folder, self.count, self.decoder = folder, as_int("count", count), decoder
-        self.device, self.dtype, self.progress = device, dtype, progress
+        self.device, self.dtype = device, dtype
         self._loaded = lru_cache(2)(self._load)  # a network and its reference
 
     def path(self, stem: str) -> Path:
         """Where a network's file must lie."""
         return self.folder / f"{stem}.safetensors"
 
-    def __call__(self, point: Point) -> Classes:
+    def __call__(self, point: RecipePoint) -> Classes:
         """The pictures of a point: labels 0, 1, ... in turn, as many of each class as can be."""
         files = point.files
         assert files is not None  # a recipe of classes
@@ -121,7 +119,7 @@ class Models:
         decoder = None if self.decoder is None else self.decoder(path)
         return Classes(point.name, engine, labels, decoder)
 
-    def _guidance(self, point: Point) -> Guidance:
+    def _guidance(self, point: RecipePoint) -> Guidance:
         recipe, files = point.recipe, point.files
         assert files is not None
         if point.scale == 1:  # whatever the method: one guidance, one key
@@ -173,14 +171,14 @@ class Reproduction:
         # Points tell themselves apart by their own key: any recipe may go on in the same folder.
         self.rows = Shards(folder / "points", {"recipe": recipe.name})
 
-    def measure(self, points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    def measure(self, points: Sequence[RecipePoint]) -> Iterator[dict[str, Any]]:
         """The row of each point, as it is done; what is kept of an earlier run is not made again.
 
         Raises:
             InputError: what networks, sampler and scores refuse: what any point lacks before the
                 first is sampled, what scores cannot use after its first batch.
         """
-        for point in sorted(points, key=lambda each: str(each.files)):  # each file is read once
+        for point in points:
             self.sampler(point)
         for point in points:
             source = self.sampler(point)
@@ -203,7 +201,7 @@ class Reproduction:
             self.folder.rmdir()
 
     def _scored(
-        self, point: Point, source: Classes | Prompts, key: str, place: str
+        self, point: RecipePoint, source: Classes | Prompts, key: str, place: str
     ) -> dict[str, Any]:
         """Scores and cost of a point; its blocks are kept until they are all there."""
         judge = self.judge

@@ -8,12 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,27 +23,11 @@ from ..storage.readers import refusing
 from .compact import compacted, expanded
 from .config import TrainConfig
 from .log import LossLog, Reporter, Task
+from .order import batch_indices, mixed
 from .precision import faster
 from .state import REMEDY, Average, check_values, load_state, save_state
 
-__all__ = ["Task", "Trainer", "batch_indices"]
-
-
-def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Tensor:
-    """Examples of one step, a function of (seed, step): epochs are permutations laid end to end."""
-    start = step * batch_size
-    parts = []
-    for epoch in range(start // size, (start + batch_size - 1) // size + 1):
-        order = _order(seed, epoch, size)
-        low = max(0, start - epoch * size)
-        parts.append(order[low : start + batch_size - epoch * size])
-    return torch.cat(parts)
-
-
-@lru_cache(maxsize=2)  # a batch can straddle two epochs
-def _order(seed: int, epoch: int, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(_mix(seed, 0, epoch))
-    return torch.randperm(size, generator=generator)
+__all__ = ["Task", "Trainer"]
 
 
 def _begin_with(net: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -57,14 +39,6 @@ def _begin_with(net: nn.Module, weights: dict[str, Tensor]) -> None:
             f"the weights belong to another network ({str(error).splitlines()[0]})",
             "Give weights that the same task exported",
         ) from error
-
-
-def _mix(seed: int, stream: int, number: int) -> int:
-    """A seed of its own for every (seed, stream, number); streams: data order 0, noise 1.
-
-    Hashed, because torch's CPU generator takes no more than 32 bits of a seed.
-    """
-    return int(np.random.SeedSequence([seed, stream, number]).generate_state(1)[0])
 
 
 class Trainer:
@@ -132,9 +106,7 @@ class Trainer:
             _groups(self.net, config.weight_decay), lr=config.lr, betas=config.betas
         )
         self.step, self.seconds = 0, 0.0
-        self.stopped: str | None = (
-            None  # why the last `run` stopped early: a signal's name, "piece"
-        )
+        self.stopped: str | None = None  # the last run, early: by a signal (its name) or "piece"
         self._losses: list[float] = []
         if self.checkpoint.exists():
             self._resume()
@@ -182,7 +154,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(step)
         indices = batch_indices(config.seed, step, config.batch_size, self.task.size)
-        generator = torch.Generator().manual_seed(_mix(config.seed, 1, step))
+        generator = torch.Generator().manual_seed(mixed(config.seed, 1, step))
         self.net.train()
         # On the CPU math attention is faster in training than the fused kernel, with 49 tokens.
         attention = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()

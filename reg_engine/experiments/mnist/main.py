@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -166,10 +166,4 @@ def _data(report: Report, settings: Settings) -> MNIST | None:
         return None
     found = load_data_set(report.data_set, report.data)
     train, test = settings.real
-    return replace(
-        found,
-        train_images=found.train_images[:train],
-        train_labels=found.train_labels[:train],
-        test_images=found.test_images[:test],
-        test_labels=found.test_labels[:test],
-    )
+    return found.first(train, test)

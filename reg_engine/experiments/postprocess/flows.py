@@ -83,13 +83,7 @@ def load_data(report: Report, settings: Settings) -> MNIST:
         return _stand_ins(report, settings)
     found = load_data_set(report.data_set, report.data)
     train, test = settings.train, settings.test
-    return replace(
-        found,
-        train_images=found.train_images[:train],
-        train_labels=found.train_labels[:train],
-        test_images=found.test_images[:test],
-        test_labels=found.test_labels[:test],
-    )
+    return found.first(train, test)
 
 
 def _stand_ins(report: Report, settings: Settings) -> MNIST:
