@@ -16,10 +16,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CREATED := $(VENV)/.created
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 CACHES := .mypy_cache .pytest_cache .ruff_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ext test test-all mutants fuzz bench report lint types format wheel gpu-wheel clean distclean
+.PHONY: help install demo docs ext test test-all mutants fuzz bench report lint types format wheel gpu-wheel clean distclean
 
 help:
 	@echo "make demo      install what sampling needs, sample 100 digits with CFG and with REG"
@@ -28,6 +29,7 @@ help:
 	@echo "make test-all  every test; those that need a GPU are skipped where there is none"
 	@echo "make fuzz      the fuzz tests with thousands of new cases"
 	@echo "make mutants   try 200 small wrong edits of the core and name those that no test notices"
+	@echo "make docs      build the documentation site into site/, strictly"
 	@echo "make ext       compile the C++ and, where there is nvcc, the CUDA operations; say what is missing"
 	@echo "make bench     time everything against plain CFG (minutes); make report writes docs/performance.md"
 	@echo "make lint      ruff: rules and format"
@@ -62,6 +64,15 @@ demo: $(RUNTIME)
 	@mkdir -p out
 	$(BIN)/reg-engine sample --model mnist --labels 0-9 --per-label 10 --scale 4 --compare \
 	    --out out/demo.png
+
+$(DOCS): $(RUNTIME)
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[docs]"
+	@touch $@
+
+# The banner that the variable leaves out is the theme's, about another generator.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
+	@echo "Open site/index.html, or: $(BIN)/python -m http.server -b 127.0.0.1 -d site 8000"
 
 # One thread a process: test processes must not fight over the cores.
 test: $(DEV)
@@ -112,7 +123,7 @@ gpu-wheel: $(DEV) clean
 	    $(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 
 clean:
-	rm -rf build dist *.egg-info $(CACHES) reg_engine/_C_*.so $(RUNTIME) $(DEV)
+	rm -rf build dist *.egg-info $(CACHES) reg_engine/_C_*.so $(RUNTIME) $(DEV) $(DOCS) site
 	find bench kernels reg_engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
