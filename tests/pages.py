@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/api/README.md")),
+        *(ROOT / "docs").glob("*.md"),
+    ]
+)
+WRITTEN = sorted((ROOT / "docs" / "experiments").glob("*/README.md"))  # by experiments
 
 _BLOCK = re.compile(
     r"(?:^<!-- test: (?P<note>.*?) -->\n+)?^```(?P<kind>\w*)\n(?P<text>.*?)^```", re.S | re.M

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pages
 import pytest
-from pages import PAGES, ROOT, Block
+from pages import PAGES, ROOT, WRITTEN, Block
 
 import reg_engine.cli
 
@@ -123,7 +123,7 @@ def _check_module(module: str, words: list[str]) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert all(word in done.stdout for word in words if word.startswith("--"))
     else:
-        assert module in ("pip", "pytest", "timeit", "venv")
+        assert module in ("pip", "pydoc", "pytest", "timeit", "venv")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,6 @@ def test_commands_are_found_in_blocks_and_in_text(tmp_path: Path) -> None:
 # Links and words
 
 
-WRITTEN = sorted((ROOT / "docs" / "experiments").glob("*/README.md"))  # by experiments
-
-
 @pytest.mark.parametrize("page", [*PAGES, *WRITTEN], ids=pages.name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in pages.links(page):
@@ -173,6 +170,11 @@ def test_every_page_is_in_the_index() -> None:
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in pages.links(index)}
     assert {page for page in PAGES if page.parent == ROOT / "docs"} - {index} <= linked
     assert "docs/README.md" in pages.links(ROOT / "README.md")
+    assert (
+        not {page.name for page in (ROOT / "docs" / "api").glob("*.md")}
+        - {"README.md"}
+        - {link for link in pages.links(ROOT / "docs" / "api" / "README.md")}
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=pages.name_of)

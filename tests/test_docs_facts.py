@@ -52,10 +52,16 @@ NAMES = {
         for name in module.__all__
         if isinstance(getattr(module, name), type) and name in guidance.__all__
     ],
+    "methods.md": [],
     "cli.md": reg_engine.cli.cli.commands,
     "words.md": PREDICTIONS,
     "evaluation.md": [*METRICS, *KNOWN, *PROMPT_SCORES, *Conventions.__dataclass_fields__],
 }
+NAMES["methods.md"] = [
+    name
+    for name in NAMES["guidance.md"]
+    if name not in ("Guidance", "Term") and not getattr(getattr(guidance, name), "_is_protocol", 0)
+]
 
 
 def test_every_environment_variable_is_listed_and_read() -> None:
@@ -150,6 +156,29 @@ def test_the_first_picture_is_drawn_by_its_script(tmp_path: Path) -> None:
         assert floor / 3 < reg < cfg
 
 
+def test_the_pictures_of_methods_show_every_method(tmp_path: Path) -> None:
+    """A panel each, at a small size; where REG stands is known."""
+    import sys
+
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import methods_picture as script
+    finally:
+        sys.path.pop(0)
+    drawn = script.methods()
+    titles = " ".join([title for kind in drawn.values() for title in kind] + [*script.ON_DIGITS])
+    known = set(re.findall(r"\w+", titles + " none CFG"))
+    assert not [name for name in NAMES["methods.md"] if name not in known]
+    chosen = {
+        name: drawn["weights"][name] for name in ("Constant(3): CFG", "REG: Constant(3), vjp")
+    }
+    found = script.clouds(tmp_path / "two.png", chosen, 256)
+    cfg, reg = found.values()
+    assert reg < cfg / 5 and (tmp_path / "two.png").stat().st_size > 10_000
+    page = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    assert all(f"images/methods_{kind}.png" in page for kind in [*drawn, "digits"])
+
+
 def speed_script() -> Any:
     """docs/scoring_speed.py, whose figures docs/evaluation.md has."""
     spec = importlib.util.spec_from_file_location("speed", ROOT / "docs/scoring_speed.py")
@@ -182,7 +211,7 @@ def test_50000_images_in_flat_memory(tmp_path: Path) -> None:
 
 
 def test_the_optional_packages_are_listed() -> None:
-    page = (ROOT / "docs" / "README.md").read_text("utf-8")
+    page = (ROOT / "docs" / "start.md").read_text("utf-8")
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     extras = text.partition("[project.optional-dependencies]")[2].partition("\n[project.")[0]
     named = re.findall(r"^\| `(\w+)` \|", page, re.M)
