@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter as Tally
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
@@ -20,11 +21,11 @@ from torch import Tensor
 
 from . import ops
 from .adapters import denoiser_of
-from .checks import as_device, as_guidance, as_plan, as_schedule, as_seeds
+from .checks import as_device, as_guidance, as_plan, as_schedule, as_seeds, as_weight
 from .errors import InputError
 from .guidance import Guidance
 from .guidance.terms import WeightedDirections
-from .guidance.weights import SampleWeight, Weight, weights_of
+from .guidance.weights import SampleWeight, Weight, looks_at_samples, weights_of
 from .loop.choices import Choices
 from .loop.run import Run
 from .loop.state import Memory, State
@@ -117,6 +118,20 @@ class Guide:
         self._probes = SampleNoise(self.seeds, "probes")
         self.stats = Stats(solver="your own", backend=self._backend)
 
+    def weigh(self, scale: float | Weight) -> None:
+        """Go on at another scale, or another weight of the same kind; what is kept stays.
+
+        Raises:
+            InputError: another kind of weight; of several terms, or one that looks at the samples.
+        """
+        weight = as_weight(scale)
+        if type(weight) is not type(self.guidance.weight) or looks_at_samples(weight):
+            problem = f"is {weight!r} beside {self.guidance.weight!r}"
+            raise InputError("scale", problem, "Make another Guide")
+        if weight != self.guidance.weight:
+            self.guidance = replace(self.guidance, weight=weight)
+            self._run.cache_clear()
+
     def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
         """The guided E[x_0 | x_t, cond], (B, *sample_shape) in the dtype of x.
 
@@ -184,7 +199,7 @@ class Guide:
         return estimate.denoised(point), state.x
 
     def _time(self, t: float | Tensor) -> float:
-        if isinstance(t, Tensor) and t.numel() > 1:
+        if isinstance(t, Tensor) and t.numel():
             if bool((t != t.flatten()[0]).any()):
                 raise InputError("t", "differs among the samples", "Give one time for the batch")
             t = t.flatten()[0]

@@ -92,6 +92,7 @@ example(TABLE, "repeat_interleave", X, torch.tensor([1, 2, 0]), dim=1)
 
 example(TABLE, "chunk tensor_split", X, 2, 1)
 example(TABLE, "chunk tensor_split", X, 2, dim=-1, axis=(0, 1))
+example(TABLE, "chunk", X, 1)  # the whole batch
 example(TABLE, "split", X, 2, 1)
 example(TABLE, "split", X, [1, 2], dim=1)
 example(TABLE, "split_with_sizes", X, [1, 2], 1)
@@ -147,6 +148,7 @@ for _name in ("cat", "concat", "concatenate"):
     example(TABLE, _name, [X, Y], 1, axis=(0, 2))
     example(TABLE, _name, (X, Rows((2, 1, 4)), Y), dim=-2)
     example(TABLE, _name, [Rows((2, 3, 2)), X], dim=2)
+    example(TABLE, _name, [X])  # along the batch, and alone
     example(TABLE, _name, [noise(0), X], -1)  # an empty cache of keys
 example(TABLE, "stack", [X, Y], 1, axis=A)
 example(TABLE, "stack", [X, Rows((2, 3, 4)), Y], dim=-1)

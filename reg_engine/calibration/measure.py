@@ -56,7 +56,7 @@ def rayleigh(samples: Samples, levels: tuple[float, ...]) -> Measured:
         for part, x0, cond, noise in samples.batches():
             for index, row in enumerate(rows):
                 state = x0 + row.noise_level * noise.normal(x0)
-                _, k_delta, delta = FD()(samples.point(state, row, cond), Delta())
+                _, k_delta, delta = FD()(samples.point(state, row, part, cond), Delta())
                 along[index, part] = _inner(k_delta, delta)
                 norms[index, part] = _inner(delta, delta)
     _check(levels, along + norms)
@@ -145,7 +145,7 @@ def _paths(samples: Samples, levels: tuple[float, ...], repeats: int, rectified:
                 for index, row in enumerate(rows):
                     level, last = row.noise_level, state
                     state = state + math.sqrt(level**2 - below**2) * noise.normal(x0)
-                    own, term, delta = terms(samples.point(state, row, cond), Delta())
+                    own, term, delta = terms(samples.point(state, row, part, cond), Delta())
                     gains[index, part] = _inner(x0 - own, term)
                     norms[index, part] = _inner(term, term)
                     if index:  # the transition from this level to the one below

@@ -14,6 +14,7 @@ from ..engine import Engine
 from ..errors import InputError
 from ..guidance.damped import as_increasing
 from ..guidance.references import Unconditional
+from ..networks.answers import conditioned
 from ..networks.conditioning import Cond, as_cond, each, plain, size, take
 from ..networks.point import Point
 from ..noise import SampleNoise
@@ -29,12 +30,14 @@ RANGE = 0.02, 80.0  # noise levels of a table, for data of deviation 0.3 to 1
 
 @dataclass(frozen=True)
 class Samples:
-    """Clean samples x0 (N, *sample_shape), their conditioning and seeds, and who evaluates them."""
+    """Clean samples x0 (N, *sample_shape), their conditioning and seeds, who evaluates them, and
+    what the unconditional model is told beside each."""
 
     engine: Engine
     x0: Tensor
     cond: Cond
     seeds: list[int]
+    beside: Cond
 
     def batches(self, repeat: int = 0) -> Iterator[tuple[slice, Tensor, Cond, SampleNoise]]:
         """Rows, x_0, conditioning and noise, batch by batch; results do not depend on the size."""
@@ -53,8 +56,9 @@ class Samples:
         made = table("euler", schedule, None, times=[*times, schedule.clean_time])
         return list(reversed(made.rows))
 
-    def point(self, state: Tensor, row: Row, cond: Cond) -> Point:
-        """The point x_t = alpha_t `state`, where the reference is the unconditional model."""
+    def point(self, state: Tensor, row: Row, part: slice, cond: Cond) -> Point:
+        """The point x_t = alpha_t `state` of the samples `part`, where the reference is the
+        unconditional model."""
         return Point(
             row.alpha * state,
             row,
@@ -64,6 +68,7 @@ class Samples:
             cond,
             {},
             backend=self.engine.backend,
+            beside=plain(take(self.beside, part)),
         )
 
 
@@ -99,7 +104,8 @@ def samples_of(
     whole = _repeated(rows, len(numbers))
     if x0 is None:
         x0 = engine.sample(whole, numbers).samples
-    return Samples(engine, x0, whole, numbers)
+    beside = conditioned(Unconditional(), denoiser, whole, numbers, device)
+    return Samples(engine, x0, whole, numbers, beside)
 
 
 def _checked(x0: Any, engine: Engine) -> Tensor:

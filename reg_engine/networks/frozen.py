@@ -15,7 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import InputError
 from .sharing import LOCK, forward_of, held, rerouted
 
-__all__ = ["Compiled", "SavedBytes", "checkpointed", "frozen", "recording"]
+__all__ = [
+    "Compiled",
+    "SavedBytes",
+    "checkpointed",
+    "frozen",
+    "over_the_same_memory",
+    "recording",
+]
 
 
 @contextmanager
@@ -57,23 +64,26 @@ def _ordinary(module: nn.Module) -> Callable[[], Callable[[], None] | None]:
         ]
         if not before or isinstance(module, torch.jit.ScriptModule):
             return None
-        with torch.inference_mode(False):
-            for store, name, tensor in before:
-                store[name] = _over_the_same_memory(tensor)
+        made = [over_the_same_memory(tensor) for _, _, tensor in before]
+        for (store, name, _), plain in zip(before, made, strict=True):
+            store[name] = plain
 
         def undo() -> None:
-            for store, name, tensor in before:
-                store[name] = tensor
+            for (store, name, tensor), plain in zip(before, made, strict=True):
+                if store.get(name) is plain:  # else somebody swapped the weights meanwhile
+                    store[name] = tensor
 
         return undo
 
     return make
 
 
-def _over_the_same_memory(tensor: Tensor) -> Tensor:
-    plain = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    plain.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
-    return nn.Parameter(plain, False) if isinstance(tensor, nn.Parameter) else plain
+def over_the_same_memory(tensor: Tensor) -> Tensor:
+    """An ordinary tensor over the memory of one made inside torch.inference_mode."""
+    with torch.inference_mode(False):
+        plain = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        plain.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+        return nn.Parameter(plain, False) if isinstance(tensor, nn.Parameter) else plain
 
 
 @contextmanager

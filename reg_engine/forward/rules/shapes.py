@@ -131,6 +131,8 @@ def repeat_interleave(op: Any, x: Any, repeats: Any, dim: Any = None, **kwargs: 
 @rule("chunk split tensor_split split_with_sizes")
 def split(op: Any, x: Any, *args: Any, dim: int = 0, **kwargs: Any) -> Any:
     place = args[1] if len(args) > 1 else dim
+    if getattr(op, "__name__", "") == "chunk" and args[:1] == (1,):
+        return (x,)  # the whole, along the batch too
     _apart(op, x, place)
     return tuple(wrap(rows, x) for rows in op(x, *args[:1], dim=place, **kwargs))
 
@@ -190,7 +192,8 @@ def cat(op: Any, tensors: Any, dim: int = 0, **kwargs: Any) -> Any:
     listed = [v for v in tensors if is_dual(v) or v.shape != (0,)]  # as PyTorch skips them
     x = next(tensor for tensor in listed if is_dual(tensor))
     dim = kwargs.get("axis", dim)
-    kept(op, x.axis, x.dim(), dim)
+    if len(listed) > 1:  # else it is a copy, along the batch too
+        kept(op, x.axis, x.dim(), dim)
     return wrap(torch.cat(_lifted(op, listed, x), dim), x)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...guide import Guide
 from ...loop.stats import Stats
-from ...networks.denoisers import Denoiser
+from ..running import Running
 from .calls import Call, signature_of
 from .levels import Levels, levels_of
 
@@ -91,20 +91,6 @@ class Asked:
             zeros = torch.zeros_like(like).expand_as(prediction).narrow(axis, 0, self.beyond)
             prediction = torch.cat([prediction, zeros], axis)
         return self.kind(sample=prediction) if self.named else (prediction,)
-
-
-class Running(Denoiser):
-    """A network that offloading moves to the states when it is asked, wherever it is kept.
-
-    Attributes:
-        place: of the states.
-    """
-
-    place: torch.device
-
-    @property
-    def device(self) -> torch.device:
-        return self.place
 
 
 class Hook:
@@ -253,7 +239,7 @@ class Hook:
         denoiser, rows = self._denoiser(levels, state)
         return Guide(denoiser, {"row": rows}, **self.choices)
 
-    def _denoiser(self, levels: Levels, state: Tensor) -> tuple[Denoiser, Tensor]:
+    def _denoiser(self, levels: Levels, state: Tensor) -> tuple[Running, Tensor]:
         """The network as a model, and the rows of cond; the reference's come after them."""
         rows = torch.arange(2 * len(state), device=state.device)
         denoiser = Running(
