@@ -39,6 +39,11 @@ class EPS(nn.Module):
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent: Tensor) -> Tensor:
         return latent + wide(sigma, noise) * noise
 
+    def percent_to_sigma(self, share: float) -> float:
+        if share in (0.0, 1.0):
+            return 999999999.9 if share == 0 else 0.0
+        return float(self.sigmas[round(999 * (1 - share))])
+
 
 class CONST(EPS):
     """x = (1 - sigma) x_0 + sigma noise."""
@@ -51,6 +56,9 @@ class CONST(EPS):
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent: Tensor) -> Tensor:
         return (1 - wide(sigma, noise)) * latent + wide(sigma, noise) * noise
+
+    def percent_to_sigma(self, share: float) -> float:
+        return 1.0 - share
 
 
 class IMG_TO_IMG(EPS):
@@ -228,12 +236,26 @@ class Patcher:
 class Guider:
     """As CFGGuider."""
 
-    def __init__(self, patcher: Any, positive: Any, negative: Any, cfg: float) -> None:
+    def __init__(
+        self, patcher: Any, positive: Any = None, negative: Any = None, cfg: float = 1.0
+    ) -> None:
         self.model_patcher, self.cfg = patcher, cfg
+        self.set_conds(positive, negative)
+
+    def set_conds(self, positive: Any, negative: Any) -> None:
         self.given = {"positive": positive, "negative": negative}
 
+    def set_cfg(self, cfg: float) -> None:
+        self.cfg = cfg
+
     def sample(
-        self, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, seed: int = 0
+        self,
+        noise: Tensor,
+        latent: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        disable_pbar: bool = False,
+        seed: int = 0,
     ) -> Tensor:
         functions = [
             f for fs in self.model_patcher.wrappers.get("outer_sample", {}).values() for f in fs

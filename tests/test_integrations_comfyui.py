@@ -78,13 +78,27 @@ def test_a_damping_stands_for_the_estimator(kind: str) -> None:
         Settings(rectify="vjp", damping=DAMPING)
 
 
-def test_a_plan_says_where() -> None:
-    x, plan = noise(2), Plan((0.1, 3.0), ("cfg", "reg", "cond"))
-    patcher = patched(rectify="vjp", plan=plan)
-    out = by_engine(x, "eps", scale=4.0, rectify="vjp", plan=plan)
-    torch.testing.assert_close(sampled(patcher, x), out.samples, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(
+    ("kind", "edges"),
+    [("eps", (comfyui_peer.TABLE[300], comfyui_peer.TABLE[700])), ("flow", (3 / 7, 7 / 3))],
+)
+@pytest.mark.parametrize("outside", [("CFG", "cfg"), ("no guidance", "cond")])
+def test_a_share_of_the_run(kind: str, edges: Any, outside: tuple[str, str]) -> None:
+    """From 30 % to 70 %: of an eps model by the steps of its table, of a flow by sigma."""
+    x, (name, mode) = noise(2), outside
+    patcher = patched(kind, rectify="vjp", start=0.3, end=0.7, outside=name)
+    low, high = map(float, edges)
+    plan = Plan((low * (1 - 1e-4), high * (1 + 1e-4)), (mode, "reg", mode))
+    out = by_engine(x, kind, scale=4.0, rectify="vjp", plan=plan)
+    torch.testing.assert_close(sampled(patcher, x, 4.0, kind), out.samples, rtol=1e-5, atol=1e-5)
     assert hook_of(patcher).stats.modes == out.stats.modes
-    assert set(out.stats.modes) == {"cond", "cfg", "reg"}
+    assert set(out.stats.modes) == {mode, "reg"}
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 1.0), (0.0, 1.5), ("a", 1.0)])
+def test_shares_rise(shares: Any) -> None:
+    with pytest.raises(InputError, match="share"):
+        Settings(start=shares[0], end=shares[1])
 
 
 def test_at_cfg_1_nothing_is_guided() -> None:

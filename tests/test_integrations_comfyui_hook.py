@@ -266,8 +266,8 @@ def test_the_derivative_is_that_of_the_whole_estimate(name: str, kind: str) -> N
             assert "cat works along the batch" in str(error)
             continue
         seen[rectify, "out"] = found
-    close = 2e-2 if comfyui_peer.REAL else 2e-4  # of a difference, over six steps
-    torch.testing.assert_close(seen["fd"], seen["vjp"], rtol=close, atol=close)  # delta itself
+    close = 0.2 if comfyui_peer.REAL else 2e-4  # of a difference, over six steps
+    torch.testing.assert_close(seen["fd"], seen["vjp"], rtol=1e-4, atol=1e-4)  # delta itself
     assert (seen["fd", "out"] - seen["vjp", "out"]).abs().max() > 1e-3  # K is not symmetric
     assert (("jvp", "out") in seen) == (name in ("area", "rows", "tokens", "control"))
     wanted = seen["fd_batched", "out"]  # along the same directions

@@ -22,11 +22,11 @@ from ...errors import EstimatorError, InputError, choice
 from ...guidance import Guidance
 from ...guide import Guide
 from ...loop.stats import Stats
-from ...plan import Plan
 from ...rectifiers import RECTIFIERS
-from ...values import as_bool, as_budget
+from ...values import as_bool, as_budget, as_float
 from .asked import Asked, Calc, Call, named, view_of
 from .conds import has_hooks
+from .levels import OUTSIDE, plan_of
 
 __all__ = ["Hook", "Settings", "attach"]
 
@@ -43,17 +43,21 @@ class Settings:
 
     Args:
         rectify: name of an estimator, "auto", or None (plain CFG).
-        plan: which work is done at which noise level; None = REG at all of them.
+        start, end: shares of the run, in [0, 1], as ComfyUI counts them: REG is on between them.
+        outside: what happens elsewhere: "CFG", or "no guidance".
         damping: stands for the estimator, unless it was measured on top of one.
         memory_budget: bytes that a recorded pass may take; None = never recompute.
         check: whether a derivative is compared with differences first.
 
     Raises:
-        InputError: an unknown name, or an estimator that a damping replaces.
+        InputError: an unknown name, shares that do not rise, or an estimator that a damping
+            replaces.
     """
 
     rectify: str | None = "auto"
-    plan: Plan | None = None
+    start: float = 0.0
+    end: float = 1.0
+    outside: str = "CFG"
     damping: Damping | None = None
     memory_budget: float | None = None
     check: bool = True
@@ -61,6 +65,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.rectify is not None:
             choice("rectify", self.rectify, (*RECTIFIERS, "auto"))
+        shares = (as_float(n, getattr(self, n), "Give a share in [0, 1]") for n in ("start", "end"))
+        if not 0 <= next(shares) < next(shares) <= 1:
+            problem = f"is {self.start:g} to {self.end:g}"
+            raise InputError("start", problem, "Give rising shares in [0, 1]: 0 to 1 is all")
+        choice("outside", self.outside, OUTSIDE)
         if self.damping is not None:
             self.weight(self.damping.scales[0] if self.damping.scales else 2.0)
         as_budget(self.memory_budget)
@@ -191,12 +200,13 @@ class Hook:
         _warn_of_another(settings.damping, args["model"])
         check = settings.check and not has_hooks(conds)
         view, rows = view_of(args["model"], args["input"], self.asked)
+        sampling = args["model"].model_sampling  # a node may have shifted it behind this one
         return Guide(
             view,
             {"row": rows},
             scale=weight,
             rectify=settings.rectify,
-            plan=settings.plan,
+            plan=plan_of(sampling, settings.start, settings.end, settings.outside, view.place),
             memory_budget=settings.memory_budget,
             check=check,
         )

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 
 from ...errors import InputError
+from ...plan import Plan
 from ...schedules import EDM, Flow, Schedule
 
-__all__ = ["schedule_of"]
+__all__ = ["OUTSIDE", "plan_of", "schedule_of"]
 
 ASKED = (0.25, 0.75)  # sigmas at which the marginal is looked at
 CLOSE = 1e-5
+OUTSIDE = {"CFG": "cfg", "no guidance": "cond"}
 
 
 def schedule_of(sampling: Any, device: torch.device) -> Schedule:
@@ -65,3 +67,25 @@ def _are(found: list[tuple[float, float]], wanted: list[tuple[float, float]]) ->
         for x, y in zip(found, wanted, strict=True)
         for a, b in zip(x, y, strict=True)
     )
+
+
+def plan_of(sampling: Any, start: float, end: float, outside: str, device: torch.device) -> Plan:
+    """REG from `start` to `end`, shares of the run in [0, 1] as ComfyUI counts them, and at other
+    noise levels what `outside` (of OUTSIDE) says.
+
+    Raises:
+        InputError: as schedule_of.
+    """
+    schedule = schedule_of(sampling, device)
+
+    def level(share: float) -> float:
+        sigma = float(sampling.percent_to_sigma(share))
+        return schedule.noise_level(min(sigma, schedule.last_valid_time))
+
+    edges, modes = [], ["reg"]
+    if end < 1:
+        edges, modes = [level(end)], [OUTSIDE[outside], "reg"]
+    if start > 0:
+        # The step at `start` is inside.
+        edges, modes = [*edges, level(start) * (1 + CLOSE)], [*modes, OUTSIDE[outside]]
+    return Plan(tuple(edges), tuple(modes))
