@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import reg_engine
+from nets import SHAPE, tiny
+
 from reg_engine import Damping, InputError, calibrate_damping, schedules
 from reg_engine.calibration.measure import _groups, _log_transition
 from reg_engine.experiments.theory.scores import SCHEDULE, Sampler, Target, sobol_noise
@@ -228,3 +230,16 @@ def test_json_round_trip(tmp_path: Path, tilted: Damping) -> None:
         again = Damping.load(tmp_path / "d.json")
         assert again == damping and again.report == json.loads(json.dumps(dict(damping.report)))
         assert again.model and [p.name for p in tmp_path.iterdir()] == ["d.json"]
+
+
+def test_a_null_of_a_row_a_sample_goes_with_its_batch() -> None:
+    """The reference of each sample is its own, whatever the batches."""
+    model, x0 = tiny(), torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    model.null_cond = torch.tensor([0, 1, 2, 0, 1])
+    made = [
+        calibrate_damping(
+            model, torch.tensor([1, 2, 0, 2, 0]), x0=x0, batch_size=n, progress=False
+        ).factors
+        for n in (5, 2)
+    ]
+    torch.testing.assert_close(*(torch.tensor(one) for one in made), rtol=1e-3, atol=1e-3)

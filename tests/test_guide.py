@@ -27,6 +27,7 @@ from reg_engine import (
     NumericalError,
     Plan,
     Rescale,
+    Term,
     ZeroInit,
     schedules,
 )
@@ -239,3 +240,40 @@ def test_the_estimates_are_cond_and_the_guided_one() -> None:
             torch.testing.assert_close(cond, denoiser(x, t, labels))
         assert torch.equal(guided, Guide(denoiser, labels, scale=3.0, rectify=rectify)(x, t))
         assert not torch.allclose(cond, guided) and guide.stats.nfe == 2
+
+
+@pytest.mark.parametrize("rectify", [None, "vjp", "lazy", "blend"])
+def test_the_scale_may_change_on_the_way(rectify: str | None) -> None:
+    """The memory stays: a way at one scale, said at every step, is the way."""
+    guide, other = (pair("euler", scale=3.0, rectify=rectify)[0] for _ in range(2))
+    levels = sigmas("euler", 6)
+
+    def told(x: Tensor, sigma: float) -> Tensor:
+        other.weigh(8.0)
+        other.weigh(3.0)
+        return other(x, sigma)
+
+    wanted = euler(guide, levels)
+    assert torch.equal(euler(told, levels), wanted) and other.stats.nfe == guide.stats.nfe
+    x, sigma = start(levels[2]), levels[2]
+    guide, one = (pair("euler", scale=s, rectify="vjp")[0] for s in (3.0, 6.0))
+    (c, g), (_, wide) = guide.estimates(x, sigma), one.estimates(x, sigma)
+    guide.weigh(6.0)  # the same time again, at another scale
+    torch.testing.assert_close(guide(x, sigma), wide)
+    torch.testing.assert_close(wide - c, 2.5 * (g - c))
+
+
+def test_another_kind_of_weight_is_another_guide() -> None:
+    guide = pair("euler", scale=3.0)[0]
+    two = Guidance(terms=(Term(2.0), Term(3.0)))
+    for wrong, of in ((Interval(3.0, 0.1, 5.0), guide), (2.0, pair("euler", guidance=two)[0])):
+        with pytest.raises(InputError, match="scale"):
+            of.weigh(wrong)
+
+
+def test_the_time_of_one_sample_may_be_a_tensor() -> None:
+    guide = Guide(tiny(), torch.tensor([0]), scale=3.0, rectify=None, schedule=EDM)
+    x = torch.ones(1, *SHAPE)
+    assert torch.equal(guide(x, torch.tensor([2.0])), guide(x, 2.0))
+    with pytest.raises(InputError, match="t: "):
+        guide(x, torch.empty(0))

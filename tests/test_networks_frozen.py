@@ -200,3 +200,14 @@ def test_a_network_built_in_inference_mode_is_served(rectify: str | None) -> Non
     after = list(net.named_parameters()), [p.requires_grad for p in net.parameters()]
     assert all(a[1] is b[1] for a, b in zip(before[0], after[0], strict=True))
     assert before[1] == after[1] and net.training
+
+
+def test_weights_that_were_swapped_meanwhile_stay() -> None:
+    """Offloading or a LoRA puts others in their place: those are not undone."""
+    with torch.inference_mode():
+        net, other = nn.Linear(2, 2), nn.Parameter(torch.zeros(2, 2))
+    bias = net.bias
+    with frozen([net]):
+        assert not net.bias.is_inference() and net.bias.data_ptr() == bias.data_ptr()
+        net._parameters["weight"] = other
+    assert net.weight is other and net.bias is bias

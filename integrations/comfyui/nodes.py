@@ -91,7 +91,8 @@ class REGGuidance:
 
 
 def _tell(stats: Any) -> None:
-    logging.info("REG guidance: %r", stats)
+    work = f"{stats.nfe} evaluations and {stats.backward} backward passes a sample"
+    logging.info("REG guidance: %s, %s, steps %s", stats.estimator, work, stats.modes)
 
 
 class GuidanceDampingLoad:

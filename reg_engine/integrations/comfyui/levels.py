@@ -41,7 +41,7 @@ def schedule_of(sampling: Any, device: torch.device) -> Schedule:
     pairs = ", ".join(f"{a:.3g} x_0 + {s:.3g} noise" for a, s in found)
     raise InputError(
         "model",
-        f"is sampled by {' and '.join(names[1:3])}: x is {pairs} at sigma 0.25, 0.75",
+        f"is sampled by {', '.join(names[:-2])}: x is {pairs} at sigma 0.25, 0.75",
         "Take a model of eps, v, x_0 or flow prediction; REG knows x_0 + sigma noise, and "
         "(1 - sigma) x_0 + sigma noise",
     )
