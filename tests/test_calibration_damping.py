@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-
-import reg_engine
 from nets import SHAPE, tiny
 
+import reg_engine
 from reg_engine import Damping, InputError, calibrate_damping, schedules
 from reg_engine.calibration.measure import _groups, _log_transition
 from reg_engine.experiments.theory.scores import SCHEDULE, Sampler, Target, sobol_noise
