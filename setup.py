@@ -25,12 +25,38 @@ BUILD, CUDA = (os.environ.get(name, "auto") for name in ("REG_ENGINE_BUILD", "RE
 OLDEST_TORCH = (2, 10)
 
 
+PAPERS = {
+    "REG (Gao et al. 2025)": "https://arxiv.org/abs/2501.18865",
+    "Classifier-centric guidance (Zhao and Schwing 2026)": "https://arxiv.org/abs/2503.10638",
+}
+
+
+def home() -> str:
+    """The repository that this is built from, "" where the build does not know one."""
+    server = os.environ.get("GITHUB_SERVER_URL", "")
+    name = os.environ.get("GITHUB_REPOSITORY", "")
+    return f"{server}/{name}" if server.startswith("https://") and name else ""
+
+
+def urls() -> dict[str, str]:
+    """Links on a package index: the papers, and the repository where it is known."""
+    if not home():
+        return PAPERS
+    pages = {"Source": "", "Documentation": "/tree/main/docs", "Issues": "/issues"}
+    pages |= {"Changelog": "/blob/main/CHANGELOG.md"}
+    return {name: home() + path for name, path in pages.items()} | PAPERS
+
+
 def readme() -> str:
-    """README.md for a package index, where links into the repository and its pictures lead nowhere:
-    the pictures go, of the links their text stays."""
+    """README.md for a package index. Links into the repository lead there where it is known;
+    elsewhere they would lead nowhere: the pictures go, of the links their text stays."""
     text = (ROOT / "README.md").read_text("utf-8")
-    text = re.sub(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n*", "", text)
-    return re.sub(r"\[([^\]]*)\]\((?!https?:|#)[^)]*\)", r"\1", text)
+    picture, link = r"!\[([^\]]*)\]\((?!https?:)([^)]*)\)", r"\[([^\]]*)\]\((?!https?:|#)([^)]*)\)"
+    if home():
+        text = re.sub(picture, rf"![\1]({home()}/raw/main/\2)", text)
+        return re.sub(link, rf"[\1]({home()}/blob/main/\2)", text)
+    text = re.sub(picture + r"\n*", "", text)
+    return re.sub(link, r"\1", text)
 
 
 class CannotBuild(Exception):
@@ -121,6 +147,7 @@ class Wheel(bdist_wheel):
 setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
+    project_urls=urls(),
     ext_modules=[Extension("reg_engine._C", SOURCES)],
     cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
 )
