@@ -62,7 +62,7 @@ $(DEV): $(RUNTIME)
 
 demo: $(RUNTIME)
 	@mkdir -p out
-	$(BIN)/reg-engine sample --model mnist --labels 0-9 --per-label 10 --scale 4 --compare \
+	$(BIN)/reg-engine sample --model mnist --labels 0-9 --per-label 10 --scale 4 --steps 10 --compare \
 	    --out out/demo.png
 
 $(DOCS): $(RUNTIME)
