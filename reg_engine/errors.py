@@ -36,6 +36,10 @@ class InputError(RegEngineError, ValueError):
         self.argument, self.problem, self.remedy = argument, problem, remedy
         super().__init__(f"{argument}: {problem}. {remedy}.")
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        """Between processes: Exception would call the class with the one text."""
+        return type(self), (self.argument, self.problem, self.remedy)
+
 
 class NumericalError(RegEngineError, ArithmeticError):
     """A NaN or Inf met while sampling: says where (step, t) and in which samples."""

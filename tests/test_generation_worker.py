@@ -101,8 +101,8 @@ def whole(out: Path, reference: Path) -> None:
     """Nothing missing, duplicated, truncated or foreign."""
     made(reference, what=job(98))
     assert tree(out) == tree(reference)
-    found = verify(Numbers(), opened(out, job(98)), remake=3)
-    assert found.whole and len(found.remade) == 3 and found.files == 99
+    found = verify(Numbers(), opened(out, job(98)), 10)
+    assert found.whole and found.remade in (10, 12) and found.files == 99
 
 
 def test_a_kill_costs_a_shard_and_nothing_else(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_nan_names_its_seed_and_the_rest_goes_on(tmp_path: Path, kind: str) -> N
         archive = np.load(tmp_path / "o" / "samples.npz")
         assert archive["arr_1"].tolist() == [what.labels.of(seed) for seed in kept]
         assert len(archive["arr_0"]) == 23
-        assert [line.get("index") for line in lines[4:9]] == [4, None, None, 5, 0]
+        assert [line.get("index") for line in lines[4:9]] == [4, None, None, 5, 6]
 
 
 def test_a_shard_of_nothing_but_nan(tmp_path: Path) -> None:

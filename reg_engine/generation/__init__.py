@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .job import Job, ranges_of
 from .labels import Blocks, Cycle, Uniform, lines_of, rule_of
+from .making import Finished
 from .records import Records
 from .sampling import OfLabels, OfPrompts, Sampler
 from .verify import Verified, verify
-from .worker import Finished, generate
+from .worker import generate
 
 __all__ = [
     "Blocks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -46,6 +47,10 @@ class Format(ABC):
     def settings(self) -> dict[str, Any]:
         """All that the bytes depend on beside the images."""
         return {"format": self.name}
+
+    def items(self, data: bytes) -> list[bytes]:
+        """What a file holds of each of its images, in order: its bytes where it is an image."""
+        return [data]
 
 
 class Files(Format):
@@ -128,6 +133,13 @@ class Npz(Format):
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         yield f"parts/{shard}.npz", buffer.getvalue()
 
+    def items(self, data: bytes) -> list[bytes]:
+        """See Format; pixels and label."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            images = arrays["arr_0"]
+            labels = arrays["arr_1"].tolist() if "arr_1" in arrays else [""] * len(images)
+        return [a.tobytes() + f" {b}".encode() for a, b in zip(images, labels, strict=True)]
+
 
 class Tar(Png):
     """A WebDataset shard: SEED.png beside SEED.cls, or SEED.txt for a prompt; by `webdataset`."""
@@ -155,6 +167,15 @@ class Tar(Png):
                 content = {"png": self.encoded(image), ending: str(label).encode()}
                 writer.write({"__key__": f"{seed:09d}", **content})
         yield f"{shard}.tar", buffer.getvalue()
+
+    def items(self, data: bytes) -> list[bytes]:
+        """See Format; names and contents of an image's two members."""
+        found = []
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for entry in archive:
+                file = archive.extractfile(entry)
+                found.append(entry.name.encode() + b" " + (file.read() if file else b""))
+        return [b"".join(pair) for pair in zip(found[::2], found[1::2], strict=True)]
 
 
 FORMATS: dict[str, type[Format]] = {each.name: each for each in (Png, Webp, Jpeg, Npz, Tar)}

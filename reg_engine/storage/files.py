@@ -166,11 +166,12 @@ def clear(folder: Path, names: Iterable[str]) -> None:
             relative = file.relative_to(folder).as_posix()
             ours = relative in patterns or any(fnmatch(relative, each) for each in patterns)
             if not file.is_symlink() and (ours or _UNFINISHED.fullmatch(file.name)):
-                file.unlink()
+                discard(file)
                 touched.add(place)
-        if place in touched and not os.listdir(place):
-            os.rmdir(place)
-            touched.add(os.path.dirname(place))
+        with suppress(FileNotFoundError):  # another process clears at the same time
+            if place in touched and not os.listdir(place):
+                os.rmdir(place)
+                touched.add(os.path.dirname(place))
 
 
 @contextmanager
