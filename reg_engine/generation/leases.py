@@ -61,7 +61,11 @@ class Leases:
     def drop(self, name: str) -> None:
         """Give a lease back, unless another worker has taken it over."""
         self._held.discard(name)
-        if _owner(self.folder / name).get("token") == self.token:
+        self.revoke(name, self.token)
+
+    def revoke(self, name: str, token: str) -> None:
+        """Take a lease from the worker of this token, which is known to be lost."""
+        if _owner(self.folder / name).get("token") == token:
             discard(self.folder / name)
 
     def close(self) -> None:

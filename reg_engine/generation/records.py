@@ -24,7 +24,7 @@ from ..storage.readers import open_regular
 from ..values import shown
 from .job import Job
 
-__all__ = ["File", "Records", "sha256_of"]
+__all__ = ["File", "Records", "files_in", "local_folder", "sha256_of"]
 
 DONE = "done"  # the record of the manifest, the last of all
 ARCHIVE = "samples.npz"
@@ -57,10 +57,8 @@ class Records:
         sampler_key: str,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        if _REMOTE.match(os.fspath(out)):
-            problem = f"{shown(os.fspath(out))} is no folder of this machine"
-            raise InputError("out", problem, "Mount it, or give a folder")
-        self.out, self.job, self._note = Path(out), job, Path(out) / "job.json"
+        self.out, self.job, self._note = local_folder(out), job, Path(out) / "job.json"
+        self.sampler_key = sampler_key
         content = {"sampler": sampler_key, **job.settings(), **(settings or {})}
         self.settings = json.loads(json.dumps(content, sort_keys=True, default=str))
         labels = hashlib.sha256(repr(job.labels).encode()).hexdigest()
@@ -194,6 +192,18 @@ class Records:
         said = "; ".join(others[:5]) or "the networks, their numbers, or versions differ"
         remedy = "Give another folder, or the same settings"
         raise InputError("out", f"{self.out} holds a job of other settings: {said}", remedy)
+
+
+def local_folder(out: str | os.PathLike[str]) -> Path:
+    """The path, if it is none of another machine's.
+
+    Raises:
+        InputError: it is a URL.
+    """
+    if _REMOTE.match(os.fspath(out)):
+        problem = f"{shown(os.fspath(out))} is no folder of this machine"
+        raise InputError("out", problem, "Mount it, or give a folder")
+    return Path(out)
 
 
 def files_in(body: Mapping[str, Any]) -> list[File]:
