@@ -199,18 +199,21 @@ class Cluster:
         with suppress(Exception):
             self.ray.kill(actor)  # out of reach is not yet dead
         place = self.places.pop(actor, None)
-        self._lost[number] += 1
-        what = "as it began" if number is None else f"with shard {number}"
-        where = "" if place is None else f" on {place.machine}, process {place.pid},"
-        reason = (str(error).splitlines() or [""])[0][:300]
-        if self._lost[number] >= _LOSSES:
-            problem = f"{_LOSSES} were lost, the last one{where} {what} ({reason})"
-            raise InputError("workers", problem, "Give them more memory, or see Ray's logs")
-        self.tell(f"a worker{where} was lost {what}; another one is asked for")
-        if number is not None:
-            assert place is not None
+        if number is not None and place is not None:
             self.leases.revoke(f"{number:06d}", place.token)
             self._todo.appendleft(number)
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        if getattr(error, "actor_init_failed", False):  # it would fail the next time, too
+            problem = f"cannot begin on the cluster ({lines[-1][:300]})"
+            raise InputError("workers", problem, "Install the same packages on all its machines")
+        if not getattr(error, "preempted", False):
+            self._lost[number] += 1
+        what = "as it began" if number is None else f"with shard {number}"
+        where = "" if place is None else f" on {place.machine}, process {place.pid},"
+        if self._lost[number] >= _LOSSES:
+            problem = f"{_LOSSES} were lost, the last one{where} {what} ({lines[0][:300]})"
+            raise InputError("workers", problem, "Give them more memory, or see Ray's logs")
+        self.tell(f"a worker{where} was lost {what}; another one is asked for")
         self._start()
 
     def _wait_for_least(self) -> None:
