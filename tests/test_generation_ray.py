@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,12 @@ from generation_cases import tree
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: make test-ray"
 )
-BIN = Path(sys.executable).parent
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 GENERATE = [sys.executable, "-m", "reg_engine", "generate", "--steps", "4", "--batch-size", "4"]
 GENERATE += ["--shard-size", "8", "--json"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 ENV.pop("RAY_ADDRESS", None)
 QUICK = {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}  # until a lost head ends what asks it
-
-
-def ray(*words: str, **more: str) -> None:
-    command = [str(BIN / "ray") if (BIN / "ray").exists() else "ray", *words]
-    subprocess.run(command, env={**ENV, **more}, check=True, stdout=subprocess.DEVNULL)
 
 
 def events(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -159,7 +155,7 @@ def head(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(cpus: int = 1) -> subprocess.Popen[bytes]:
-        command = [str(BIN / "ray") if (BIN / "ray").exists() else "ray", "start", "--head"]
+        command = [*RAY, "start", "--head"]
         command += ["--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
         command += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
         more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **QUICK}
@@ -183,10 +179,8 @@ def head(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def end(process: subprocess.Popen[bytes]) -> None:
     """A head and all its processes, as a machine that loses its power."""
     for pid in children(process.pid):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.wait()
 
 
@@ -223,7 +217,7 @@ def test_machines_that_join_and_leave(tmp_path: Path, wanted: Path, port: int, h
     process = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=-1, text=True)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
-    joining = [str(BIN / "ray") if (BIN / "ray").exists() else "ray", "start", "--block"]
+    joining = [*RAY, "start", "--block"]
     joining += [f"--address=127.0.0.1:{port}", "--num-cpus=1", "--object-store-memory=80000000"]
     joining += ["--node-ip-address=127.0.0.1"]
     more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

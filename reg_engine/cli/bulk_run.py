@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -25,6 +25,7 @@ def run(
     records: Records,
     given: dict[str, Any],
     as_json: bool,
+    output: TextIO | None = None,
 ) -> None:
     """Show what becomes of a job.
 
@@ -32,13 +33,16 @@ def run(
         shards: makes them, and asks its argument before each whether to stop.
         records: of the folder, opened.
         given: the command's options.
+        output: where lines go; None: standard output.
     """
     from ..generation.grace import Grace
     from ..generation.metrics import Metrics
 
     job, missing = records.job, records.missing()
     first = {"event": "start", "images": len(job), "shards": job.shards, "missing": spans(missing)}
-    _say(first, as_json, f"{len(missing)} of {job.shards} shards to make: {first['missing']}")
+    _say(
+        output, first, as_json, f"{len(missing)} of {job.shards} shards to make: {first['missing']}"
+    )
     bar = Progress(job.shards, given["progress"] and not as_json, "generating")
     plain = not sys.stderr.isatty()
     metrics = Metrics(given["metrics"], records, len(missing))
@@ -51,14 +55,14 @@ def run(
             metrics.count(shard)
             line, text = _line(shard, job.shards, metrics.seconds_left)
             if as_json or plain:
-                _say(line, as_json, text)
+                _say(output, line, as_json, text)
     failed = metrics.failed
     last = {"event": "end", "images": metrics.images, "failed": failed, "seconds": metrics.seconds}
     last |= {"shards_left": len(records.missing()), "out": given["out"]}
     text = f"{metrics.images} images made in {metrics.seconds:.1f} s, "
     text += f"{last['shards_left']} shards left"
     text += f"; NaN in seeds {', '.join(map(str, failed))}" if failed else ""
-    _say(last, as_json, text)
+    _say(output, last, as_json, text)
 
 
 def _line(shard: Finished, shards: int, left: float) -> tuple[dict[str, Any], str]:
@@ -114,7 +118,7 @@ def spans(numbers: list[int]) -> str:
     return ",".join(texts[:50]) + (",..." if len(texts) > 50 else "") or "none"
 
 
-def _say(data: dict[str, Any], as_json: bool, text: str) -> None:
+def _say(output: TextIO | None, data: dict[str, Any], as_json: bool, text: str) -> None:
     """One line at once: a log, or a reader of JSON lines, follows."""
-    click.echo(json.dumps(data) if as_json else text)
-    sys.stdout.flush()
+    click.echo(json.dumps(data) if as_json else text, file=output)
+    (output or sys.stdout).flush()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -133,7 +135,8 @@ def _at(resources: Resources | None, function: Callable[[], T]) -> T:
         return function()
     from ..generation.ray_session import remotely
 
-    return remotely(function, resources)
+    with redirect_stdout(sys.stderr):
+        return remotely(function, resources)
 
 
 def _verified(given: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], str]:
@@ -188,8 +191,12 @@ def _on_ray(
 
     how = {name: given[name] for name in ("on_error", "expiry")}
     make = functools.partial(recipe, given, chosen)
-    with Cluster(make, given["out"], resources, tell=tell, **how) as cluster:
-        run(cluster.shards, cluster.records, given, as_json)
+    output = sys.stdout
+    with (
+        redirect_stdout(sys.stderr),  # where Ray says what it has to say
+        Cluster(make, given["out"], resources, tell=tell, **how) as cluster,
+    ):
+        run(cluster.shards, cluster.records, given, as_json, output)
 
 
 def _start() -> float:
