@@ -20,13 +20,14 @@ DOCS := $(VENV)/.installed-docs
 CACHES := .mypy_cache .pytest_cache .ruff_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs ext test test-all mutants fuzz bench report lint types format wheel gpu-wheel clean distclean
+.PHONY: help install demo docs ext test test-all test-ray mutants fuzz bench report lint types format wheel gpu-wheel clean distclean
 
 help:
 	@echo "make demo      install what sampling needs, sample 100 digits with CFG and with REG"
 	@echo "make install   the developer's environment in $(VENV)"
 	@echo "make test      fast tests (no GPU needed)"
 	@echo "make test-all  every test; those that need a GPU are skipped where there is none"
+	@echo "make test-ray  install Ray, run the tests of generate --engine ray"
 	@echo "make fuzz      the fuzz tests with thousands of new cases"
 	@echo "make mutants   try 200 small wrong edits of the core and name those that no test notices"
 	@echo "make docs      build the documentation site into site/, strictly"
@@ -80,6 +81,11 @@ test: $(DEV)
 
 test-all: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS) tests bench
+
+# Ray is 200 MB that nothing else needs: it is installed here, and no part of the other targets.
+test-ray: $(DEV)
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[ray]"
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS) tests/test_generation_cluster.py tests/test_generation_ray.py
 
 # Which small wrong edits of the core no test would notice: about ten seconds each, and no part of CI.
 #   ARGS="--count 500 --seed 3"   another sample; see tests/mutants/__main__.py

@@ -29,6 +29,8 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 GENERATE = [sys.executable, "-m", "reg_engine", "generate", "--steps", "4", "--batch-size", "4"]
 GENERATE += ["--shard-size", "8", "--json"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+ENV["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a head on the loopback interface
+ENV["RAY_AUTH_MODE"] = "token"  # of the user's own file
 ENV.pop("RAY_ADDRESS", None)
 QUICK = {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}  # until a lost head ends what asks it
 
@@ -158,9 +160,8 @@ def head(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         command = [*RAY, "start", "--head"]
         command += ["--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
         command += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
-        more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **QUICK}
         process = subprocess.Popen(
-            command, env={**ENV, **more}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, env={**ENV, **QUICK}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         started.append(process)
         deadline = time.monotonic() + 60
@@ -220,8 +221,7 @@ def test_machines_that_join_and_leave(tmp_path: Path, wanted: Path, port: int, h
     joining = [*RAY, "start", "--block"]
     joining += [f"--address=127.0.0.1:{port}", "--num-cpus=1", "--object-store-memory=80000000"]
     joining += ["--node-ip-address=127.0.0.1"]
-    more = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    second = subprocess.Popen(joining, env={**ENV, **more}, stdout=subprocess.DEVNULL)
+    second = subprocess.Popen(joining, env=ENV, stdout=subprocess.DEVNULL)
     try:
         owners: set[int] = set()
         while len(owners) < 2:

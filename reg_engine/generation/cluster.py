@@ -190,6 +190,8 @@ class Cluster:
                 self.places[actor] = made
             elif made is not None:
                 found.append(made)
+        if not there:
+            self._session.check()
         if not self._idle and not self._busy:
             self._say(f"waiting for workers: {len(self._beginning)} asked for, none there")
         return found
@@ -248,6 +250,8 @@ class Cluster:
             self.tell(text)
 
     def _leave(self) -> None:
+        if self._session.lost:
+            return
         busy = (actor for actor, _ in self._busy.values())
         for actor in (*self._beginning.values(), *busy, *self._idle):
             with suppress(Exception):  # the cluster may be gone

@@ -6,7 +6,9 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +19,7 @@ from ..values import as_float, as_int
 __all__ = ["Resources", "Session", "remotely"]
 
 T = TypeVar("T")
+_SILENCE = 10.0  # seconds without the head until a cluster is given up
 _STORE = 80 << 20  # bytes of a local cluster's object store: only numbers of shards go through it
 # Read by Ray as it is imported. The second makes it stay on the loopback interface, as it does
 # without being told on Windows and macOS.
@@ -64,7 +67,7 @@ class Session:
     """
 
     def __init__(self, resources: Resources) -> None:
-        self.resources, self._ours = resources, False
+        self.resources, self._ours, self.lost = resources, False, False
         self.ray: Any = None
         self.address = resources.address or os.environ.get("RAY_ADDRESS") or "local"
         if self.address.startswith("ray://"):
@@ -86,8 +89,14 @@ class Session:
         except ImportError as error:
             remedy = 'Run `pip install "reg-engine[ray]"`'
             raise InputError("engine", f"'ray' needs Ray ({error})", remedy) from error
-        if ray.is_initialized():
-            return ray
+        if not ray.is_initialized():
+            self._init(local)
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        self._head, self._reached = (host.strip("[]"), int(port)), time.monotonic()
+        return ray
+
+    def _init(self, local: bool) -> None:
+        ray = self.ray
         given: dict[str, Any] = {"address": self.address}
         if local:
             cpus = max(
@@ -100,19 +109,35 @@ class Session:
         except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             problem = f"{self.address!r} gives no cluster ({reason})"
-            raise InputError("address", problem, "Start one, or leave it out") from error
+            remedy = "Start one, or set RAY_AUTH_MODE=token if it asks for a token"
+            raise InputError("address", problem, remedy) from error
         self._ours = True
         if local and not ray.get_runtime_context().gcs_address.startswith("127."):
             self.close()
             problem = "'local' would listen on the network: Ray was imported before"
             raise InputError("address", problem, "Call ray.init first, as you want it")
-        return ray
 
     def close(self) -> None:
         """Leave the cluster; one that was begun here ends."""
-        if self._ours:
+        if self._ours and not self.lost:
             self.ray.shutdown()
         self._ours = False
+
+    def check(self) -> None:
+        """Called while nothing comes: without its head a cluster answers never, and says nothing.
+
+        Raises:
+            InputError: the head has not been reached for a while.
+        """
+        try:
+            socket.create_connection(self._head, timeout=2.0).close()
+            self._reached = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._reached > _SILENCE:
+                problem = f"the cluster at {self.address!r} is gone ({error})"
+                remedy = "Give the same command again: what is done stays"
+                self.lost = True  # Ray would wait for it at every call
+                raise InputError("address", problem, remedy) from error
 
     def result(self, reference: Any) -> Any:
         """What a task or an actor answered.
