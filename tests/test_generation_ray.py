@@ -207,34 +207,3 @@ def test_a_head_that_ends_and_comes_again(
     again = events(run(*words))
     assert sum(each["event"] == "shard" for each in again) == 20 - there
     assert tree(out) == tree(wanted)
-
-
-def test_machines_that_join_and_leave(tmp_path: Path, wanted: Path, port: int, head: Any) -> None:
-    """A worker on the head, then one on a machine that joins and is lost."""
-    head()
-    out = tmp_path / "o"
-    command = [*GENERATE, "--seeds", "0-159", "--out", str(out), "--engine", "ray"]
-    command += ["--address", f"127.0.0.1:{port}", "--workers", "1:2", "--steps", "40"]
-    process = subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=-1, text=True)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.readline()
-    joining = [*RAY, "start", "--block"]
-    joining += [f"--address=127.0.0.1:{port}", "--num-cpus=1", "--object-store-memory=80000000"]
-    joining += ["--node-ip-address=127.0.0.1"]
-    second = subprocess.Popen(joining, env=ENV, stdout=subprocess.DEVNULL)
-    try:
-        owners: set[int] = set()
-        while len(owners) < 2:
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            for lease in (out / "leases").glob("0*"):
-                try:
-                    owners.add(json.loads(lease.read_text())["pid"])
-                except (OSError, ValueError):
-                    continue
-    finally:
-        end(second)
-    process.stdout.read()
-    error = process.stderr.read()
-    assert process.wait(120) == 0, error
-    assert "was lost with shard" in error
