@@ -85,7 +85,7 @@ test-all: $(DEV)
 # Ray is 200 MB that nothing else needs: it is installed here, and no part of the other targets.
 test-ray: $(DEV)
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[ray]"
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS) tests/test_generation_cluster.py tests/test_generation_ray.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS) tests/test_generation_cluster.py tests/test_generation_ray_session.py
 
 # Which small wrong edits of the core no test would notice: about ten seconds each, and no part of CI.
 #   ARGS="--count 500 --seed 3"   another sample; see tests/mutants/__main__.py
