@@ -27,6 +27,7 @@ bulk = importlib.import_module("reg_engine.cli.bulk")
         (["--dry-run", "--verify"], "--verify"),
         (["--dry-run", "--metrics", "m.prom"], "--metrics"),
         (["--metrics", "m.txt"], ".prom"),
+        (["--engine", "ray", "--out", "s3://bucket/x"], "Mount it"),
         (["--verify"], "holds no job"),
         (["--verify", "--images", "-1"], "job"),
     ],
@@ -53,7 +54,7 @@ def test_paths_for_a_process_elsewhere(tmp_path: Path, monkeypatch: pytest.Monke
     assert (again["model"], again["labels"]) == ("mnist", "uniform")
 
 
-def test_a_moved_folder_of_a_vae_or_pipeline_is_the_same_job(tmp_path: Path) -> None:
+def test_a_renamed_folder_of_a_vae_or_pipeline_is_the_same_job(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
     import shutil
@@ -72,14 +73,20 @@ def test_a_moved_folder_of_a_vae_or_pipeline_is_the_same_job(tmp_path: Path) -> 
     there = tmp_path / "elsewhere"
     there.mkdir()
     for name in ("pipe", "vae"):
-        shutil.copytree(tmp_path / name, there / name)
-    shutil.copy(tmp_path / "dit.safetensors", there)
+        shutil.copytree(tmp_path / name, there / f"{name}2")
+    for name in ("dit.safetensors", "p.txt"):
+        shutil.copy(tmp_path / name, there / f"2{name}")
     for kind in ("prompts", "latents"):
-        for number, folder in enumerate((tmp_path, there)):
+        for number, (folder, two) in enumerate(((tmp_path, ""), (there, "2"))):
             words: list[object] = ["--seeds", "0-3", "--rectify", "none"]
             if kind == "prompts":
-                words += ["--model", folder / "pipe", "--prompts", tmp_path / "p.txt"]
+                words += ["--model", folder / f"pipe{two}", "--prompts", folder / f"{two}p.txt"]
             else:
-                words += ["--model", folder / "dit.safetensors", "--vae", folder / "vae"]
+                words += [
+                    "--model",
+                    folder / f"{two}dit.safetensors",
+                    "--vae",
+                    folder / f"vae{two}",
+                ]
             found = call(*words, out=tmp_path / kind).output
             assert f"{1 - number} of 1 shards to make" in found

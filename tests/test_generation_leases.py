@@ -119,6 +119,16 @@ def test_garbage_expires_like_any_other(
     assert pair[1].take("a")
 
 
+def test_a_folder_in_its_place_is_said_and_stays(
+    pair: tuple[Leases, Leases], tmp_path: Path
+) -> None:
+    (tmp_path / "000001" / "x").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(InputError, match="000001 is a folder"):
+            pair[0].take("000001")
+    assert os.listdir(tmp_path / "000001") == ["x"]
+
+
 def test_who_died_here_loses_it_at_once(pair: tuple[Leases, Leases], tmp_path: Path) -> None:
     if not module._place():
         pytest.skip("this system does not say which start of which machine it is")

@@ -102,6 +102,12 @@ def test_what_people_read_counts_and_labels_do(tmp_path: Path) -> None:
         )
     }
     assert len(keys) == 5
+    names = [
+        Records("o", Job((range(26),), Cycle((1, 2), f"file:{n}"), 4, 8), "a", {"model": n, "x": 1})
+        for n in "ab"
+    ]
+    assert names[0].key == names[1].key  # files renamed; what they hold is digested
+    assert names[0].settings != names[1].settings
     assert Records("o", job(), "a").key == Records("other", job(), "a").key
 
 
@@ -115,8 +121,9 @@ def test_folders_of_others(tmp_path: Path) -> None:
         made(file)
     with pytest.raises(InputError, match="cannot be written"):
         made(Path("/proc/no/where"))
-    with pytest.raises(InputError, match="Mount it"):
-        made("s3://bucket/images")  # type: ignore[arg-type]
+    for remote in ("s3://bucket/images", Path("s3://bucket/images"), Path("server:/images")):
+        with pytest.raises(InputError, match="Mount it"):
+            made(remote)  # type: ignore[arg-type]
     assert sorted(tree(tmp_path)) == ["file", "thesis.tex"]
 
 
@@ -128,6 +135,12 @@ def test_a_damaged_note_is_said_and_its_shards_stay(tmp_path: Path) -> None:
         note.write_bytes(content)
         with pytest.raises(InputError, match=r"job\.json is damaged"):
             made(tmp_path / "o")
+    before = tree(tmp_path / "o")
+    note.unlink()  # as the error says
+    with pytest.raises(InputError, match="holds other things"):
+        made(tmp_path / "o", what=job(batch_size=8))
+    made(tmp_path / "o")
+    assert note.read_bytes() == data and tree(tmp_path / "o") == {**before, "job.json": data}
 
 
 def test_of_two_jobs_begun_at_once_one_stays(

@@ -21,9 +21,11 @@ _OF_LABELS = ("vae", "labels")  # without prompts only
 
 def absolute(given: dict[str, Any]) -> dict[str, Any]:
     """The options with the paths that exist here made absolute, for a process in another folder."""
-    found = dict(given)
+    from ..generation.records import local_folder
+
+    found = dict(given, out=local_folder(given["out"]))
     for name in ("model", "plan", "prompts", "vae", "out"):
-        value = given[name]
+        value = found[name]
         if value is not None and (name == "out" or Path(value).exists()):
             found[name] = os.path.abspath(value)
     kind, colon, rest = given["labels"].partition(":")

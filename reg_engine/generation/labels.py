@@ -44,7 +44,7 @@ class Cycle:
     """
 
     values: tuple[Label, ...]
-    name: str = field(default="", compare=False)
+    name: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         remedy = "Give at least one, in a list"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 import threading
 import time
 from contextlib import suppress
@@ -46,7 +47,11 @@ class Leases:
         folder.mkdir(parents=True, exist_ok=True)
 
     def take(self, name: str) -> bool:
-        """Whether this worker has the lease now."""
+        """Whether this worker has the lease now.
+
+        Raises:
+            InputError: a folder stands in its place; it cannot be written.
+        """
         path = self.folder / name
         taken = self._claim(path)
         if not taken and self._abandoned(path):
@@ -82,6 +87,8 @@ class Leases:
             status = os.lstat(path)
         except FileNotFoundError:
             return False  # given back just now
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError("out", f"{path} is a folder", "Remove it: a lease is a file")
         mark, now = (status.st_mtime_ns, status.st_ino), time.monotonic()
         known, since = self._seen.get(path.name, (None, now))
         if known != mark:

@@ -28,8 +28,9 @@ __all__ = ["File", "Records", "files_in", "local_folder", "sha256_of"]
 
 DONE = "done"  # the record of the manifest, the last of all
 ARCHIVE = "samples.npz"
+_NAMES = ("labels", "model", "plan")  # what files are called; what they hold is in the key
 _LARGEST = 1 << 28  # bytes of a record
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of s3://b, pathlib leaves s3:/b
 
 
 class File(NamedTuple):
@@ -47,7 +48,8 @@ class Records:
         out: the folder.
         job: what is made.
         sampler_key: a digest of all that images depend on beside labels and seeds.
-        settings: more of that for people: names of models, scales, numbers of steps.
+        settings: more of that for people: names of models, scales, numbers of steps. All of it is
+            in the job's key but `model`, `plan` and `labels`, which name files that may be renamed.
     """
 
     def __init__(
@@ -62,7 +64,8 @@ class Records:
         content = {"sampler": sampler_key, **job.settings(), **(settings or {})}
         self.settings = json.loads(json.dumps(content, sort_keys=True, default=str))
         labels = hashlib.sha256(repr(job.labels).encode()).hexdigest()
-        text = json.dumps(self.settings, sort_keys=True) + labels
+        counted = {name: value for name, value in self.settings.items() if name not in _NAMES}
+        text = json.dumps(counted, sort_keys=True) + labels
         self.key = hashlib.sha256(text.encode()).hexdigest()
         self._held: tuple[Any, list[File], dict[int, Any]] = (None, [], {})
 
@@ -80,7 +83,7 @@ class Records:
         if self.out.is_dir():
             names = sorted(entry.name for entry in self.out.iterdir())
             foreign = [name for name in names if name not in known and not name.startswith(".reg_")]
-            if foreign and not self._note.exists():
+            if foreign and not self._note.exists() and not self._begun():
                 problem = f"{self.out} holds other things: {', '.join(foreign[:3])}"
                 raise InputError("out", problem, "Give a folder of its own")
         check_writable(self._note)
@@ -171,6 +174,12 @@ class Records:
 
     def _path(self, name: str) -> Path:
         return self.out / "shards" / f"{name}.json"
+
+    def _begun(self) -> bool:
+        """Whether one shard of this job is done: then the folder is its, also without a note."""
+        with suppress(OSError), os.scandir(self.out / "shards") as entries:
+            return any(self.read(entry.name[:-5]) is not None for entry in entries)
+        return False
 
     def _compare(self) -> None:
         """InputError where another job is in the folder."""

@@ -51,7 +51,7 @@ def generate(
         start: where in its shards to begin, in [0, 1): workers that begin apart meet seldom.
         on_error: what a NaN or Inf does: "stop", or "skip" the image and say so in the manifest.
         expiry: seconds without a sign of life after which a shard is taken over, > 0.
-        settings: what people should read of the sampler in OUT/job.json; part of the job's key.
+        settings: what people should read of the sampler in OUT/job.json; see Records.
         stop: asked before each shard: True = begin no other.
 
     Raises:
