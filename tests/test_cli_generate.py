@@ -177,6 +177,22 @@ def test_sigterm_ends_with_143_and_the_rest_is_made_later(tmp_path: Path) -> Non
     assert 2 <= made < 50 and os.listdir(tmp_path / "o" / "leases") == []
 
 
+def test_a_full_disk_is_one_error_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Files of at most 100 blocks of 1 KiB, less than a shard's; the check before the work fits."""
+    words = ["--seeds", "0-39", "--steps", "1", "--rectify", "none", "--format", "tar"]
+    words += ["--batch-size", "40", "--shard-size", "40"]
+    command = [sys.executable, "-m", "reg_engine", "generate", *FAST, *words]
+    shell = ["bash", "-c", 'ulimit -f 100; exec "$@"', "-", *command, "--out", str(tmp_path / "o")]
+    found = subprocess.run(shell, capture_output=True, text=True, env=ENV)
+    errors = [line for line in found.stderr.splitlines() if "error" in line.lower()]
+    assert found.returncode == 2 and len(errors) == 1 and "Traceback" not in found.stderr
+    assert "000000.tar cannot be written" in errors[0] and "Free space" in errors[0]
+    assert sorted(tree(tmp_path / "o")) == ["job.json"]
+    assert "1 of 1 shards" in call(*words, out=tmp_path / "o").output
+    call(*words, out=tmp_path / "one")
+    assert tree(tmp_path / "o") == tree(tmp_path / "one")
+
+
 @pytest.mark.slow
 def test_torchrun_makes_the_same(tmp_path: Path) -> None:
     """Without a process group; REG by `auto`, as the command chooses it."""

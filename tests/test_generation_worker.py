@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,31 @@ def test_what_a_lost_one_left_beside_a_finished_job_goes(tmp_path: Path) -> None
     (out / "leases" / "mine.txt").write_bytes(b"x")
     assert made(out) == [] and not any(path.exists() for path in left)
     assert os.listdir(out / "leases") == ["mine.txt"]
+
+
+def test_a_clock_that_jumps_while_two_work(tmp_path: Path) -> None:
+    """Leases say an hour later, an hour earlier, many times within their expiry: the living keep
+    what they have, and the bytes are the same."""
+    what, leases = job(98), tmp_path / "o" / "leases"
+    made(tmp_path / "one", what=what)
+    (tmp_path / "log").mkdir()
+
+    def before(seeds: list[int]) -> None:
+        time.sleep(0.04)
+        (tmp_path / "log" / f"{seeds[0]}-{os.getpid()}").touch()
+
+    both = [worker(tmp_path / "o", what, before, start=s, expiry=5.0) for s in (0.0, 0.5)]
+    jumps, hour = 0, 3600.0
+    while any(each.is_alive() for each in both):
+        for lease in leases.iterdir() if leases.is_dir() else ():
+            with suppress(FileNotFoundError):
+                now = time.time() + (hour if jumps % 2 else -hour)
+                os.utime(lease, (now, now))
+                jumps += 1
+        time.sleep(0.01)
+    assert [each.exitcode for each in both] == [0, 0] and jumps > 10
+    assert tree(tmp_path / "o") == tree(tmp_path / "one")
+    assert len(list((tmp_path / "log").iterdir())) == 25  # nothing was made twice
 
 
 def test_leases_of_garbage_are_waited_out(tmp_path: Path) -> None:
