@@ -15,23 +15,21 @@ import matplotlib
 import torch
 from torch import Tensor
 
-from reg_engine import Engine, oracles, schedules
+from reg_engine import Engine, oracles
+from reg_engine.explorer.mixture import MIXTURE, MODEL, sobol_noise
+from reg_engine.pictures.plane import METHOD_COLOURS, draw_cloud, draw_target, frame
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 COUNT, DRAWN, SCALES, SHOWN, SETS = 4096, 1200, (1.5, 2.0, 3.0, 4.0, 5.0), 3.0, 4
-MIXTURE = oracles.two_class_2d()
-MODEL = MIXTURE.denoiser(schedule=schedules.EDM(sigma_min=0.01, sigma_max=20.0))
-METHODS = {"no guidance": "0.45", "CFG": "#D55E00", "REG": "#0072B2"}
+METHODS = METHOD_COLOURS
 LAYOUT = [["no guidance", "CFG", "REG"], ["target", "distance", "distance"]]
 
 
 def sampled(method: str, scale: float, count: int) -> Tensor:
     """Samples (count, 2) of class 0; every method starts from one scrambled Sobol sequence, so
     that what differs between two methods is theirs."""
-    sobol = torch.quasirandom.SobolEngine(2, scramble=True, seed=0)
-    uniform = sobol.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     engine = Engine(
         MODEL,
         scale=1.0 if method == "no guidance" else scale,
@@ -42,7 +40,7 @@ def sampled(method: str, scale: float, count: int) -> Tensor:
         progress=False,
     )
     labels = torch.zeros(count, dtype=torch.long)
-    return engine.sample(labels, noise=torch.special.ndtri(uniform)).samples
+    return engine.sample(labels, noise=sobol_noise(count)).samples
 
 
 def distances(count: int) -> dict[str, list[float]]:
@@ -67,10 +65,9 @@ def picture(path: Path, count: int = COUNT) -> dict[str, list[float]]:
     clouds = {name: sampled(name, SHOWN, count) for name in METHODS} | {"target": target}
     for name, points in clouds.items():
         axis, colour = axes[name], METHODS.get(name, "black")
-        axis.contourf(*_density(None, 0.0), levels=[0.03, 9], colors=["0.91"])
-        axis.contour(*_density(0, SHOWN - 1), levels=[0.05, 0.5], colors="black", linewidths=0.8)
-        axis.scatter(*points[:DRAWN].T, s=3, color=colour, alpha=0.6, linewidths=0)
-        axis.set(xlim=(-1.7, 1.5), ylim=(-1.3, 1.5), xticks=[], yticks=[], aspect="equal")
+        draw_target(axis, MIXTURE, SHOWN - 1)
+        draw_cloud(axis, points[:DRAWN], colour)
+        frame(axis, (-1.7, 1.5), (-1.3, 1.5))
         axis.set_title({"no guidance": name}.get(name, f"{name}, scale {SHOWN:g}"), color=colour)
         score = found.get(name, found["floor"])[SCALES.index(SHOWN)]
         axis.set_xlabel(f"distance to the target {score:.4f}")
@@ -87,16 +84,6 @@ def picture(path: Path, count: int = COUNT) -> dict[str, list[float]]:
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
     return found
-
-
-def _density(y: int | None, w: float) -> tuple[Tensor, Tensor, Tensor]:
-    """A grid and p(x given y)^(1+w) / p(x)^w on it, its largest value 1; y None: all classes."""
-    line = torch.linspace(-2, 2, 241, dtype=torch.float64)
-    x = torch.cartesian_prod(line, line)
-    log = MIXTURE.log_prob(x) if y is None else (1 + w) * MIXTURE.log_prob(x, y=y)
-    log = log if y is None else log - w * MIXTURE.log_prob(x)
-    density = (log - log.max()).exp().reshape(len(line), len(line)).T
-    return line, line, density
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import reg_engine as r
+from reg_engine.pictures.plane import draw_cloud, draw_target, frame
 
 COUNT, SCALE, STEPS = 2048, 3.0, 40
 CHOICES: dict[str, Any] = {"solver": "euler", "steps": STEPS, "progress": False}
@@ -104,10 +105,10 @@ def methods() -> dict[str, dict[str, r.Guidance]]:
 
 def cloud(guidance: r.Guidance, count: int) -> tuple[Tensor, float]:
     """Samples (count, 2), and their energy distance to the target."""
-    uniform = torch.quasirandom.SobolEngine(2, scramble=True, seed=0)
-    noise = torch.special.ndtri(uniform.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12))
     engine = r.Engine(first.MODEL, guidance=guidance, dtype=torch.float64, **CHOICES)
-    points = engine.sample(torch.zeros(count, dtype=torch.long), noise=noise).samples
+    points = engine.sample(
+        torch.zeros(count, dtype=torch.long), noise=first.sobol_noise(count)
+    ).samples
     draw = first.MIXTURE.target_sampler(SCALE - 1)
     target = draw(2 * count, torch.Generator().manual_seed(0))
     return points, r.oracles.energy_distance(points, target)
@@ -123,11 +124,10 @@ def clouds(path: Path, chosen: dict[str, r.Guidance], count: int) -> dict[str, f
     found = {}
     for axis, (name, guidance) in zip(axes.flat, chosen.items(), strict=True):
         points, found[name] = cloud(guidance, count)
-        axis.contourf(*first._density(None, 0.0), levels=[0.03, 9], colors=["0.91"])
-        axis.contour(*first._density(0, SCALE - 1), levels=[0.05, 0.5], colors="k", linewidths=0.7)
+        draw_target(axis, first.MIXTURE, SCALE - 1)
         colour = first.METHODS["REG" if name.startswith("REG") else "CFG"]
-        axis.scatter(*points[:600].T, s=3, color=colour, alpha=0.6, linewidths=0)
-        axis.set(xlim=(-2.2, 1.5), ylim=(-1.5, 2.0), xticks=[], yticks=[], aspect="equal")
+        draw_cloud(axis, points[:600], colour)
+        frame(axis, (-2.2, 1.5), (-1.5, 2.0))
         axis.set_title(name, fontsize=9)
         inside = (points - torch.tensor([-0.35, 0.25])).abs().amax(1) < 1.8
         out = "" if inside.double().mean() > 0.5 else ", most outside"

@@ -1,5 +1,5 @@
 """The command line: `reg-engine sample | generate | show | calibrate | convert | train | evaluate |
-reproduce | experiment | profile | doctor`."""
+reproduce | experiment | explore | profile | doctor`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .convert import convert
 from .doctor import doctor
 from .evaluate import evaluate
 from .experiment import experiment
+from .explore import explore
 from .generate import generate
 from .notes import show
 from .profile import profile
@@ -38,7 +39,7 @@ def cli() -> None:
 
 for _command in (
     *(sample, generate, show, calibrate, convert, train, evaluate, reproduce, experiment),
-    *(profile, doctor),
+    *(explore, profile, doctor),
 ):
     cli.add_command(_command)
 
