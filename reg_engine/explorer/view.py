@@ -62,7 +62,5 @@ def png(draw: Callable[..., Figure], *arguments: Any) -> bytes:
     """The figure that `draw(*arguments)` makes, as PNG; one at a time."""
     file = io.BytesIO()
     with _DRAWING:
-        draw(*arguments).savefig(
-            file, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs=FAST
-        )
+        draw(*arguments).savefig(file, format="png", **_PNG)
     return file.getvalue()
