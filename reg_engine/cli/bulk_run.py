@@ -84,7 +84,8 @@ def planned(given: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, An
     if records.out.is_dir() and (records.out / "job.json").exists():
         records.open()
     missing = records.missing()
-    left = sum(len(job.shard(number).seeds) for number in missing)
+    size = job.shard_size or 1  # a Job has filled it in
+    left = sum(min(size, len(job) - number * size) for number in missing)
     report: dict[str, Any] = {"images": len(job), "shards": job.shards, "images_left": left}
     report |= {"missing": spans(missing), "plan_seconds": time.perf_counter() - ready}
     report["model_seconds"] = ready - begun
