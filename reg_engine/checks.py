@@ -12,6 +12,7 @@ from .errors import InputError
 from .guidance.damped import check_model
 from .guidance.guidance import Guidance
 from .guidance.weights import Constant, SampleWeight, Weight, looks_at_samples
+from .networks.adapter import worn
 from .networks.conditioning import as_cond, size
 from .networks.denoisers import Denoiser
 from .ops.formulas import widest
@@ -22,6 +23,7 @@ from .solvers import Table
 from .values import as_int, as_tuple, shown, usable
 
 __all__ = [
+    "adapted",
     "as_batch_size",
     "as_callback",
     "as_device",
@@ -112,6 +114,24 @@ def as_device(
     for module in modules:
         module.to(place)
     return place
+
+
+def adapted(
+    network: Denoiser, scale: Any, guidance: Guidance | None, rectify: str | Rectifier | None
+) -> tuple[Denoiser, float, None]:
+    """A network whose adapter holds the guidance: itself with the weights of `scale` (None = 2),
+    and the scale and the estimator that are left, 1 and none.
+
+    Raises:
+        InputError: guidance or an estimator beside it; a scale that is no number of its own.
+    """
+    assert network.adapter is not None
+    remedy = "Leave it out, or sample from the model without its adapter"
+    if guidance is not None:
+        raise InputError("guidance", "is given, and the adapter holds guidance", remedy)
+    if rectify not in (None, "auto"):
+        raise InputError("rectify", "is given, and the adapter was trained with its own", remedy)
+    return worn(network, network.adapter, 2.0 if scale is None else scale), 1.0, None
 
 
 def as_guidance(

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import ops
 from .adapters import denoiser_of
 from .checks import (
+    adapted,
     as_batch_size,
     as_device,
     as_dtype,
@@ -104,6 +105,8 @@ class Engine(Batches):
         progress: bool = True,
     ) -> None:
         network = denoiser_of(model)
+        if network.adapter is not None:
+            network, scale, rectify = adapted(network, scale, guidance, rectify)
         denoiser = network.on(as_schedule(schedule, network))
         chosen = as_guidance(scale, guidance, rectify, network)
         options = as_options(solver_options)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import ops
 from .adapters import denoiser_of
-from .checks import as_device, as_guidance, as_plan, as_schedule, as_seeds, as_weight
+from .checks import adapted, as_device, as_guidance, as_plan, as_schedule, as_seeds, as_weight
 from .errors import InputError
 from .guidance import Guidance
 from .guidance.terms import WeightedDirections
@@ -87,6 +87,8 @@ class Guide:
         check: bool = True,
     ) -> None:
         network = denoiser_of(model)
+        if network.adapter is not None:
+            network, scale, rectify = adapted(network, scale, guidance, rectify)
         self.denoiser = network.on(as_schedule(schedule, network))
         self.guidance = as_guidance(scale, guidance, rectify, network)
         modules = (*network.modules, *self.guidance.reference.modules)

@@ -20,10 +20,11 @@ from reg_engine.data.cifar10 import load_cifar10
 from reg_engine.data.mnist import load_mnist
 from reg_engine.errors import InputError
 from reg_engine.models import classifier_for, load_classifier, load_model
-from reg_engine.models.checkpoint import ARCHITECTURES, save_weights
+from reg_engine.models.checkpoint import ARCHITECTURES
 from reg_engine.postprocess import load_postprocess
 from reg_engine.scoring import load_statistics, open_images
 from reg_engine.storage.shards import Shards
+from reg_engine.storage.weights import save_weights
 from reg_engine.training.log import COLUMNS, LossLog
 from reg_engine.training.state import load_state
 

@@ -12,11 +12,11 @@ from test_models_dit_guided import DESCRIPTION as GUIDED
 from test_models_edm2 import DESCRIPTION as EDM
 from torch import Tensor
 
-from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.edm2 import EDM2
 from reg_engine.models.latents import SD_LATENTS
 from reg_engine.reproduce.points import RecipePoint
 from reg_engine.scoring import Network, Statistics
+from reg_engine.storage.weights import save_weights
 
 DIT = {**GUIDED, "latents": SD_LATENTS.described()}
 FEATURES = '''

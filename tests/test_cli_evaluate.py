@@ -17,7 +17,7 @@ from reg_engine.data.mnist import DATA_SETS
 from reg_engine.engine import Engine
 from reg_engine.metrics import fid, label_agreement
 from reg_engine.models import NoisyClassifier, UNet, load_model
-from reg_engine.models.checkpoint import save_weights
+from reg_engine.storage.weights import save_weights
 
 FAST = ["--steps", "1", "--solver", "euler", "--batch-size", "20", "--no-progress"]
 

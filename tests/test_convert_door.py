@@ -22,9 +22,9 @@ from reg_engine import InputError
 from reg_engine.convert import door
 from reg_engine.convert.door import convert
 from reg_engine.models import load_model
-from reg_engine.models.checkpoint import describe, read
 from reg_engine.models.dit import DiT, SiT
 from reg_engine.models.edm2_layers import Block
+from reg_engine.storage.weights import describe, read
 
 HEADS = {"heads": 3}  # of small_dit
 

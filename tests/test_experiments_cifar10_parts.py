@@ -27,9 +27,9 @@ from reg_engine.experiments.cifar10.sampling import (
     train_posts,
 )
 from reg_engine.experiments.draws import Point, Sampling
-from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.classifier import NoisyClassifier
 from reg_engine.postprocess import Postprocess
+from reg_engine.storage.weights import save_weights
 from reg_engine.training import PieceOver
 from reg_engine.training.classification import accuracy
 from reg_engine.training.colour_classifier import ColourClassifierTask

@@ -18,7 +18,7 @@ from reg_engine.experiments import run_experiment
 from reg_engine.experiments.draws import METHODS, Point
 from reg_engine.experiments.mnist.sampling import CHEAP, TIMES
 from reg_engine.models import NoisyClassifier, UNet
-from reg_engine.models.checkpoint import save_weights
+from reg_engine.storage.weights import save_weights
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from reg_engine.models import (
     load_classifier,
     load_model,
 )
-from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.classifier import NoisyClassifier
+from reg_engine.storage.weights import save_weights
 
 DESCRIPTION: dict[str, Any] = {
     "architecture": "unet",

@@ -11,9 +11,9 @@ import torch
 from test_models_dit import batch, small
 
 from reg_engine import Guidance, GuidedChannels, InputError, load_model, sample
-from reg_engine.models.checkpoint import save_weights
 from reg_engine.models.dit import DiT, SiT
 from reg_engine.schedules import EDM, Flow, VPLinear
+from reg_engine.storage.weights import save_weights
 
 DESCRIPTION: dict[str, Any] = {
     "architecture": "dit",

@@ -16,10 +16,11 @@ from torch import Tensor
 import reg_engine
 from reg_engine.errors import InputError
 from reg_engine.models import EDM2, load_model
-from reg_engine.models.checkpoint import build, save_weights
+from reg_engine.models.checkpoint import build
 from reg_engine.models.presets import CHANNELS
 from reg_engine.networks.attention_models import set_attention
 from reg_engine.schedules import EDM
+from reg_engine.storage.weights import save_weights
 
 # Millions of parameters, as the paper has them (Table 2; XS to XXL).
 MILLIONS = {"xs": 125, "s": 280, "m": 498, "l": 777, "xl": 1119, "xxl": 1523}

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from reg_engine.errors import InputError
 from reg_engine.models import UNet2D, load_model
-from reg_engine.models.checkpoint import save_weights
 from reg_engine.schedules import EDM, Flow
+from reg_engine.storage.weights import save_weights
 
 pytest.importorskip("diffusers")
 

@@ -219,7 +219,7 @@ def test_bad_input(tmp_path: Path) -> None:
         train_postprocess(cloud(30), circle(10), tmp_path, within_class=True, **choices)
     with pytest.raises(InputError, match=r"net: is not given for samples \(1, 7, 7\)"):
         train_postprocess(*torch.rand(2, 9, 1, 7, 7), tmp_path, k=2, **choices)
-    from reg_engine.models.checkpoint import save_weights
+    from reg_engine.storage.weights import save_weights
 
     unet = load_model("mnist").net
     path = tmp_path / "other.safetensors"

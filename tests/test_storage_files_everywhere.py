@@ -24,11 +24,11 @@ from reg_engine.data.cifar10 import CLASSES, load_cifar10
 from reg_engine.experiments import Report
 from reg_engine.experiments.figures import figure
 from reg_engine.models import UNet
-from reg_engine.models.checkpoint import save_weights
 from reg_engine.pictures.evaluation import save_evaluation
 from reg_engine.pictures.sheets import save_panels
 from reg_engine.postprocess import Postprocess, save_postprocess
 from reg_engine.storage.shards import Shards
+from reg_engine.storage.weights import save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ["--steps", "1", "--no-progress", "--rectify", "none", "--json"]

@@ -11,7 +11,7 @@ from tiny_runs import SETTINGS, digits, tiny
 
 from reg_engine.data.mnist import MNIST
 from reg_engine.errors import InputError
-from reg_engine.models.checkpoint import read
+from reg_engine.storage.weights import read
 from reg_engine.training import TrainConfig, Trainer, train_task
 from reg_engine.training.diffusion import DiffusionTask
 from reg_engine.training.tasks import export

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import InputError, choice
-from ..models.checkpoint import DTYPES as LOADED
-from ..models.checkpoint import FORMAT
 from ..storage.files import check_writable, replacing
 from ..storage.readers import refusing
+from ..storage.weights import DTYPES as LOADED
+from ..storage.weights import FORMAT
 from .layouts import Layout, recognise
 from .states import State, state_of
 from .tensors import DTYPES, Stored

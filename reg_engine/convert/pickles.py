@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from ..models.checkpoint import FORMAT
 from ..storage.readers import open_archive, open_regular, refusing
+from ..storage.weights import FORMAT
 from .machine import Machine
 from .names import call, dtype_of
 from .names import named as _named

@@ -57,7 +57,9 @@ class Rows:
         rectify = self.guidance.rectify if "reg" in self.modes else None
         self._unsettled = (
             None if isinstance(rectify, str) else rectify,
-            "no evaluation is rectified" if rectify is None else "not settled yet",
+            (self.denoiser.holds or "no evaluation is rectified")
+            if rectify is None
+            else "not settled yet",
         )
 
     def _coefficients(self) -> Coefficients:

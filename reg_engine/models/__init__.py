@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, choice
 from ..storage.readers import refusing
-from .checkpoint import REMEDY, build, check_use, describe
+from ..storage.weights import REMEDY, describe
+from .checkpoint import build, check_use
 from .classifier import NoisyClassifier
 from .edm2 import EDM2
 from .latents import Latents

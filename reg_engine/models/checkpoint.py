@@ -1,31 +1,25 @@
-"""Weights on disk: safetensors with a JSON description; nothing here ever unpickles."""
+"""Networks built from files of weights (storage/weights.py) that say what they are."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
-from ..storage.files import write_whole
-from ..storage.readers import open_regular, refusing
+from ..storage.weights import REMEDY, opened
 from .classifier import NoisyClassifier
 from .dit import DiT, SiT
 from .edm2 import EDM2
 from .unet import UNet
 from .unet2d import UNet2D
 
-__all__ = ["build", "check_use", "describe", "read", "save_weights", "sketched"]
+__all__ = ["build", "check_use", "sketched"]
 
-FORMAT = "reg_engine"  # the metadata key of the description
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "unet2d": UNet2D,
@@ -34,62 +28,9 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "dit": DiT,
     "sit": SiT,
 }
-PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 # What a description may ask for before it is compared with the tensors beside it.
-MOST_HEADER, MOST_NUMBER, MOST_LIST, MOST_BLOCKS, MOST_SIDE = 1 << 20, 1 << 20, 16, 64, 4096
-DTYPES = ("F16", "BF16", "F32", "F64")
+MOST_NUMBER, MOST_LIST, MOST_BLOCKS, MOST_SIDE = 1 << 20, 16, 64, 4096
 Shapes = dict[str, tuple[int, ...]]
-REMEDY = "Give a .safetensors file that `reg-engine train` or `reg-engine convert` wrote"
-
-
-def save_weights(
-    path: Path,
-    weights: dict[str, Tensor],
-    description: dict[str, Any],
-    dtype: torch.dtype | None = torch.float16,
-) -> None:
-    """Write weights as safetensors with their description, atomically.
-
-    Args:
-        path: a .safetensors file; replaced if it exists.
-        weights: a state dict.
-        description: plain values; `architecture` (a key of ARCHITECTURES) and `arguments` (of its
-            constructor) at least.
-        dtype: of what is written: float16, bfloat16, float32 or float64; None = each weight's own.
-
-    Raises:
-        InputError: a weight that is not finite in that dtype; `path` cannot be written.
-    """
-    stored = {
-        name: value.detach().to("cpu", dtype or value.dtype) for name, value in weights.items()
-    }
-    for name, value in stored.items():
-        if not value.isfinite().all():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise InputError(
-                "weights", f"{name} is not finite in {kind}", "Train with a lower rate"
-            )
-    data = save(
-        {name: value.contiguous() for name, value in stored.items()},
-        metadata={FORMAT: json.dumps(description, sort_keys=True)},
-    )
-    write_whole(path, data, "path")
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(weights, description) of a file that save_weights wrote.
-
-    Raises:
-        InputError: no such file; a pickle; a truncated, corrupt or foreign file.
-    """
-    with _opened(path) as (file, description):
-        return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """The description alone; raises as `read`."""
-    with _opened(path) as (_, description):
-        return description
 
 
 def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -106,7 +47,7 @@ def build(path: Path, *architectures: str) -> tuple[nn.Module, dict[str, Any]]:
         InputError: as read; another architecture; weights that do not fit it; diffusers is missing
             where the network is made of its blocks.
     """
-    with _opened(path) as (file, description):
+    with opened(path) as (file, description):
         name = description.get("architecture")
         if name not in architectures:
             known = " or ".join(repr(each) for each in architectures)
@@ -169,40 +110,6 @@ def check_use(net: nn.Module, shape: Any, num_classes: Any, null_cond: Any) -> N
     ):
         if value is not None and not (type(value) is int and 0 <= value <= most):
             raise ValueError(f"{name} is {value!r}, the network has {labels} labels")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The open safetensors file and its description; an error inside is the file's fault."""
-    where = repr(str(path))
-    if path.suffix.lower() in PICKLES:
-        raise InputError(
-            "name_or_path", f"{where} is a pickle, which can run code when it is read", REMEDY
-        )
-    if not path.is_file():
-        raise InputError("name_or_path", f"there is no file {where}", REMEDY)
-    with refusing("name_or_path", f"{where} is damaged or no safetensors file", REMEDY):
-        with open_regular(path) as raw:
-            size = int.from_bytes(raw.read(8), "little")
-        if size > MOST_HEADER:
-            raise ValueError(f"a header of {size} bytes")
-        with safe_open(path, framework="pt", device="cpu") as file:
-            for name in file.keys():  # noqa: SIM118
-                if file.get_slice(name).get_dtype() not in DTYPES:
-                    raise ValueError(f"{name} is {file.get_slice(name).get_dtype()}")
-            yield file, _description(file.metadata() or {}, where)
-
-
-def _description(metadata: dict[str, str], where: str) -> dict[str, Any]:
-    if FORMAT not in metadata:
-        raise InputError(
-            "name_or_path", f"{where} does not say what network its weights belong to", REMEDY
-        )
-    with refusing("name_or_path", f"the description in {where} is damaged", REMEDY):
-        description = json.loads(metadata[FORMAT])
-    if not isinstance(description, dict):
-        raise InputError("name_or_path", f"the description in {where} is no table", REMEDY)
-    return description
 
 
 def _bounded(arguments: dict[str, Any], tensors: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import InputError, choice
 from ..schedules import VP, Schedule
 from ..values import as_bool, as_float, as_int, as_range, as_tuple, shown
+from .adapter import Adapter, with_adapter
 from .calls import as_computed, as_extra, as_modules, checked
 from .conditioning import Cond, each, plain
 from .modules import ask, dtype_of, modules_of, search
@@ -122,6 +124,8 @@ class Denoiser:
         self._moved: dict[torch.device, Any] = {}  # extra, where it was asked for
         self.returned: torch.dtype | None = None  # by the last call
         self._views: tuple[Denoiser, ...] = ()  # on other schedules, the last one used first
+        self.adapter: Adapter | None = None
+        self.holds = ""  # guidance that is in the weights: what is said of it
 
     def __repr__(self) -> str:
         net = type(self.net) if isinstance(self.net, nn.Module) else self.net
@@ -238,11 +242,17 @@ class Denoiser:
         self._views = (view, *(v for v in views if v is not view))[:VIEWS]
         return view
 
+    def with_adapter(
+        self, adapter: str | os.PathLike[str] | Adapter, extrapolate: bool = False
+    ) -> Denoiser:
+        """The same model with guidance distilled into an adapter: see networks/adapter.py."""
+        return with_adapter(self, adapter, extrapolate)
+
     def _time(self, x: Tensor, time: Number) -> Tensor:
         # Never below float32: bfloat16 cannot tell the steps 998 and 999 apart.
         dtype = torch.promote_types(self.dtype or x.dtype, torch.float32)
         if isinstance(time, Tensor):
-            told = time.to(dtype).repeat(x.shape[0])
+            told = time.to(dtype).expand(x.shape[0]).clone()
         else:
             told = torch.full((x.shape[0],), time, dtype=dtype, device=x.device)
         return told if self.time == "float" else told.round().clamp_min(0).long()

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
+
+from torch import nn
 
 from ..storage.digest import digest
-from .denoisers import Denoiser
 
-__all__ = ["fingerprint"]
+__all__ = ["Model", "fingerprint"]
 
 LOOKED_AT = 16  # values of each tensor
 
 
-def fingerprint(denoiser: Denoiser) -> str:
+class Model(Protocol):
+    """What is read of a Denoiser."""
+
+    net: Any
+    prediction: str
+    schedule: Any
+    sample_shape: tuple[int, ...]
+    num_classes: int | None
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]: ...
+
+
+def fingerprint(denoiser: Model) -> str:
     """SHA-256 in hexadecimal of what the model predicts, its shape, and its networks' tensors:
     names, shapes, and 16 values of each in float32 (all of a large network would take seconds).
 

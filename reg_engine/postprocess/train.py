@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError, choice
 from ..models import UNet
-from ..models.checkpoint import ARCHITECTURES, build, check_use, save_weights
+from ..models.checkpoint import ARCHITECTURES, build, check_use
 from ..networks.denoisers import Denoiser
 from ..schedules import Flow
 from ..storage.readers import refusing
+from ..storage.weights import save_weights
 from .flow import Postprocess
 from .neighbours import Features, Neighbours
 from .task import FlowTask, Net

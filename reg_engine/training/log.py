@@ -34,7 +34,10 @@ class Task(Protocol):
     """What is trained: a network, its data and its loss."""
 
     name: str
-    size: int  # examples in the training set
+
+    @property
+    def size(self) -> int:
+        """Examples in the training set."""
 
     def build(self) -> nn.Module:
         """A new network; initial weights come from torch's global generator."""

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..data.cifar10 import CIFAR10, load_cifar10
 from ..data.mnist import MNIST, load_fashion, load_mnist
 from ..errors import InputError, choice
-from ..models.checkpoint import read, save_weights
 from ..storage.readers import refusing
+from ..storage.weights import read, save_weights
 from ..values import usable
 from .classification import ClassifierTask, accuracy
 from .colour import ColourSettings, ColourTask

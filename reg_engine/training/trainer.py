@@ -100,7 +100,8 @@ class Trainer:
             _begin_with(self.net, start)
         self._called: Any = torch.compile(self.net) if compiled else self.net  # the same weights
         self.average = Average(self.net)
-        held = {name: value for name, value in vars(task).items() if name != "device"}
+        own = vars(task).items()  # a name with _ is of what passes
+        held = {name: value for name, value in own if name != "device" and name[0] != "_"}
         self.data = digest(type(task), held)
         self.optimizer = torch.optim.AdamW(
             _groups(self.net, config.weight_decay), lr=config.lr, betas=config.betas
