@@ -126,6 +126,9 @@ class Guide:
         Raises:
             InputError: another kind of weight; of several terms, or one that looks at the samples.
         """
+        if self.denoiser.holds:
+            problem = "cannot change: the network's weights hold it (an adapter)"
+            raise InputError("scale", problem, "Make another Guide")
         weight = as_weight(scale)
         if type(weight) is not type(self.guidance.weight) or looks_at_samples(weight):
             problem = f"is {weight!r} beside {self.guidance.weight!r}"

@@ -1,5 +1,5 @@
-"""The command line: `reg-engine sample | generate | show | calibrate | convert | train | evaluate |
-reproduce | experiment | explore | profile | doctor`."""
+"""The command line: `reg-engine sample | generate | show | calibrate | convert | train | distill |
+evaluate | reproduce | experiment | explore | profile | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from ..version import __version__
 from .calibrate import calibrate
 from .convert import convert
+from .distill import distill
 from .doctor import doctor
 from .evaluate import evaluate
 from .experiment import experiment
@@ -38,7 +39,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(sample, generate, show, calibrate, convert, train, evaluate, reproduce, experiment),
+    *(sample, generate, show, calibrate, convert, train, distill, evaluate, reproduce, experiment),
     *(explore, profile, doctor),
 ):
     cli.add_command(_command)

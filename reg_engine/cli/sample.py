@@ -39,6 +39,7 @@ from .shell import stopped
 
 if TYPE_CHECKING:
     from ..adapters.vae import Decoder
+    from ..networks.denoisers import Denoiser
 
 __all__ = ["sample"]
 
@@ -54,6 +55,7 @@ __all__ = ["sample"]
 )
 @click.option("--compare", is_flag=True, help="CFG and REG side by side (PNG only).")
 @click.option("--damping", default=None, help="A file of `calibrate --damping`, in place of REG.")
+@click.option("--adapter", default=None, help="A file of `distill`, in place of REG.")
 @click.option(
     "--skip-below", default=0.0, show_default=True, type=float, help="No guidance where F is less."
 )
@@ -93,6 +95,7 @@ def _labelled(
     out: str,
     compare: bool,
     damping: str | None,
+    adapter: str | None,
     skip_below: float,
     vae: str | None,
     as_json: bool,
@@ -110,9 +113,14 @@ def _labelled(
     if len(seed_list) != len(chosen):
         problem = f"{len(seed_list)} for {len(chosen)} samples"
         raise InputError("--seeds", problem, "Give one a sample")
-    methods = _methods(scale, rectify, compare, damping, skip_below)
+    if adapter is None:
+        methods = _methods(scale, rectify, compare, damping, skip_below)
+        models = dict.fromkeys(methods, denoiser)
+    else:
+        models = _with_adapter(denoiser, adapter, damping, compare)
+        methods = {name: (scale, None) for name in models}
     engines = {
-        name: Engine(denoiser, scale=w, rectify=method, plan=plan_of(plan), **run)
+        name: Engine(models[name], scale=w, rectify=method, plan=plan_of(plan), **run)
         for name, (w, method) in methods.items()
     }
     settings = {
@@ -157,6 +165,16 @@ def _methods(
     elif method is not None:
         methods["REG"] = scale, method
     return methods
+
+
+def _with_adapter(
+    denoiser: Denoiser, adapter: str, damping: str | None, compare: bool
+) -> dict[str, Denoiser]:
+    """The models by the method's name, where an adapter holds the guidance."""
+    if damping is not None:
+        raise InputError("--damping", "does not go with --adapter", "Leave one of them out")
+    plain = {"CFG": denoiser} if compare else {}
+    return plain | {"adapter": denoiser.with_adapter(adapter)}
 
 
 def _target(out: str, compare: bool) -> Path:

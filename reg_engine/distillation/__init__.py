@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .check import Difference, differences
-from .distill import Distilled, distill
+from .run import Distilled, distill
 from .settings import Distillation
 from .teacher import Teacher
 

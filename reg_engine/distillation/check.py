@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -62,12 +63,19 @@ def differences(
             answers = (engine.denoiser(step.x, step.t, told) for engine in (own, base))
             ours, without = (_rms(answer - step.guided) for answer in answers)
             levels.append(place)
-            parts.append(ours / without if without else float("inf") if ours else 0.0)
+            parts.append(_part(ours, without))
         outs = [engine.sample(cond, each) for engine in (own, leading, base)]
         far = [_rms(out.samples - outs[1].samples) for out in (outs[0], outs[2])]
         costs = (outs[0].stats.nfe, outs[1].stats.nfe + outs[1].stats.backward)
-        found.append(Difference(scale, levels, parts, far[0] / far[1], costs))
+        found.append(Difference(scale, levels, parts, _part(*far), costs))
     return found
+
+
+def _part(ours: float, without: float) -> float:
+    """ours / without; where guidance does nothing, any distance is too far."""
+    if without == 0:
+        return math.inf if ours else 0.0
+    return ours / without
 
 
 def _rms(x: Tensor) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InputError, choice
 from ..solvers import SOLVERS
 from ..training.config import TrainConfig
-from ..values import as_float, as_int, as_range, as_tuple, store
+from ..values import as_float, as_int, as_tuple, shown, store
 
 __all__ = ["Distillation"]
 
@@ -56,10 +56,12 @@ class Distillation:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        least, most = as_range("scales", self.scales)
-        if not 1 <= least < most < math.inf:
-            raise InputError("scales", f"are {least:g} to {most:g}", "Give 1 <= least < most")
-        store(self, scales=(least, most))
+        remedy = "Give two scales, (least, most), 1 <= least < most"
+        given = as_tuple("scales", self.scales, remedy)
+        scales = tuple(as_float("scales", s, remedy, lambda v: 1 <= v < math.inf) for s in given)
+        if len(scales) != 2 or scales[0] >= scales[1]:
+            raise InputError("scales", f"are {shown(given)}", remedy)
+        store(self, scales=scales)
         for name in ("steps", "round_steps", "paths", "samples", "pairs", "parts"):
             store(self, **{name: as_int(name, getattr(self, name))})
         store(self, seed=as_int("seed", self.seed, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,10 @@ def distill(
     while trainer.step < settings.steps and trainer.stopped is None:
         number = trainer.step // settings.round_steps
         task.round = _round(folder / ROUND, number, trainer, teacher, drawn, settings)
-        trainer.run(min(settings.steps, (number + 1) * settings.round_steps), deadline)
+        finished = trainer.run(min(settings.steps, (number + 1) * settings.round_steps), deadline)
+        over = deadline is not None and time.monotonic() >= deadline
+        if over and not finished:  # the round ended before the trainer could say so
+            trainer.stopped = trainer.stopped or "piece"
     change = _averaged(trainer, settings)
     numbers = sum(p.numel() for p in change.parameters())
     whole = sum(p.numel() for module in denoiser.modules for p in module.parameters())
