@@ -58,7 +58,7 @@ def distill(
     deadline: float | None = None,
 ) -> Distilled:
     """Teach a model its own guidance, so that it needs one evaluation a step (Adapter Guidance
-    Distillation, Jensen and Sadat 2025; here with any guidance as teacher).
+    Distillation, Perez Jensen and Sadat 2025; here with any guidance as teacher).
 
     Trajectories are made under the teacher, later on every second one by the student itself, at
     random seeds, conditions and scales; the student learns the teacher's guided estimates of x_0.
