@@ -39,7 +39,6 @@ from .shell import stopped
 
 if TYPE_CHECKING:
     from ..adapters.vae import Decoder
-    from ..networks.denoisers import Denoiser
 
 __all__ = ["sample"]
 
@@ -107,18 +106,13 @@ def _labelled(
     if decoder is not None:
         decoder.check(denoiser.sample_shape)
     chosen = labels_of(labels, per_label, denoiser)
-    seed_list = list(range(len(chosen))) if seeds is None else whole_numbers("seeds", seeds)
+    seed_list = _seeds(seeds, len(chosen))
     if target.suffix == ".png":
         _drawable(len(chosen) * (1 + compare), denoiser.sample_shape)
-    if len(seed_list) != len(chosen):
-        problem = f"{len(seed_list)} for {len(chosen)} samples"
-        raise InputError("--seeds", problem, "Give one a sample")
-    if adapter is None:
-        methods = _methods(scale, rectify, compare, damping, skip_below)
-        models = dict.fromkeys(methods, denoiser)
-    else:
-        models = _with_adapter(denoiser, adapter, damping, compare)
-        methods = {name: (scale, None) for name in models}
+    methods = _methods(scale, rectify, compare, damping, skip_below, adapter)
+    models = dict.fromkeys(methods, denoiser)
+    if adapter is not None:
+        models["adapter"] = denoiser.with_adapter(adapter)
     engines = {
         name: Engine(models[name], scale=w, rectify=method, plan=plan_of(plan), **run)
         for name, (w, method) in methods.items()
@@ -152,29 +146,35 @@ def _labelled(
     emit(report, as_json, _text(report))
 
 
+def _seeds(text: str | None, samples: int) -> list[int]:
+    seeds = list(range(samples)) if text is None else whole_numbers("seeds", text)
+    if len(seeds) != samples:
+        raise InputError("--seeds", f"{len(seeds)} for {samples} samples", "Give one a sample")
+    return seeds
+
+
 def _methods(
-    scale: float, rectify: str, compare: bool, damping: str | None, skip_below: float
+    scale: float,
+    rectify: str,
+    compare: bool,
+    damping: str | None,
+    skip_below: float,
+    adapter: str | None,
 ) -> dict[str, tuple[Any, str | None]]:
     """Scale or weight, and estimator, of what is sampled, by its name."""
     methods: dict[str, tuple[Any, str | None]] = {}
     method = None if rectify == "none" else rectify
-    if compare or (method is None and damping is None):
+    if compare or (method is None and damping is None and adapter is None):
         methods["CFG"] = scale, None
-    if damping is not None:
+    if adapter is not None:
+        if damping is not None:
+            raise InputError("--damping", "does not go with --adapter", "Leave one of them out")
+        methods["adapter"] = scale, None
+    elif damping is not None:
         methods["damped"] = Damping.load(damping)(scale, skip_below=skip_below), method
     elif method is not None:
         methods["REG"] = scale, method
     return methods
-
-
-def _with_adapter(
-    denoiser: Denoiser, adapter: str, damping: str | None, compare: bool
-) -> dict[str, Denoiser]:
-    """The models by the method's name, where an adapter holds the guidance."""
-    if damping is not None:
-        raise InputError("--damping", "does not go with --adapter", "Leave one of them out")
-    plain = {"CFG": denoiser} if compare else {}
-    return plain | {"adapter": denoiser.with_adapter(adapter)}
 
 
 def _target(out: str, compare: bool) -> Path:
