@@ -110,11 +110,9 @@ def _labelled(
     if target.suffix == ".png":
         _drawable(len(chosen) * (1 + compare), denoiser.sample_shape)
     methods = _methods(scale, rectify, compare, damping, skip_below, adapter)
-    models = dict.fromkeys(methods, denoiser)
-    if adapter is not None:
-        models["adapter"] = denoiser.with_adapter(adapter)
+    own = {} if adapter is None else {"adapter": denoiser.with_adapter(adapter)}
     engines = {
-        name: Engine(models[name], scale=w, rectify=method, plan=plan_of(plan), **run)
+        name: Engine(own.get(name, denoiser), scale=w, rectify=method, plan=plan_of(plan), **run)
         for name, (w, method) in methods.items()
     }
     settings = {
