@@ -32,6 +32,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 ENV["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a head on the loopback interface
 ENV["RAY_AUTH_MODE"] = "token"  # of the user's own file
 ENV.pop("RAY_ADDRESS", None)
+JOINED = {**ENV, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # else no other machine may join
 QUICK = {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}  # until a lost head ends what asks it
 
 
@@ -156,18 +157,22 @@ def head(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Starts a head by `ray start`, as often as it is called; its processes end with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(cpus: int = 1) -> subprocess.Popen[bytes]:
+    def start(cpus: int = 1, joined: bool = False) -> subprocess.Popen[bytes]:
         command = [*RAY, "start", "--head"]
         command += ["--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
-        command += ["--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
+        command += ["--object-store-memory=80000000"]
+        command += [] if joined else ["--node-ip-address=127.0.0.1"]
         process = subprocess.Popen(
-            command, env={**ENV, **QUICK}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            env={**(JOINED if joined else ENV), **QUICK},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         started.append(process)
         deadline = time.monotonic() + 60
         while True:
             with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
+                if not probe.connect_ex((own_address() if joined else "127.0.0.1", port)):
                     return process
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
@@ -207,3 +212,63 @@ def test_a_head_that_ends_and_comes_again(
     again = events(run(*words))
     assert sum(each["event"] == "shard" for each in again) == 20 - there
     assert tree(out) == tree(wanted)
+
+
+def test_machines_that_join_and_leave(tmp_path: Path, wanted: Path, port: int, head: Any) -> None:
+    """A worker on the head alone, then a second one on a machine that joins, until that is lost."""
+    head(joined=True)
+    address, out = f"{own_address()}:{port}", tmp_path / "o"
+    command = [*GENERATE, "--seeds", "0-3999", "--out", str(out), "--engine", "ray"]
+    command += ["--address", address, "--workers", "1:2"]
+    process = subprocess.Popen(command, env=JOINED, stdout=subprocess.PIPE, stderr=-1, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    first = actors_here()
+    joining = [*RAY, "start", "--block", f"--address={address}", "--num-cpus=1"]
+    joining += ["--object-store-memory=80000000"]
+    second = subprocess.Popen(joining, env=JOINED, stdout=subprocess.DEVNULL)
+    made, joined = 0, 0
+    try:
+        while not joined:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            made += '"event": "shard"' in line
+            owners = {owner(lease) for lease in (out / "leases").glob("0*")}
+            joined = next(iter(owners - first - {0}), 0)
+    finally:
+        end(second)
+    assert 0 < made < 500, "it began before the machine came, and goes on without it"
+    rest = process.stdout.read()
+    error = process.stderr.read()
+    assert process.wait(300) == 0, error
+    assert made + rest.count('"event": "shard"') == 500
+    assert f"process {joined}, was lost with shard" in error
+    ours = tree(out)
+    for name, data in tree(wanted).items():
+        if name.endswith(".png"):
+            assert ours[name] == data, name
+
+
+def own_address() -> str:
+    """This machine's, as Ray calls it."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())
+
+
+def actors_here() -> set[int]:
+    """Processes of this machine that are actors of ours."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdecimal() and (entry / "cmdline").read_bytes()[:10] == b"ray::Actor":
+                found.add(int(entry.name))
+    return found
+
+
+def owner(lease: Path) -> int:
+    """The process that holds a lease; 0 = it is gone, or half written."""
+    try:
+        return int(json.loads(lease.read_text())["pid"])
+    except (OSError, ValueError):
+        return 0
