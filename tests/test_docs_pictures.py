@@ -38,6 +38,7 @@ def test_the_ways_move(script: Any, tmp_path: Path) -> None:
     assert (ROOT / "docs/images/ways.webp").stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_digits_show(script: Any, tmp_path: Path) -> None:
     found = script.scales(tmp_path / "scales.png", over=(2.0, 6.0))
     page = " ".join((ROOT / "docs/guidance.md").read_text("utf-8").split())
