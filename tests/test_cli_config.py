@@ -43,7 +43,7 @@ def test_the_command_line_goes_before(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("steps = ", "cannot be read as TOML"),
-        ("stepz = 3", "stepz = 3 is no option.*Known: as_json, batch_size"),
+        ("stepz = 3", "stepz = 3 is no option.*Known: adapter, as_json, batch_size"),
         ("[steps]\nx = 1", "is no option"),
         ("config = 'other.toml'", "is no option"),
         ("seeds = 'x'", "seeds"),
