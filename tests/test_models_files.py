@@ -149,7 +149,7 @@ def test_long_headers_and_other_dtypes(tmp_path: Path) -> None:
         entry["dtype"] = "I16"
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
-    assert "stem.bias is I16" in refused(path, "model")
+    assert "'stem.bias' is I16" in refused(path, "model")
 
 
 MADE = [UNet, NoisyClassifier, UNet2D, EDM2, DiT, SiT]

@@ -97,6 +97,24 @@ def test_an_archive_takes_no_more_than_it_holds(name: str, tmp_path: Path) -> No
     refused(lambda: read_npz(path, ("x",), "Give another"), "Give another")
 
 
+@pytest.mark.parametrize("lie", ["size", "method"])
+def test_names_of_members_are_printable_in_errors(lie: str, tmp_path: Path) -> None:
+    """A name is anybody's: control characters, and as long as 64 KiB."""
+    name = "a\x01\x1b[31m" + "b" * 1000
+    data = bytearray(npz({name: b"abc"}))
+    entry = data.rindex(b"PK\1\2")  # in the table of contents
+    if lie == "size":
+        data[entry + 24 : entry + 28] = (1 << 24).to_bytes(4, "little")
+    else:
+        data[entry + 10 : entry + 12] = (14).to_bytes(2, "little")
+    path = tmp_path / "x.npz"
+    path.write_bytes(bytes(data))
+    words = "claims 16777216 bytes" if lie == "size" else "is compressed in an unknown way"
+    with pytest.raises(InputError, match=words) as caught:
+        read_npz(path, ("x",), "Give another")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
 def test_arrays_come_back(write: Callable[..., None], tmp_path: Path) -> None:
     arrays: dict[str, Any] = {

@@ -65,7 +65,7 @@ def test_foreign_descriptions_are_refused(tmp_path: Path, metadata: dict, words:
 def test_integers_pickles_and_long_headers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.ones(2, dtype=torch.int8)}, path, {"reg_engine": json.dumps({})})
-    with pytest.raises(InputError, match=r"damaged or no safetensors file .*a is I8"):
+    with pytest.raises(InputError, match=r"damaged or no safetensors file .*'a' is I8"):
         read(path)
     path.write_bytes((MOST_HEADER + 1).to_bytes(8, "little") + b" " * 64)
     with pytest.raises(InputError, match=f"a header of {MOST_HEADER + 1} bytes"):

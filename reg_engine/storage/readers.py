@@ -111,10 +111,10 @@ def open_archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
         for member in archive.infolist():
             factor = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE}
             if member.compress_type not in factor:
-                raise ValueError(f"{member.filename} is compressed in an unknown way")
+                raise ValueError(f"{member.filename[:80]!r} is compressed in an unknown way")
             most = factor[member.compress_type] * min(member.compress_size, size)
             if member.file_size > most:
-                raise ValueError(f"{member.filename} claims {member.file_size} bytes")
+                raise ValueError(f"{member.filename[:80]!r} claims {member.file_size} bytes")
         yield archive
 
 

@@ -102,7 +102,7 @@ def opened(
         with safe_open(path, framework="pt", device="cpu") as file:
             for name in file.keys():  # noqa: SIM118
                 if file.get_slice(name).get_dtype() not in DTYPES:
-                    raise ValueError(f"{name} is {file.get_slice(name).get_dtype()}")
+                    raise ValueError(f"{name[:80]!r} is {file.get_slice(name).get_dtype()}")
             yield file, _described(file.metadata() or {}, where, argument, remedy)
 
 
