@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..engine import Engine
@@ -34,6 +35,7 @@ class Difference(NamedTuple):
     evaluations: tuple[float, float]
 
 
+@torch.no_grad()
 def differences(
     student: Denoiser,
     teacher: Teacher,
@@ -79,4 +81,4 @@ def _part(ours: float, without: float) -> float:
 
 
 def _rms(x: Tensor) -> float:
-    return float(x.detach().double().square().mean().sqrt())
+    return float(x.double().square().mean().sqrt())

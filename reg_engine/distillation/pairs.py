@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,32 +121,19 @@ def _path(
     student: Student | None,
 ) -> Pairs:
     """All states of trajectories, which the teacher leads, or the student."""
-    rows: list[tuple[Cond, Tensor, Tensor, Tensor]] = []
-    for x, t, guided, told in _answers(teacher, scale, solver, steps, cond, seeds, student):
-        rows.append((told, x, torch.full((len(x),), t, dtype=torch.float64), guided))
-    conds, *tensors = zip(*rows, strict=True)
-    return Pairs(scale, concat(list(conds)), *(torch.cat(each).cpu() for each in tensors))
-
-
-def _answers(
-    teacher: Teacher,
-    scale: float,
-    solver: str,
-    steps: int,
-    cond: Any,
-    seeds: list[int],
-    student: Student | None,
-) -> Iterator[tuple[Tensor, float, Tensor, Cond]]:
     engine = teacher.engine(scale, solver, steps)
     told = engine.conditions(cond, len(seeds), seeds)[0]
     if student is None:
-        for step in engine.steps(cond, seeds):
-            yield step.x, step.t, step.guided, told
-        return
-    leading = Engine(student(scale), scale=1.0, solver=solver, steps=steps, progress=False)
-    guide = teacher.guide(scale, cond, seeds, [row.t for row in engine.table.rows])
-    for step in leading.steps(cond, seeds):
-        yield step.x, step.t, guide(step.x, step.t), told
+        rows = [(step.x, step.t, step.guided) for step in engine.steps(cond, seeds)]
+    else:
+        leading = Engine(student(scale), scale=1.0, solver=solver, steps=steps, progress=False)
+        guide = teacher.guide(scale, cond, seeds, [row.t for row in engine.table.rows])
+        made = leading.steps(cond, seeds)
+        rows = [(step.x, step.t, guide(step.x, step.t)) for step in made]
+    states, times, guided = zip(*rows, strict=True)
+    t = torch.tensor(times, dtype=torch.float64).repeat_interleave(len(seeds))
+    x, estimates = torch.cat(states).cpu(), torch.cat(guided).cpu()
+    return Pairs(scale, concat([told] * len(rows)), x, t, estimates)
 
 
 def _between(least: float, most: float, generator: torch.Generator) -> float:
