@@ -38,6 +38,7 @@ __all__ = [
     "as_weight",
     "check_variance",
     "known_names",
+    "no_choices",
 ]
 
 SAME = 1e-3  # by which two alphas of one noise level may differ, times being rounded
@@ -117,21 +118,35 @@ def as_device(
 
 
 def adapted(
-    network: Denoiser, scale: Any, guidance: Guidance | None, rectify: str | Rectifier | None
+    network: Denoiser,
+    scale: Any,
+    guidance: Guidance | None,
+    rectify: str | Rectifier | None,
+    plan: Plan | None,
 ) -> tuple[Denoiser, float, None]:
     """A network whose adapter holds the guidance: itself with the weights of `scale` (None = 2),
     and the scale and the estimator that are left, 1 and none.
 
     Raises:
-        InputError: guidance or an estimator beside it; a scale that is no number of its own.
+        InputError: guidance, an estimator or a plan beside it; a scale that is no number of its
+            own.
     """
     assert network.adapter is not None
+    no_choices(guidance, rectify, plan)
+    return worn(network, network.adapter, 2.0 if scale is None else scale), 1.0, None
+
+
+def no_choices(
+    guidance: Guidance | None, rectify: str | Rectifier | None, plan: Plan | None
+) -> None:
+    """InputError where something is chosen that an adapter holds already."""
     remedy = "Leave it out, or sample from the model without its adapter"
     if guidance is not None:
         raise InputError("guidance", "is given, and the adapter holds guidance", remedy)
     if rectify not in (None, "auto"):
         raise InputError("rectify", "is given, and the adapter was trained with its own", remedy)
-    return worn(network, network.adapter, 2.0 if scale is None else scale), 1.0, None
+    if plan not in (None, Plan.full()):
+        raise InputError("plan", "is given, and an adapter takes one evaluation everywhere", remedy)
 
 
 def as_guidance(

@@ -106,7 +106,7 @@ class Engine(Batches):
     ) -> None:
         network = denoiser_of(model)
         if network.adapter is not None:
-            network, scale, rectify = adapted(network, scale, guidance, rectify)
+            network, scale, rectify = adapted(network, scale, guidance, rectify, plan)
         denoiser = network.on(as_schedule(schedule, network))
         chosen = as_guidance(scale, guidance, rectify, network)
         options = as_options(solver_options)

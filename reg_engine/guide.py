@@ -88,7 +88,7 @@ class Guide:
     ) -> None:
         network = denoiser_of(model)
         if network.adapter is not None:
-            network, scale, rectify = adapted(network, scale, guidance, rectify)
+            network, scale, rectify = adapted(network, scale, guidance, rectify, plan)
         self.denoiser = network.on(as_schedule(schedule, network))
         self.guidance = as_guidance(scale, guidance, rectify, network)
         modules = (*network.modules, *self.guidance.reference.modules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from adapter_cases import adapter, model
 from nets import CLASSES, Shy, TinyNet, tiny
 
 from reg_engine import APG, Constant, Guidance, Interval, Linear
@@ -69,7 +70,7 @@ def test_where_delta_vanishes_nothing_is_said() -> None:
     found = effective_scales(run, torch.tensor([0, 1]), [0, 1])
     assert found[0] == 1.0 and float(found[1]) == pytest.approx(3.0, rel=1e-3)
     first = next(iter(run.steps(torch.tensor([0, 1]), [0, 1])))
-    assert scales_of(run, first).isnan().tolist() == [True, True]
+    assert scales_of(run, first, torch.tensor([0, 1])).isnan().tolist() == [True, True]
 
 
 def test_it_is_a_function_of_the_seed_not_of_the_batch() -> None:
@@ -78,3 +79,22 @@ def test_it_is_a_function_of_the_seed_not_of_the_batch() -> None:
         effective_scales(engine(guidance, batch_size=size), LABELS, SEEDS) for size in (2, 7)
     )
     torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+
+
+def test_of_an_adapter_it_is_how_far_it_moves_in_the_units_of_the_model_without_it() -> None:
+    denoiser = model()
+    run = Engine(
+        denoiser.with_adapter(adapter(denoiser)), scale=3.0, steps=3, solver="euler", progress=False
+    )
+    labels, parts = torch.tensor([0, 1, 0]), []
+    for step in run.steps(labels, [0, 1, 2]):
+        with torch.no_grad():
+            cond = denoiser(step.x, step.t, labels).double()
+            ref = denoiser(step.x, step.t, torch.full_like(labels, 2)).double()
+        delta, moved = cond - ref, step.guided.double() - ref
+        parts.append(((moved * delta).sum(1) / delta.square().sum(1)).abs())
+    wanted = torch.stack(parts).mean(0)
+    torch.testing.assert_close(effective_scales(run, labels, [0, 1, 2]), wanted)
+    assert (wanted - 1).abs().max() > 0.1
+    one = Engine(denoiser.with_adapter(adapter(denoiser)), scale=1.0, steps=3, progress=False)
+    assert effective_scales(one, labels, [0, 1, 2]).tolist() == [1, 1, 1]

@@ -175,11 +175,11 @@ def test_bad_input() -> None:
 
 
 def test_a_pipeline_is_not_kept_alive() -> None:
-    from reg_engine.integrations.diffusers import switch
+    from reg_engine.integrations.diffusers.enabled import ENABLED
 
     pipe = Pipe()
     with door.reg(pipe, rectify="fd"):
         pipe()
     del pipe
     gc.collect()
-    assert len(switch._ENABLED) == 0
+    assert len(ENABLED) == 0

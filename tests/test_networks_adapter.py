@@ -12,7 +12,17 @@ import pytest
 import torch
 from adapter_cases import adapter, change, model
 
-from reg_engine import Denoiser, Engine, Guidance, Guide, InputError, sample, schedules
+from reg_engine import (
+    BadModel,
+    Denoiser,
+    Engine,
+    Guidance,
+    Guide,
+    InputError,
+    Plan,
+    sample,
+    schedules,
+)
 from reg_engine.networks.adapter import Adapter, belonging
 from reg_engine.networks.lowrank import Worn
 from reg_engine.resume import engine_key
@@ -81,6 +91,7 @@ def test_what_does_not_go_with_an_adapter_is_refused() -> None:
     for given, words in (
         ({"guidance": Guidance(2.0)}, "guidance: is given, and the adapter holds guidance"),
         ({"rectify": "vjp"}, "rectify: is given, and the adapter was trained with its own"),
+        ({"plan": Plan.interval(0.1, 2.0)}, "plan: is given, and an adapter takes one evaluation"),
         ({"scale": 4.5}, "scale: is 4.5, which the adapter was not trained for. Give 1, or 1 to 4"),
         ({"scale": 0.5}, r"scale: is 0\.5. Give 1, or 1 to 4"),
         ({"scale": float("nan")}, "scale: is nan"),
@@ -88,10 +99,27 @@ def test_what_does_not_go_with_an_adapter_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=words):
             Engine(worn, **{**HOW, **given})
+    with pytest.raises(InputError, match="plan: is given"):
+        Guide(worn, LABELS, scale=2.0, plan=Plan.interval(0.1, 2.0))
+    Engine(worn, scale=2.0, plan=Plan.full(), **HOW)
     low = denoiser.with_adapter(replace(adapter(denoiser), scales=(2.0, 4.0)))
     with pytest.raises(InputError, match=r"is 1\.5, which .* Give 1, or 2 to 4"):
         Engine(low, scale=1.5, **HOW)
     assert Engine(low, scale=1.0, **HOW).denoiser.holds == ""
+
+
+def test_where_no_scale_is_said_it_is_not_left_out_silently() -> None:
+    """A model with an adapter as somebody's reference, or asked by hand."""
+    denoiser = model()
+    worn = denoiser.with_adapter(adapter(denoiser))
+    words = "model: has an adapter, and is asked without a scale here"
+    with pytest.raises(InputError, match=words):
+        worn(torch.zeros(3, 2), 2.0, LABELS)
+    with pytest.raises(InputError, match=words):
+        worn.on(schedules.VPLinear())(torch.zeros(3, 2), 20.0, LABELS)
+    with pytest.raises(InputError, match=words):
+        guidance = Guidance(2.0, reference=BadModel(worn), rectify=None)
+        sample(denoiser, LABELS, guidance=guidance, **HOW)
 
 
 def test_extrapolation_is_asked_for_and_said() -> None:
@@ -136,6 +164,14 @@ def test_the_adapter_of_another_model_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=f"adapter: belongs to another model: .*{words}"):
             wrong.with_adapter(made)
+    grid = model(schedule=schedules.EDM(rho=5.0)).with_adapter(made)
+    assert grid.adapter is not None, "the same alpha_t and sigma_t, other steps"
+    old = replace(made, model={k: v for k, v in made.model.items() if k != "marginals"})
+    assert denoiser.with_adapter(old).adapter is not None, "of a file that has none"
+    for marginals in (None, 3, [["a", 1, 2]], made.model["marginals"][:-1]):
+        told = {**made.model, "marginals": marginals}
+        with pytest.raises(InputError, match="another model: schedule"):
+            model(schedule=schedules.EDM(rho=5.0)).with_adapter(replace(made, model=told))
     trained = model()
     with torch.no_grad():
         trained.net.out.weight += 1e-3

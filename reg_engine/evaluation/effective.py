@@ -23,7 +23,8 @@ NEGLIGIBLE = 100  # roundings of cond: a delta of which too little is left to di
 def effective_scales(engine: Engine, labels: Tensor, seeds: list[int]) -> Tensor:
     """The effective scale of each sample, (N,) float64: 1 = none, and of CFG its own scale.
 
-    Costs a call, and one evaluation of the reference where something was guided.
+    Costs a call, and one evaluation of the reference where something was guided; of an adapter one
+    of the model without it, too.
 
     Args:
         engine: of a class-conditional model whose null label is the reference.
@@ -31,20 +32,27 @@ def effective_scales(engine: Engine, labels: Tensor, seeds: list[int]) -> Tensor
     """
     parts: dict[int, list[Tensor]] = {}
     for step in engine.steps(labels, seeds):
-        parts.setdefault(step.rows.start, []).append(scales_of(engine, step))
+        parts.setdefault(step.rows.start, []).append(scales_of(engine, step, labels[step.rows]))
     means = torch.cat([torch.stack(parts[start]).nanmean(0) for start in sorted(parts)])
     return means.nan_to_num(1.0)
 
 
-def scales_of(engine: Engine, step: Step) -> Tensor:
+def scales_of(engine: Engine, step: Step, labels: Tensor) -> Tensor:
     """|<guided - ref, delta>| / <delta, delta> of a step's samples, (B,) float64 on the CPU.
 
-    1 where cond is taken as it is; NaN where delta is negligible, which says nothing.
+    1 where cond is taken as it is; NaN where delta is negligible, which says nothing. cond and ref
+    are those of the model without its adapter, whose estimate is the guided one.
+
+    Args:
+        labels: (B,) of the samples.
     """
-    cond, guided = step.cond.double(), step.guided.double()
-    if engine.modes[step.index] == "cond":
+    cond, guided, denoiser = step.cond.double(), step.guided.double(), engine.denoiser
+    if denoiser.plain is not None:
+        denoiser = denoiser.plain.on(denoiser.schedule)
+        with torch.no_grad():
+            cond = denoiser(step.x, step.t, labels.to(step.x.device)).double()
+    elif engine.modes[step.index] == "cond":
         return torch.ones(len(cond), dtype=torch.float64)
-    denoiser = engine.denoiser
     null = expand(denoiser.null_cond, torch.zeros(len(cond), dtype=torch.long, device=cond.device))
     with torch.no_grad():
         ref = denoiser(step.x, step.t, null).double()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..schedules import Schedule
 from ..storage.digest import digest
 from ..storage.readers import refusing
 from ..storage.weights import read, save_weights
@@ -22,11 +23,12 @@ from ..values import as_float, shown
 from .fingerprint import Model, fingerprint
 from .lowrank import LowRank, Shape, Worn, layers_of
 
-__all__ = ["Adapter", "belonging", "view", "with_adapter", "worn"]
+__all__ = ["Adapter", "adapter_of", "belonging", "view", "with_adapter", "worn"]
 
 ARCHITECTURE = "adapter"
 REMEDY = "Give an adapter that `reg-engine distill` wrote for this very model"
 MOST_RANK = 4096
+PLACES, CHAIN = 8, 100  # where marginals are compared; times of what is called a chain
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,10 @@ class Adapter:
     def check(self, denoiser: Model) -> None:
         """Raise InputError unless it belongs to this very model."""
         ours = belonging(denoiser)
-        different = [name for name in ours if ours[name] != self.model.get(name)]
+        same = {name for name in ours if ours[name] == self.model.get(name)}
+        if _near(ours.pop("marginals"), self.model.get("marginals", [])):
+            same.add("schedule")  # with another grid: solver and steps are free
+        different = [name for name in ours if name not in same]
         if different:
             pairs = (
                 f"{name} {shown(self.model.get(name))} and not {shown(ours[name])}"
@@ -103,6 +108,29 @@ class Adapter:
             raise InputError("adapter", problem, REMEDY)
         layers_of(denoiser.modules)
 
+    def holding(self, scale: Any, argument: str = "scale") -> tuple[float, str]:
+        """A scale as a number, and what is said of a network whose weights hold it; "" for 1.
+
+        Raises:
+            InputError: it is no number that the adapter was trained for.
+        """
+        least, most = self.scales
+        remedy = f"Give 1, or {least:g} to {most:g}, or load it with extrapolate=True"
+        scale = as_float(argument, scale, remedy, lambda v: 1 <= v < math.inf)
+        if scale == 1:
+            return scale, ""
+        said = f"the adapter holds guidance of scale {scale:g}: one evaluation a step"
+        if least <= scale <= most:
+            return scale, said
+        if not self.extrapolate:
+            raise InputError(
+                argument, f"is {scale:g}, which the adapter was not trained for", remedy
+            )
+        warnings.warn(
+            f"scale {scale:g} is beyond the adapter's {least:g} to {most:g}", stacklevel=4
+        )
+        return scale, f"{said}; extrapolated from {least:g} to {most:g}"
+
 
 def belonging(denoiser: Model) -> dict[str, Any]:
     """What makes a model the same for an adapter: its numbers, its schedule, what it predicts."""
@@ -111,8 +139,27 @@ def belonging(denoiser: Model) -> dict[str, Any]:
         "sample_shape": list(denoiser.sample_shape),
         "prediction": denoiser.prediction,
         "schedule": f"{type(denoiser.schedule).__name__} {digest(denoiser.schedule)[:16]}",
+        "marginals": _marginals(denoiser.schedule),
         "weights": fingerprint(denoiser)[:32],
     }
+
+
+def _marginals(schedule: Schedule) -> list[list[float]]:
+    """[t, alpha_t, sigma_t] at eight times up to the noisiest, whole ones of a chain."""
+    first, last = schedule.clean_time, schedule.prior_time
+    times = [first + (last - first) * part / PLACES for part in range(1, PLACES + 1)]
+    if abs(last - first) >= CHAIN:
+        times = [float(round(t)) for t in times]
+    return [[t, *map(float, schedule(t))] for t in times]
+
+
+def _near(ours: list[list[float]], theirs: Any) -> bool:
+    """Whether marginals agree, as far as chains in float32 do."""
+    try:
+        pairs = list(zip(sum(ours, []), sum(theirs, []), strict=True))
+        return all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) for a, b in pairs)
+    except (TypeError, ValueError):  # what a file says may be anything
+        return False
 
 
 def with_adapter(
@@ -129,12 +176,16 @@ def with_adapter(
     Raises:
         InputError: a damaged file; the adapter of another model.
     """
-    if not isinstance(adapter, Adapter):
-        adapter = Adapter.load(adapter)
+    adapter = adapter_of(adapter)
     adapter.check(denoiser)
     other = copy.copy(denoiser)
     other.adapter, other._views = replace(adapter, extrapolate=extrapolate), ()
     return other
+
+
+def adapter_of(adapter: str | os.PathLike[str] | Adapter) -> Adapter:
+    """An adapter, or that of a file; errors as of Adapter.load."""
+    return adapter if isinstance(adapter, Adapter) else Adapter.load(adapter)
 
 
 def worn(denoiser: Any, adapter: Adapter, scale: Any) -> Any:
@@ -143,22 +194,13 @@ def worn(denoiser: Any, adapter: Adapter, scale: Any) -> Any:
     Raises:
         InputError: the scale is no number that the adapter was trained for.
     """
-    least, most = adapter.scales
-    remedy = f"Give 1, or {least:g} to {most:g}, or ask for with_adapter(..., extrapolate=True)"
-    scale = as_float("scale", scale, remedy, lambda v: 1 <= v < math.inf)
-    other = copy.copy(denoiser)
-    other.adapter, other._views = None, ()
+    scale, holds = adapter.holding(scale)
+    plain = copy.copy(denoiser)
+    plain.adapter, plain._views = None, ()
     if scale == 1:
-        return other
-    inside = least <= scale <= most
-    if not (inside or adapter.extrapolate):
-        raise InputError("scale", f"is {scale:g}, which the adapter was not trained for", remedy)
-    other.holds = f"the adapter holds guidance of scale {scale:g}: one evaluation a step"
-    if not inside:
-        other.holds += f"; extrapolated from {least:g} to {most:g}"
-        warnings.warn(
-            f"scale {scale:g} is beyond the adapter's {least:g} to {most:g}", stacklevel=3
-        )
+        return plain
+    other = copy.copy(plain)
+    other.holds, other.plain = holds, plain
     copied = Worn(denoiser.net, denoiser.modules)
     with torch.no_grad():
         copied.wear(adapter.change.to(denoiser.device), scale)

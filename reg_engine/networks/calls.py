@@ -15,7 +15,7 @@ from ..errors import EstimatorError, InputError
 from ..values import as_tuple, shown
 from .modules import COMPUTED
 
-__all__ = ["as_computed", "as_extra", "as_modules", "checked"]
+__all__ = ["as_computed", "as_extra", "as_modules", "checked", "told_scale"]
 
 
 def as_extra(extra: Any, net: Callable[..., Any]) -> dict[str, Any]:
@@ -100,3 +100,11 @@ def checked(output: Any, x: Tensor) -> Tensor:
 
 def _has_tangent(value: Tensor) -> bool:
     return not has_torch_function((value,)) and fwAD.unpack_dual(value).tangent is not None
+
+
+def told_scale(adapter: object) -> None:
+    """Raise InputError where a model with an adapter is asked as it is: nobody said the scale, and
+    its own weights would answer as if there were no adapter."""
+    if adapter is not None:
+        problem = "has an adapter, and is asked without a scale here"
+        raise InputError("model", problem, "Sample with an Engine or a Guide, or leave it out")

@@ -15,7 +15,7 @@ from ..errors import InputError, choice
 from ..schedules import VP, Schedule
 from ..values import as_bool, as_float, as_int, as_range, as_tuple, shown
 from .adapter import Adapter, with_adapter
-from .calls import as_computed, as_extra, as_modules, checked
+from .calls import as_computed, as_extra, as_modules, checked, told_scale
 from .conditioning import Cond, each, plain
 from .modules import ask, dtype_of, modules_of, search
 from .preconditioning import INPUT_SCALINGS, PREDICTIONS, SPELLINGS, preconditioning
@@ -126,6 +126,7 @@ class Denoiser:
         self._views: tuple[Denoiser, ...] = ()  # on other schedules, the last one used first
         self.adapter: Adapter | None = None
         self.holds = ""  # guidance that is in the weights: what is said of it
+        self.plain: Denoiser | None = None  # the model without it
 
     def __repr__(self) -> str:
         net = type(self.net) if isinstance(self.net, nn.Module) else self.net
@@ -209,6 +210,7 @@ class Denoiser:
 
         The conditioning is copied: a network may write into what it was given.
         """
+        told_scale(self.adapter)
         time = self._time(scaled, place.time)
         extra = self._extra(scaled.device) if self.extra else {}
         try:

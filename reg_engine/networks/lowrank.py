@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .modules import modules_of
 
-__all__ = ["POWERS", "LowRank", "Shape", "Worn", "layers_of"]
+__all__ = ["POWERS", "LowRank", "Shape", "Worn", "layers_of", "wearing"]
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 POWERS = 3  # K: of ln s in phi
@@ -152,11 +153,43 @@ class Worn:
     def wear(self, change: LowRank, scale: float) -> None:
         """Put the weights of a scale on; they carry the derivative by the change's numbers."""
         for name, layer in self.layers.items():
-            weight, bias = self._plain[name]
-            more, more_bias = change.change(name, scale)
-            _set(layer, "weight", weight + more.reshape(weight.shape).to(weight))
-            if bias is not None and more_bias is not None:
-                _set(layer, "bias", bias + more_bias.to(bias))
+            for part, value in _changed(self._plain[name], change.change(name, scale)):
+                _set(layer, part, value)
+
+
+@contextmanager
+def wearing(modules: Iterable[nn.Module], change: LowRank, scale: float) -> Iterator[None]:
+    """While it is open, the modules' own layers hold the weights of a scale, without derivatives;
+    then their own parameters again, the same objects. What else hangs on the modules (hooks,
+    compiled calls, offloading) goes on as before.
+
+    Args:
+        change: of these modules' layers, on their device.
+    """
+    before: list[tuple[nn.Module, str, nn.Parameter | None]] = []
+    try:
+        for name, layer in layers_of(modules).items():
+            own = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+            with torch.no_grad():
+                found = _changed(own, change.change(name, scale))
+            for part, value in found:
+                before.append((layer, part, layer._parameters[part]))
+                layer._parameters[part] = nn.Parameter(value, requires_grad=False)
+        yield
+    finally:
+        for layer, part, own_one in before:
+            layer._parameters[part] = own_one
+
+
+def _changed(
+    own: tuple[Tensor, Tensor | None], more: tuple[Tensor, Tensor | None]
+) -> list[tuple[str, Tensor]]:
+    """A layer's weight and bias with what they are given."""
+    (weight, bias), (change, shift) = own, more
+    found = [("weight", weight + change.reshape(weight.shape).to(weight))]
+    if bias is not None and shift is not None:
+        found.append(("bias", bias + shift.to(bias)))
+    return found
 
 
 def _set(layer: nn.Module, name: str, value: Tensor) -> None:

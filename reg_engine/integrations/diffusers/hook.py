@@ -29,7 +29,7 @@ from ..running import Running
 from .calls import Call, signature_of
 from .levels import Levels, levels_of
 
-__all__ = ["Asked", "Hook", "cost_of", "halves"]
+__all__ = ["Asked", "Hook", "cost_of", "halves", "pair"]
 
 # What a call of a module runs before its forward, which offloading may replace between two calls of
 # a pipeline; copies and pickles of a module are without it.
@@ -155,7 +155,7 @@ class Hook:
         call = Call.of(self._form, self.module, args, kwargs)
         first, same = self._cond, self._run is self.pipe.scheduler.timesteps
         self._run = self.pipe.scheduler.timesteps
-        if first is not None and same and _pair(first, call):
+        if first is not None and same and pair(first, call):
             return self._second(first, call)
         return self._one(call, lambda: self._plainly(*args, **kwargs))
 
@@ -254,7 +254,7 @@ class Hook:
         return denoiser, rows[: len(state)]
 
 
-def _pair(first: Call, other: Call) -> bool:
+def pair(first: Call, other: Call) -> bool:
     """Whether both ask at one state and time, for two conditions."""
     same = first.x.shape == other.x.shape and torch.equal(first.x, other.x)
     return same and first.told == other.told and not first.like(other)

@@ -7,39 +7,36 @@ engine makes of them is handed over where the scheduler would step.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, wraps
-from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...checks import no_choices
 from ...engine import Engine
 from ...errors import InputError
 from ...guidance import Guidance
 from ...loop.stats import Stats
+from ...networks.adapter import Adapter
 from ...plan import Plan
 from ...rectifiers import Rectifier
 from ...schedules import from_diffusers, solver_from_diffusers
 from ...values import as_int
+from .asking import fitting, listed, words_of
+from .belongs import Held
 from .calls import Call
+from .enabled import ENABLED, networks_of
 from .hook import Hook, halves
 from .levels import levels_of
-from .switch import networks_of
+from .student import Student
 
 __all__ = ["Pictures", "sample"]
-
-# What a pipeline's keywords are called here.
-OWN = {
-    "height": "size",
-    "width": "size",
-    "num_inference_steps": "steps",
-    "negative_prompt": "negative",
-}
 
 
 @dataclass(frozen=True)
@@ -93,6 +90,7 @@ def sample(
     per_prompt: int = 1,
     size: int | tuple[int, int] | None = None,
     progress: bool = True,
+    adapter: str | os.PathLike[str] | Adapter | None = None,
     **call: Any,
 ) -> Pictures:
     """Sample from a diffusers pipeline with the engine.
@@ -109,29 +107,41 @@ def sample(
         per_prompt: pictures of each prompt >= 1, one after the other.
         size: pixels, or (height, width); None = the pipeline's usual size.
         progress: show a progress bar.
+        adapter: a file of a distillation, or an Adapter: guidance comes from it, with one
+            evaluation a step; scale is a number, and neither negative nor guidance go with it.
         call: other keywords of the pipeline's call (max_sequence_length, num_frames, ...).
 
     Raises:
         InputError: numbers of prompts, negatives and seeds that do not fit; a pipeline that starts
-            from a picture or asks for one prediction a step; a scheduler that is not read.
+            from a picture or asks for one prediction a step; a scheduler that is not read; the
+            adapter of another network or chain.
     """
+    if isinstance(ENABLED.get(pipe), Student):
+        problem = "is enabled with an adapter for its own call"
+        raise InputError("pipe", problem, "Call disable(pipe), and give sample(pipe, adapter=...)")
     networks_of(pipe)
+    if adapter is not None:
+        no_choices(guidance, rectify, plan)
+        if negative:
+            problem = "is given, and the adapter was trained with a reference of its own"
+            raise InputError("negative", problem, "Leave it out, or sample without adapter")
+    held = None if adapter is None else Held.of(pipe, adapter, scale)
     rows = len(call.get("prompt_embeds", ()))
-    conds, negatives = _listed(prompt, rows, negative, per_prompt)
+    conds, negatives = listed(prompt, rows, negative, per_prompt)
     chosen = list(range(len(conds)) if seeds is None else seeds)
     if len(chosen) != len(conds):
         problem = f"are {len(chosen)} for {len(conds)} pictures"
         raise InputError("seeds", problem, "Give one a picture")
-    given = _call(pipe, conds, negatives, chosen)
+    given = words_of(pipe, conds, negatives, chosen)
     if size is not None:
         given["height"], given["width"] = (size, size) if isinstance(size, int) else size
     if steps is not None:
         given["num_inference_steps"] = as_int("steps", steps)
-    given |= _fitting(pipe, given, call)
+    given |= fitting(pipe, given, call)
     choices = {"scale": scale, "guidance": guidance, "plan": plan, "progress": progress}
     choices |= {"rectify": rectify} if guidance is None else {}
     choices |= {"solver": solver, "solver_options": solver_options, "steps": steps}
-    run = _Run(pipe, choices, chosen)
+    run = _Run(pipe, choices, chosen, held)
     with run.placed():
         found = pipe(**given, output_type="np")[0]
     images = (torch.as_tensor(found) * 255).round().clamp(0, 255).to(torch.uint8)
@@ -142,13 +152,15 @@ def sample(
 class _Run(Hook):
     """The network that is asked nothing, and the step that takes the place of all."""
 
-    def __init__(self, pipe: Any, choices: dict[str, Any], seeds: list[int]) -> None:
+    def __init__(
+        self, pipe: Any, choices: dict[str, Any], seeds: list[int], held: Held | None
+    ) -> None:
         networks = networks_of(pipe)
         if len(networks) > 1:
             problem = f"is a {type(pipe).__name__} with {len(networks)} networks"
             raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")
         super().__init__(pipe, networks[0], choices, own=True)
-        self.seeds = seeds
+        self.seeds, self.held = seeds, held
         self.latents: Tensor | None = None
         self.cost: Stats | None = None
         self._asked_for: list[Call] = []
@@ -205,9 +217,11 @@ class _Run(Hook):
             choices["solver"], options = solver_from_diffusers(self.pipe.scheduler)
             choices["solver_options"] = {**options, **choices.get("solver_options", {})}
         choices.setdefault("steps", len(self.pipe.scheduler.timesteps))
-        engine = Engine(denoiser, **choices)
-        start = state.to(torch.promote_types(state.dtype, torch.float32)) / engine.table.init_scale
-        out = engine.sample({"row": rows}, seeds=self.seeds, noise=start)
+        with self.held.on(denoiser, choices) if self.held else nullcontext():
+            engine = Engine(denoiser, **choices)
+            start = state.to(torch.promote_types(state.dtype, torch.float32))
+            start = start / engine.table.init_scale
+            out = engine.sample({"row": rows}, seeds=self.seeds, noise=start)
         self.cost = out.stats
         return out.samples
 
@@ -221,73 +235,3 @@ class _Run(Hook):
                 "Take a pipeline with guidance, and give `negative` where it wants one",
             )
         return both
-
-
-def _listed(
-    prompt: Any, rows: int, negative: Any, per_prompt: int
-) -> tuple[list[Any], list[str] | None]:
-    """What each picture is made for, and its negative prompt."""
-    each = as_int("per_prompt", per_prompt)
-    if prompt is None and each > 1:
-        raise InputError("per_prompt", "is given beside embeddings", "Give them a row a picture")
-    one = isinstance(prompt, (str, int))
-    conds = [None] * rows if prompt is None else [prompt] if one else list(prompt)
-    if not conds:
-        raise InputError("prompt", "is empty", "Give a text, or a list of texts")
-    if negative is not None:
-        texts = [negative] * len(conds) if isinstance(negative, str) else list(negative)
-        if len(texts) != len(conds):
-            problem = f"are {len(texts)} for {len(conds)} prompts"
-            raise InputError("negative", problem, "Give one a prompt, or one for all")
-        negative = [text for text in texts for _ in range(each)]
-    return [cond for cond in conds for _ in range(each)], negative
-
-
-def _call(
-    pipe: Any, conds: list[Any], negative: list[str] | None, seeds: list[int]
-) -> dict[str, Any]:
-    """Keywords of the pipeline's call, which turn its guidance on."""
-    takes = signature(type(pipe).__call__).parameters
-    name = next((name for name in ("prompt", "class_labels") if name in takes), None)
-    if name is None:
-        problem = f"is a {type(pipe).__name__}, which takes neither prompts nor labels"
-        raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")
-    given: dict[str, Any] = {}
-    if conds[0] is None:
-        name = "prompt"
-    elif name == "prompt" and not any("text_encoder" in part for part in _there(pipe)):
-        problem = f"is a {type(pipe).__name__} without a text encoder"
-        raise InputError("pipe", problem, "Give prompt_embeds= and negative_prompt_embeds=")
-    elif (name == "prompt") != all(isinstance(cond, str) for cond in conds):
-        wanted = "texts" if name == "prompt" else "labels"
-        raise InputError("prompt", f"holds other than {wanted}", f"Give {wanted}")
-    if conds[0] is not None:
-        given[name] = conds
-    given["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
-    if "true_cfg_scale" in takes:
-        given["true_cfg_scale"] = 2.0
-        negative = [""] * len(conds) if negative is None and conds[0] is not None else negative
-    else:
-        given["guidance_scale"] = 2.0
-    if negative is not None:
-        given["negative_prompt"] = negative
-    return given
-
-
-def _there(pipe: Any) -> list[str]:
-    """Names of the parts that a pipeline has."""
-    return [name for name, part in pipe.components.items() if part is not None]
-
-
-def _fitting(pipe: Any, given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
-    """The caller's own keywords of the pipeline's call, which also takes what is given."""
-    takes = signature(type(pipe).__call__).parameters
-    for name in call:
-        if name in given or name in ("output_type", "return_dict", "num_images_per_prompt"):
-            remedy = "Leave it out: it has its own argument, or is chosen here"
-            raise InputError(name, "is given as a keyword of the pipeline's call", remedy)
-    for name in (*given, *call):
-        if name not in takes:
-            own = OWN.get(name, name)
-            raise InputError(own, f"is not taken by a {type(pipe).__name__}", "Leave it out")
-    return call

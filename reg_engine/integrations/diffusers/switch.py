@@ -7,74 +7,23 @@ torch.compile, LoRA) is asked as before.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from torch import nn
-
+from ...checks import no_choices
 from ...errors import InputError
 from ...guidance import Guidance
-from ...loop.stats import Stats
+from ...networks.adapter import Adapter, adapter_of
 from ...plan import Plan
 from ...rectifiers import Rectifier, follows_w
-from .hook import PLACE, Hook, cost_of
+from .enabled import ENABLED, Rectified, networks_of
+from .hook import Hook
 from .levels import levels_of
+from .student import Student
 
-__all__ = ["Rectified", "disable", "enable", "networks_of", "reg"]
-
-NETWORKS = ("unet", "transformer", "transformer_2")  # what a pipeline calls the one that denoises
-MINUS = ("HiDream", "Lumina", "NucleusMoE", "ZImage")  # pipelines that turn their network's sign
-
-_ENABLED: WeakKeyDictionary[Any, Rectified] = WeakKeyDictionary()
-
-
-class Rectified:
-    """A pipeline whose networks answer with REG.
-
-    Attributes:
-        hooks: of its networks; none where the pipeline is as it was.
-    """
-
-    def __init__(self, hooks: list[Hook]) -> None:
-        self.hooks = hooks
-
-    @property
-    def stats(self) -> Stats | None:
-        """What the pipeline's last way cost (evaluations, estimator, ...), over its networks;
-        None: nothing was guided."""
-        return cost_of(self.hooks)
-
-    def on(self) -> None:
-        """Put the hooks in place."""
-        for hook in self.hooks:
-            hook.place()
-
-    def off(self) -> None:
-        """Take them away."""
-        for hook in self.hooks:
-            hook.lift()
-
-
-def networks_of(pipe: Any) -> list[nn.Module]:
-    """Those of a pipeline that denoise.
-
-    Raises:
-        InputError: there is none, or no scheduler; one predicts minus the flow.
-    """
-    modules = [getattr(pipe, name, None) for name in NETWORKS]
-    networks = [module for module in modules if isinstance(module, nn.Module)]
-    if not networks or not hasattr(pipe, "scheduler"):
-        raise InputError(
-            "pipe",
-            f"is a {type(pipe).__name__} without a network that denoises, or without a scheduler",
-            "Give a diffusers pipeline with a unet or a transformer",
-        )
-    if type(pipe).__name__.startswith(MINUS):
-        problem = f"is a {type(pipe).__name__}, whose network predicts minus the flow"
-        raise InputError("pipe", problem, "Sample with reg_engine.sample and a Denoiser of it")
-    return networks
+__all__ = ["disable", "enable", "reg"]
 
 
 def enable(
@@ -87,6 +36,7 @@ def enable(
     memory_budget: float | None = None,
     backend: str | None = None,
     check: bool = True,
+    adapter: str | os.PathLike[str] | Adapter | None = None,
 ) -> Rectified:
     """Let a diffusers pipeline sample with REG until `disable(pipe)`: its own call, scheduler,
     LoRA, ControlNet, adapters and callbacks.
@@ -101,6 +51,9 @@ def enable(
             and that only turns guidance on; a weight that follows the whole way (Linear) is
             refused, `Damped` and `Interval` are not. guidance_rescale then does nothing.
         plan, memory_budget, backend, check: as for Guide.
+        adapter: a file of a distillation, or an Adapter: guidance then comes from it, with one
+            evaluation a step. scale is a number, or the pipeline's own counts, which is told 1;
+            nothing else goes with it.
 
     Returns:
         A handle with `stats`.
@@ -108,16 +61,23 @@ def enable(
     Raises:
         InputError: no pipeline, or one without a network or a scheduler that can be read, or whose
             network predicts minus the flow; enabled already, or another with the same network;
-            rectify follows w and there is no scale. While the pipeline runs: it asks for three
+            rectify follows w and there is no scale; the adapter of another network or chain, or
+            something beside it. While the pipeline runs: it asks for three
             predictions, or takes variances that the network learned.
     """
-    if pipe in _ENABLED:
+    if pipe in ENABLED:
         raise InputError("pipe", "is enabled already", "Call disable(pipe) first")
     networks = networks_of(pipe)
-    if any(isinstance(module.__dict__.get(PLACE), Hook) for module in networks):
+    if any(module in other.networks for module in networks for other in ENABLED.values()):
         problem = "has its network from another pipeline that is enabled"
         raise InputError("pipe", problem, "Call disable(the other) first")
     levels_of(pipe.scheduler)
+    if adapter is not None:
+        no_choices(guidance, rectify, plan)
+        for name, value in {"memory_budget": memory_budget, "backend": backend}.items():
+            if value is not None:
+                raise InputError(name, "is given, and an adapter has no use for it", "Leave it out")
+        return _on(pipe, Student(pipe, adapter_of(adapter), scale))
     own = scale is not None or guidance is not None
     if not own and follows_w(rectify):
         problem = f"{rectify!r} depends on w, which the pipeline keeps to itself"
@@ -129,15 +89,18 @@ def enable(
     if guidance is None:
         choices["rectify"] = rectify
     hooks = [Hook(pipe, network, choices, own) for network in networks]
-    rectified = Rectified(hooks if own or rectify is not None else [])
+    return _on(pipe, Rectified(hooks if own or rectify is not None else []))
+
+
+def _on(pipe: Any, rectified: Rectified) -> Rectified:
     rectified.on()
-    _ENABLED[pipe] = rectified
+    ENABLED[pipe] = rectified
     return rectified
 
 
 def disable(pipe: Any) -> None:
     """Undo `enable(pipe)`; a pipeline that is not enabled stays as it is."""
-    rectified = _ENABLED.pop(pipe, None)
+    rectified = ENABLED.pop(pipe, None)
     if rectified is not None:
         rectified.off()
 
