@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 from typing import Any
 
 import pytest
@@ -127,27 +126,6 @@ def test_nothing_to_do_is_nothing() -> None:
         assert "_compiled_call_impl" not in pipe.unet.__dict__
 
 
-def test_every_network_of_a_pipeline_is_hooked() -> None:
-    pipe = Pipe()
-    pipe.transformer, pipe.transformer_2 = Net(), None
-    with door.reg(pipe) as rectified:
-        assert [hook.module for hook in rectified.hooks] == [pipe.unet, pipe.transformer]
-
-
-def test_the_cost_is_that_of_all_networks() -> None:
-    """Two experts take turns along the way."""
-    pipe = Pipe()
-    pipe.transformer = Net()
-    with door.reg(pipe, rectify="vjp") as rectified:
-        pipe()
-        first = rectified.stats
-        pipe.unet = pipe.transformer
-        pipe()
-    assert (first.nfe, first.backward) == (2, 1)
-    assert (rectified.stats.nfe, rectified.stats.backward) == (4, 2)
-    assert rectified.stats.modes == {"reg": 2} and rectified.stats.samples == 1
-
-
 def test_a_guidance_of_ones_own() -> None:
     pipe = Pipe()
     with door.reg(pipe, guidance=Guidance(3.0, rectify=None)):
@@ -172,14 +150,3 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="rectify"), door.reg(pipe, rectify="vpj"):
         pipe()
     assert "_compiled_call_impl" not in pipe.unet.__dict__
-
-
-def test_a_pipeline_is_not_kept_alive() -> None:
-    from reg_engine.integrations.diffusers.enabled import ENABLED
-
-    pipe = Pipe()
-    with door.reg(pipe, rectify="fd"):
-        pipe()
-    del pipe
-    gc.collect()
-    assert len(ENABLED) == 0

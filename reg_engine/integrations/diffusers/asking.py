@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from ...errors import InputError
 from ...values import as_int
 
-__all__ = ["fitting", "listed", "words_of"]
+__all__ = ["fitting", "listed", "seeds_of", "words_of"]
 
 # What a pipeline's keywords are called here.
 OWN = {
@@ -22,13 +23,14 @@ OWN = {
 
 
 def listed(
-    prompt: Any, rows: int, negative: Any, per_prompt: int
+    prompt: Any, call: Mapping[str, Any], negative: Any, per_prompt: int
 ) -> tuple[list[Any], list[str] | None]:
     """What each picture is made for, and its negative prompt."""
     each = as_int("per_prompt", per_prompt)
     if prompt is None and each > 1:
         raise InputError("per_prompt", "is given beside embeddings", "Give them a row a picture")
     one = isinstance(prompt, (str, int))
+    rows = len(call.get("prompt_embeds", ()))
     conds = [None] * rows if prompt is None else [prompt] if one else list(prompt)
     if not conds:
         raise InputError("prompt", "is empty", "Give a text, or a list of texts")
@@ -39,6 +41,19 @@ def listed(
             raise InputError("negative", problem, "Give one a prompt, or one for all")
         negative = [text for text in texts for _ in range(each)]
     return [cond for cond in conds for _ in range(each)], negative
+
+
+def seeds_of(seeds: Iterable[int] | None, count: int) -> list[int]:
+    """One a picture; None = 0 .. count-1.
+
+    Raises:
+        InputError: another number of them.
+    """
+    chosen = list(range(count) if seeds is None else seeds)
+    if len(chosen) != count:
+        problem = f"are {len(chosen)} for {count} pictures"
+        raise InputError("seeds", problem, "Give one a picture")
+    return chosen
 
 
 def words_of(

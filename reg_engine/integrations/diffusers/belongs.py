@@ -76,8 +76,21 @@ class Held:
         self.scale, self.holds = adapter.holding(scale)
 
     @classmethod
-    def of(cls, pipe: Any, adapter: str | os.PathLike[str] | Adapter, scale: Any) -> Held:
-        """Of a pipeline; scale None = 2; errors as of adapted_network and Adapter.load."""
+    def of(
+        cls,
+        pipe: Any,
+        adapter: str | os.PathLike[str] | Adapter,
+        scale: Any = None,
+        negative: Any = None,
+    ) -> Held:
+        """Of a pipeline; scale None = 2.
+
+        Raises:
+            InputError: as of adapted_network and Adapter.load; a negative prompt beside it.
+        """
+        if negative:
+            problem = "is given, and the adapter was trained with a reference of its own"
+            raise InputError("negative", problem, "Leave it out, or sample without adapter")
         found = adapter_of(adapter)
         return cls(adapted_network(pipe, found), found, 2.0 if scale is None else scale)
 

@@ -28,7 +28,7 @@ from ...plan import Plan
 from ...rectifiers import Rectifier
 from ...schedules import from_diffusers, solver_from_diffusers
 from ...values import as_int
-from .asking import fitting, listed, words_of
+from .asking import fitting, listed, seeds_of, words_of
 from .belongs import Held
 from .calls import Call
 from .enabled import ENABLED, networks_of
@@ -116,22 +116,13 @@ def sample(
             from a picture or asks for one prediction a step; a scheduler that is not read; the
             adapter of another network or chain.
     """
-    if isinstance(ENABLED.get(pipe), Student):
-        problem = "is enabled with an adapter for its own call"
-        raise InputError("pipe", problem, "Call disable(pipe), and give sample(pipe, adapter=...)")
     networks_of(pipe)
+    held = None
     if adapter is not None:
         no_choices(guidance, rectify, plan)
-        if negative:
-            problem = "is given, and the adapter was trained with a reference of its own"
-            raise InputError("negative", problem, "Leave it out, or sample without adapter")
-    held = None if adapter is None else Held.of(pipe, adapter, scale)
-    rows = len(call.get("prompt_embeds", ()))
-    conds, negatives = listed(prompt, rows, negative, per_prompt)
-    chosen = list(range(len(conds)) if seeds is None else seeds)
-    if len(chosen) != len(conds):
-        problem = f"are {len(chosen)} for {len(conds)} pictures"
-        raise InputError("seeds", problem, "Give one a picture")
+        held = Held.of(pipe, adapter, scale, negative)
+    conds, negatives = listed(prompt, call, negative, per_prompt)
+    chosen = seeds_of(seeds, len(conds))
     given = words_of(pipe, conds, negatives, chosen)
     if size is not None:
         given["height"], given["width"] = (size, size) if isinstance(size, int) else size
@@ -141,12 +132,7 @@ def sample(
     choices = {"scale": scale, "guidance": guidance, "plan": plan, "progress": progress}
     choices |= {"rectify": rectify} if guidance is None else {}
     choices |= {"solver": solver, "solver_options": solver_options, "steps": steps}
-    run = _Run(pipe, choices, chosen, held)
-    with run.placed():
-        found = pipe(**given, output_type="np")[0]
-    images = (torch.as_tensor(found) * 255).round().clamp(0, 255).to(torch.uint8)
-    assert run.latents is not None and run.cost is not None
-    return Pictures(images, run.latents, run.cost)
+    return _Run(pipe, choices, chosen, held).pictures(given)
 
 
 class _Run(Hook):
@@ -156,6 +142,9 @@ class _Run(Hook):
         self, pipe: Any, choices: dict[str, Any], seeds: list[int], held: Held | None
     ) -> None:
         networks = networks_of(pipe)
+        if isinstance(ENABLED.get(pipe), Student):
+            problem = "is enabled with an adapter for its own call"
+            raise InputError("pipe", problem, "Call disable(pipe), and give adapter= here")
         if len(networks) > 1:
             problem = f"is a {type(pipe).__name__} with {len(networks)} networks"
             raise InputError("pipe", problem, "Use `with reg(pipe): pipe(...)`")
@@ -164,6 +153,14 @@ class _Run(Hook):
         self.latents: Tensor | None = None
         self.cost: Stats | None = None
         self._asked_for: list[Call] = []
+
+    def pictures(self, given: dict[str, Any]) -> Pictures:
+        """Of the pipeline's call with these keywords."""
+        with self.placed():
+            found = self.pipe(**given, output_type="np")[0]
+        images = (torch.as_tensor(found) * 255).round().clamp(0, 255).to(torch.uint8)
+        assert self.latents is not None and self.cost is not None
+        return Pictures(images, self.latents, self.cost)
 
     @contextmanager
     def placed(self) -> Iterator[None]:

@@ -51,9 +51,8 @@ def enable(
             and that only turns guidance on; a weight that follows the whole way (Linear) is
             refused, `Damped` and `Interval` are not. guidance_rescale then does nothing.
         plan, memory_budget, backend, check: as for Guide.
-        adapter: a file of a distillation, or an Adapter: guidance then comes from it, with one
-            evaluation a step. scale is a number, or the pipeline's own counts, which is told 1;
-            nothing else goes with it.
+        adapter: a file of a distillation, or an Adapter: guidance comes from it, with one
+            evaluation a step. scale is a number, or the pipeline's own; nothing else goes with it.
 
     Returns:
         A handle with `stats`.
@@ -73,10 +72,7 @@ def enable(
         raise InputError("pipe", problem, "Call disable(the other) first")
     levels_of(pipe.scheduler)
     if adapter is not None:
-        no_choices(guidance, rectify, plan)
-        for name, value in {"memory_budget": memory_budget, "backend": backend}.items():
-            if value is not None:
-                raise InputError(name, "is given, and an adapter has no use for it", "Leave it out")
+        _alone(guidance, rectify, plan, memory_budget=memory_budget, backend=backend)
         return _on(pipe, Student(pipe, adapter_of(adapter), scale))
     own = scale is not None or guidance is not None
     if not own and follows_w(rectify):
@@ -90,6 +86,14 @@ def enable(
         choices["rectify"] = rectify
     hooks = [Hook(pipe, network, choices, own) for network in networks]
     return _on(pipe, Rectified(hooks if own or rectify is not None else []))
+
+
+def _alone(*held: Any, **given: Any) -> None:
+    """InputError where something stands beside an adapter that holds it or has no use for it."""
+    no_choices(*held)
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(name, "is given, and an adapter has no use for it", "Leave it out")
 
 
 def _on(pipe: Any, rectified: Rectified) -> Rectified:
