@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Draws", "SampleNoise"]
+__all__ = ["Draws", "SampleNoise", "seed_dropout"]
 
 _STREAMS = {"noise": 0, "probes": 1, "calibration": 2, "conditions": 3}
 _CHUNK = 2**18  # numbers drawn ahead at once: 1 MiB, or one draw of the batch where that is more
@@ -47,12 +48,17 @@ class SampleNoise:
     """
 
     def __init__(self, seeds: Sequence[int], stream: str = "noise") -> None:
-        number = _STREAMS[stream]
-        self._generators = [np.random.Generator(np.random.PCG64([seed, number])) for seed in seeds]
+        self._seeds, self._stream = tuple(seeds), _STREAMS[stream]
 
     def __len__(self) -> int:
         """The number of samples."""
-        return len(self._generators)
+        return len(self._seeds)
+
+    @cached_property
+    def _generators(self) -> list[np.random.Generator]:
+        """Made when first asked for: most runs draw from one stream, and some from none."""
+        pairs = ((seed, self._stream) for seed in self._seeds)
+        return [np.random.Generator(np.random.PCG64(pair)) for pair in pairs]
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers in the shape, dtype and device of `like` (B, ...)."""
@@ -71,12 +77,14 @@ class SampleNoise:
         ring = [torch.empty((rows, *like.shape), **options) for _ in chunks[:_RING]]
         copied: list[torch.cuda.Event] = []  # for each chunk, when the device has all of it
         with _Threads(len(self), rows * size) as threads:
+            generators = self._generators  # made here, before threads ask for them
 
             def begin(index: int) -> list[Future[None]]:
                 if len(copied) > index - _RING >= 0:
                     copied[index - _RING].synchronize()  # long ago: keeps the host from running off
                 buffer = ring[index % _RING][: chunks[index]].numpy()
-                return threads.begin(lambda sample: self._fill(sample, buffer))
+                own = [buffer[:, sample : sample + 1] for sample in range(len(self))]
+                return threads.begin(lambda sample: _fill(generators[sample], own[sample]))
 
             pending = begin(0) if chunks else []
             for index, length in enumerate(chunks):
@@ -88,11 +96,6 @@ class SampleNoise:
                     yield row.to(like.device, non_blocking=True).to(like.dtype)
                 if like.is_cuda:
                     copied.append(torch.cuda.current_stream(like.device).record_event())
-
-    def _fill(self, sample: int, buffer: NDArray[np.float32]) -> None:
-        # Always drawn in float32, so that a float64 run follows the float32 one.
-        for row in buffer[:, sample : sample + 1]:
-            self._generators[sample].standard_normal(out=row, dtype=np.float32)
 
     def signs(self, like: Tensor) -> Tensor:
         """Rademacher numbers (+1 or -1, equal chances) in the shape, dtype and device of `like`."""
@@ -134,9 +137,27 @@ class _Threads:
         return []
 
 
+def _fill(generator: np.random.Generator, rows: NDArray[np.float32]) -> None:
+    # Always drawn in float32, so that a float64 run follows the float32 one.
+    for row in rows:
+        generator.standard_normal(out=row, dtype=np.float32)
+
+
 def _moved(values: NDArray[Any], like: Tensor) -> Tensor:
     """On the device and in the dtype of `like`; the host does not wait for the copy."""
     tensor = torch.from_numpy(values)
     if like.is_cuda:
         tensor = tensor.pin_memory().to(like.device, non_blocking=True)
     return tensor.to(like.device, like.dtype)
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators, which dropout draws from: for the CPU that one alone.
+
+    `torch.manual_seed` notes for every other kind of device, with a stack trace, what it is to do
+    later; where none is asked, that takes longer than a small network's step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

@@ -47,7 +47,8 @@ def alike(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def same_start() -> Iterator[None]:
     """Seed torch, and fill what `torch.empty` returns with NaN: reading it too early then shows."""
-    torch.manual_seed(0)
+    # `torch.manual_seed` also notes, with a stack trace, what a GPU is to do later: 1 ms a test.
+    (torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed)(0)
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -31,8 +31,10 @@ class ExactClassifier:
         self.mixture, self.schedule = mixture, schedule
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = self.schedule(np.array(t.tolist(), dtype=np.float64))
-        levels = (torch.from_numpy(level).to(x) for level in (alpha, sigma))
+        times = np.array(t.tolist(), dtype=np.float64)
+        if len(times) and (times == times[0]).all():
+            times = times[:1]  # one noise level for all, as in a sampler
+        levels = (torch.from_numpy(level).to(x) for level in self.schedule(times))
         return self.mixture.class_posterior(x, *levels)
 
 
@@ -57,6 +59,7 @@ def unlabelled(denoiser: Denoiser) -> Denoiser:
         denoiser.sample_shape,
         sigma_data=denoiser.sigma_data,
         num_classes=denoiser.num_classes,
+        modules=denoiser.modules,
     )
 
 

@@ -126,9 +126,10 @@ class Report:
         import matplotlib
 
         with matplotlib.rc_context({"svg.hashsalt": name}):
-            for kind, metadata in (("svg", {"Date": None}), ("png", None)):
+            for kind, metadata in (("png", None), ("svg", {"Date": None})):
                 with replacing(self.folder / f"{name}.{kind}", "--out") as file:
                     figure.savefig(file, format=kind, metadata=metadata, dpi=120)
+                figure.set_layout_engine("none")  # both alike, and laid out once
 
     def page(self, template: Path, **parts: object) -> None:
         """The page from a Markdown template: `{name}` and `{name[key]:.2f}` are parts and numbers.

@@ -53,8 +53,8 @@ def search(*roots: object) -> Iterator[nn.Module]:
             continue
         seen[id(value)] = value
         if isinstance(value, nn.Module):
+            yield value  # before its parts are listed: most who ask need no more than this one
             seen.update((id(module), module) for module in value.modules())
-            yield value
         waiting.extend(_parts(value))
 
 

@@ -165,4 +165,4 @@ def grid_denoiser(grids: Mapping[int, TiltedGrid], w: float, schedule: Schedule)
                     out[rows] = grid.denoised(x[rows], alpha, sigma, w)
         return out
 
-    return Denoiser(net, "sample", schedule, (2,), num_classes=max(grids) + 1)
+    return Denoiser(net, "sample", schedule, (2,), num_classes=max(grids) + 1, modules=())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..noise import seed_dropout
 from ..schedules.base import positive_int
 
 __all__ = ["FlowTask", "interpolate", "pool"]
@@ -102,7 +103,7 @@ class FlowTask:
             cond = self.labels[indices].clone()
             dropped = torch.rand(count, generator=generator) < self.label_dropout
             cond[dropped] = self.num_classes
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        seed_dropout(int(torch.randint(2**31, (), generator=generator)), self.device)
         output = net(*(part.to(self.device) for part in (x, t, cond)))
         return (output.float() - velocity.to(self.device)).square().mean()
 

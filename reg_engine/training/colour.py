@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, choice
 from ..models.unet2d import UNet2D
+from ..noise import seed_dropout
 from .diffusion import edm_loss, normal_slices, slices
 
 __all__ = ["ColourImages", "ColourSettings", "ColourTask", "flow_loss"]
@@ -152,7 +153,7 @@ class ColourTask(ColourImages):
         """flow_loss or edm_loss; all that is random comes from `generator`, dropout's masks too."""
         s, count, drawn = self.settings, len(indices), self.generator(generator)
         if s.dropout:
-            torch.manual_seed(_seed(generator))  # what dropout draws from, on every device
+            seed_dropout(_seed(generator), self.device)
         x0, cond = self.batch(indices, drawn)
         hidden = torch.rand(count, generator=drawn, device=self.device) < s.label_dropout
         cond = torch.where(hidden, s.num_classes, cond)
