@@ -75,9 +75,10 @@ docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
 	@echo "Open site/index.html, or: $(BIN)/python -m http.server -b 127.0.0.1 -d site 8000"
 
-# One thread a process: test processes must not fight over the cores.
+# One thread a process: test processes must not fight over the cores. Bytecode is kept, also where
+# the environment says not to: pytest's own of the tests takes ten seconds a process to make.
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu" $(ARGS) tests bench
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu" $(ARGS) tests bench
 
 test-all: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS) tests bench

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu, records, tune
-from bench.cases import MODEL_CASES
+from bench import gpu, profile_step, records, smoke, tune
+from bench.cases import KERNEL_CASES, MODEL_CASES
 from bench.contenders import CONTENDERS, damped, fixed_plan
-from bench.duals import PROVIDERS
+from bench.duals import CASES, PROVIDERS
 from bench.profile_step import KERNELS
 from reg_engine import schedules
 from reg_engine.solvers import table
@@ -26,9 +26,24 @@ COMMIT = "0123456789abcdef"
 ABSENT = ("diffusers", "nvtx", "faiss")
 
 
+# A stand-in for Python, told what fails: it notes what it is asked, and finds every package.
+PYTHON = """#!/bin/bash
+echo "$*" >>"$ASKED"
+case "$*" in *"$FAILS"*) exit 3 ;; esac
+case "$*" in *bench.smoke*) printf 'kernels: %s\ncapture: %s\n' $SMOKE ;; esac
+"""
+
+
 def check(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The dry run into `out`, with a Python that finds none of ABSENT."""
-    blocked = out.parent / "blocked"
+    command = ["bash", str(SCRIPT), str(out)]
+    own = {**blocking(out.parent), "REG_ENGINE_GPU_DRY": "1", **environment}
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=500)
+
+
+def blocking(folder: Path) -> dict[str, str]:
+    """The environment of a Python that finds none of ABSENT."""
+    blocked = folder / "blocked"
     blocked.mkdir(exist_ok=True)
     (blocked / "sitecustomize.py").write_text(
         "import sys\n\n\nclass Absent:\n"
@@ -39,10 +54,13 @@ def check(out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         encoding="utf-8",
     )
     own = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
-    own |= {"PYTHONPATH": str(blocked), "PYTHON": sys.executable, "REG_ENGINE_GPU_DRY": "1"}
-    own |= {"REG_ENGINE_COMMIT": COMMIT, "OMP_NUM_THREADS": "1", **environment}
-    command = ["bash", str(SCRIPT), str(out)]
-    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=500)
+    own |= {"PYTHONPATH": str(blocked), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    return own | {"REG_ENGINE_COMMIT": COMMIT}
+
+
+def check_duals(rows: list[records.Row]) -> None:
+    duals = {(row.case, row.provider) for row in rows if row.case.endswith("_dual")}
+    assert {(name, "eager") for name in PROVIDERS} | {("attention_dual", "sdpa")} <= duals
 
 
 def test_what_runs_on_a_gpu_needs_no_fuzzer() -> None:
@@ -55,9 +73,14 @@ def test_what_runs_on_a_gpu_needs_no_fuzzer() -> None:
         assert imported and not {"hypothesis", "fuzz_settings", "fuzz_cases"} & {*imported}, path
 
 
-@pytest.mark.parametrize(
-    "cases", [gpu.CASES[:1], pytest.param(gpu.CASES, marks=pytest.mark.slow)], ids=["one", "all"]
+NAMED = (
+    *("install", "environment", "smoke", "tests", "kernels"),
+    *("duals", "kernel-tests", "tune", "ncu", "compile"),
 )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [gpu.CASES[:1], gpu.CASES], ids=["one", "all"])
 def test_the_dry_run_passes_every_part_and_is_not_repeated(
     cases: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -68,34 +91,111 @@ def test_the_dry_run_passes_every_part_and_is_not_repeated(
     assert done.returncode == 0, done.stdout + said
     lines = (out / "state.txt").read_text("utf-8").splitlines()
     parts = {line.split()[1]: line.split()[2] for line in lines}
-    named = (
-        "install",
-        "environment",
-        "smoke",
-        "tests",
-        "kernels",
-        "duals",
-        "kernel-tests",
-        "tune",
-        "ncu",
-        "compile",
-    )
     assert all(line.startswith(COMMIT[:12]) for line in lines)
-    assert set(named) < set(parts) and set(parts.values()) == {"green"}, lines
+    assert set(NAMED) < set(parts) and set(parts.values()) == {"green"}, lines
     assert sum(part.startswith("table:") for part in parts) == min(2, len(cases))
     assert len(list(out.iterdir())) == 8
     (measured,) = out.glob("*.csv")
     rows = records.read(measured)
     assert {row.case for row in rows if row.suite == "sampling"} == set(cases)
-    duals = {(row.case, row.provider) for row in rows if row.case.endswith("_dual")}
-    plain = {(name, "eager") for name in PROVIDERS} | {("attention_dual", "sdpa")}
-    assert plain <= duals
+    check_duals(rows)
     assert {row.commit for row in rows} == {COMMIT[:12]}
     assert all(row.p50 and row.peak_bytes for row in rows if row.suite == "sampling")
     again = check(out, **asked)
     # All but the install, whose folder is a new one each time.
     assert again.returncode == 0 and again.stdout.count("green before") == len(parts) - 1
     assert records.read(measured) == rows
+
+
+def scripted(out: Path, fails: str = "none fails", smoke: str = "green green", **more: str) -> str:
+    """What state.txt says after the script ran with the stand-in, `exit N` after it."""
+    stand_in = out.parent / "python"
+    stand_in.write_text(PYTHON, encoding="utf-8")
+    stand_in.chmod(0o755)
+    own = {"PYTHON": str(stand_in), "ASKED": str(out.parent / "asked"), "FAILS": fails}
+    done = check(out, **own, SMOKE=smoke, **more)
+    return (out / "state.txt").read_text("utf-8") + done.stdout + f"exit {done.returncode}"
+
+
+def test_the_script_goes_through_its_parts_once(tmp_path: Path) -> None:
+    """Red parts come again, green ones do not; a red smoke part leaves out what it spoke of."""
+    out, asked = tmp_path / "out", tmp_path / "asked"
+    said = scripted(out, "bench.tune", REG_ENGINE_GPU_CASES="dit-xl-2-256 edm2-s-64")
+    state = (out / "state.txt").read_text("utf-8").splitlines()
+    parts = {line.split()[1]: line.split()[2] for line in state}
+    assert set(NAMED) | {"table:dit-xl-2-256", "table:edm2-s-64"} == set(parts)
+    assert parts.pop("tune") == "red" and set(parts.values()) == {"green"}
+    assert said.endswith("red: tune\nexit 1") and "tune red 0 s, exit 3" in said
+    assert all(line.startswith(COMMIT[:12]) for line in state)
+    told = asked.read_text("utf-8")
+    assert "-m bench.gpu table dit-xl-2-256 --out" in told and "--eager" not in told
+    assert told.count("-m bench.") == told.count("--dry") + 1  # of smoke, which has --device cpu
+    asked.unlink()
+    said = scripted(out, REG_ENGINE_GPU_CASES="dit-xl-2-256 edm2-s-64")
+    assert said.count("green before") == len(parts) - 1 and said.endswith("is red\nexit 0")
+    again = asked.read_text("utf-8")
+    assert "bench.tune" in again and again.count("-m bench.") == 1
+    said = scripted(tmp_path / "other", smoke="red red", REG_ENGINE_GPU_CASES="edm2-s-64")
+    for name in ("kernels", "duals", "tune"):
+        assert f"{name} missing 0 s, the smoke part has red kernels" in said
+    assert "table edm2-s-64 --out" in asked.read_text("utf-8")
+    assert "--eager --dry" in asked.read_text("utf-8")
+
+
+def test_a_case_is_measured_where_much_is_absent(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.gpu", "table", gpu.CASES[0], "--out", str(tmp_path)]
+    own = blocking(tmp_path)
+    own["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+    done = subprocess.run([*command, "--dry"], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (measured,) = tmp_path.glob("*.csv")
+    rows = records.read(measured)
+    assert {row.case for row in rows if row.suite == "sampling"} == {gpu.CASES[0]}
+    assert {row.provider for row in rows} >= {*gpu.DRY}
+    assert {row.commit for row in rows} == {COMMIT[:12]}
+    assert all(row.p50 and row.peak_bytes for row in rows)
+
+
+@pytest.fixture
+def first_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tiny case of every kernel; tests/kernels has many."""
+    for cases in (KERNEL_CASES, *CASES.values()):
+        monkeypatch.setitem(cases, "tiny", cases["tiny"][:1])
+
+
+@pytest.mark.usefixtures("first_cases")
+@pytest.mark.parametrize("part", ["environment", "kernels", "duals", "compile"])
+def test_a_measuring_part_runs_dry(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REG_ENGINE_COMMIT", COMMIT)
+    monkeypatch.setattr(sys, "argv", ["gpu", part, "--out", str(tmp_path), "--dry"])
+    assert gpu.main() == 0
+    rows = [row for path in tmp_path.glob("*.csv") for row in records.read(path)]
+    if part == "duals":
+        check_duals(rows)
+    elif part != "environment":
+        named = {kernel.name for kernel in KERNELS}
+        assert named <= {row.case for row in rows} | {row.suite for row in rows}, rows[0]
+
+
+def test_the_profiled_kernels_run_dry(capsys: pytest.CaptureFixture[str]) -> None:
+    profile_step.main(dry=True)
+    assert "reference: works" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("first_cases")
+def test_smoke_and_tune_run_dry(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["smoke", "--device", "cpu"])
+    assert smoke.main() == 0
+    said = capsys.readouterr().out
+    assert "kernels: green, 0 of" in said and "capture: green, 0 of" in said
+    monkeypatch.setattr(sys, "argv", ["tune", "--dry"])
+    tune.main()
+    said = capsys.readouterr().out
+    assert all(f'  "{kernel.name}": ' in said for kernel in KERNELS)
 
 
 def test_nothing_starts_after_the_deadline(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from reg_engine import oracles, schedules
 from reg_engine.experiments import run_experiment
 from reg_engine.experiments.classifier_guidance import ExactClassifier
+from reg_engine.experiments.fractal import main
 from reg_engine.experiments.fractal.measures import (
     class_target,
     mean_of,
@@ -27,7 +29,7 @@ from reg_engine.experiments.fractal.models import (
     SeenFromEDM,
     one_pool,
 )
-from reg_engine.experiments.fractal.page import ratios
+from reg_engine.experiments.fractal.page import at_large, ratios
 from reg_engine.oracles import energy_distance
 
 MIXTURE = oracles.two_class_2d()
@@ -156,10 +158,25 @@ def test_the_sampler_spans_what_the_chain_knows() -> None:
     assert CHAIN.noise_level(CHAIN.prior_time) > SCHEDULE.sigma_max
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+# What no training decides is also asked of a run that hardly trains.
+FEW = {"base": 20, "flow": 8, "batch": 64, "flow_batch": 64, "pool": 64, "count": 64}
+
+
+@pytest.fixture(scope="module", params=["tiny", pytest.param("quick", marks=pytest.mark.slow)])
+def quick(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("experiments")
-    return out / "fractal", run_experiment("fractal", out, quick=True)["numbers"]
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setattr(main, "QUICK", replace(main.QUICK, **FEW))
+        numbers = run_experiment("fractal", out, quick=True)["numbers"]
+    return out / "fractal", numbers
+
+
+trained = pytest.mark.parametrize(
+    "quick", [pytest.param("quick", marks=pytest.mark.slow)], indirect=True
+)
 
 
 def test_postprocessing_brings_samples_back(quick: tuple[Path, dict[str, Any]]) -> None:
@@ -175,6 +192,7 @@ def test_postprocessing_brings_samples_back(quick: tuple[Path, dict[str, Any]]) 
         assert numbers["claims"][f"halved_{method}"]["holds"]
 
 
+@trained
 def test_rectified_cfg_is_nearer_to_its_target(quick: tuple[Path, dict[str, Any]]) -> None:
     for scale, factor in (("8", 3.0), ("16", 1.0)):  # at 16 the short training shows
         row = quick[1]["methods"]["cfg"][scale]
@@ -198,4 +216,8 @@ def test_the_page_is_whole(quick: tuple[Path, dict[str, Any]]) -> None:
         assert (folder / f"{name}.svg").exists() and f"({name}.png)" in page
     assert "metric not named" in page and "5.95 / 3.11 / 1.57" in page
     assert numbers["setting"]["components"] == 1016
+    for method in ("cfg", "cg"):  # the claim follows the numbers, whichever way
+        both = [at_large(numbers, "before", stage)[method] for stage in ("dedicated", "one")]
+        least = min(min(found) for found in both)
+        assert numbers["claims"][f"halved_{method}"]["holds"] == (least >= 2)
     assert not (folder / "work").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reg_engine.engine import Engine
 from reg_engine.errors import InputError
 from reg_engine.experiments import run_experiment
 from reg_engine.experiments.draws import METHODS, Point
+from reg_engine.experiments.mnist import main
 from reg_engine.experiments.mnist.sampling import CHEAP, TIMES
 from reg_engine.models import NoisyClassifier, UNet
 from reg_engine.storage.weights import save_weights
@@ -24,7 +26,7 @@ from reg_engine.storage.weights import save_weights
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An mnist.npz of digits that the packaged model draws: no download, no file of ours."""
-    labels = torch.arange(420) % 10
+    labels = torch.arange(280) % 10
     drawn = Engine(
         load_model("mnist"),
         scale=1,
@@ -33,19 +35,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         steps=len(TIMES[::2]) - 1,
         batch_size=60,
         progress=False,
-    ).sample(labels, seeds=range(10_000, 10_420))
+    ).sample(labels, seeds=range(10_000, 10_280))
     images, classes = drawn.images[..., 0].numpy(), labels.numpy()
     path = tmp_path_factory.mktemp("data") / "mnist.npz"
-    parts = {"x_train": images[:300], "y_train": classes[:300]}
-    np.savez(path, **parts, x_test=images[300:], y_test=classes[300:])
+    parts = {"x_train": images[:200], "y_train": classes[:200]}
+    np.savez(path, **parts, x_test=images[200:], y_test=classes[200:])
     return path
 
 
 @pytest.fixture(scope="module")
 def quick(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a quick run with data leaves."""
-    out = tmp_path_factory.mktemp("out")
-    run_experiment("mnist", out, quick=True, data=str(data))
+    """The folder that a quick run with data leaves, with half of its samples."""
+    out, usual = tmp_path_factory.mktemp("out"), main._settings
+
+    def half(report: main.Report) -> main.Settings:
+        settings = usual(report)
+        return replace(settings, sampling=replace(settings.sampling, count=20))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "_settings", half)
+        run_experiment("mnist", out, quick=True, data=str(data))
     return out / "mnist"
 
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reg_engine.experiments import run_experiment
+from reg_engine.experiments.reg_2d import main
 from reg_engine.experiments.reg_2d.models import QUICK
 from reg_engine.experiments.reg_2d.win import ESTIMATORS, METHODS
 
+PLAIN = [name for name in METHODS if name != "autoguidance"]
 
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)])
+def numbers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Of a quick run, with one of its two sets where time is short."""
     out = tmp_path_factory.mktemp("experiments")
-    run_experiment("reg-2d", out, quick=True)
+    shapes = QUICK.shapes[-request.param :]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "QUICK", replace(QUICK, shapes=shapes))
+        run_experiment("reg-2d", out, quick=True)
     folder: Path = out / "reg-2d"
-    names = ["win_steps", "energy", *(f"fields_{name}" for name in QUICK.shapes)]
+    names = ["win_steps", "energy", *(f"fields_{name}" for name in shapes)]
     for name in names:
         assert (folder / f"{name}.png").stat().st_size > 10_000
         assert (folder / f"{name}.svg").exists()
@@ -38,15 +48,24 @@ def mean_of(numbers: dict[str, Any], view: str, method: str, estimator: str) -> 
 # well inside what the full run keeps under docs/experiments/; sizes are claims of that page alone.
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PLAIN)
 def test_reg_wins_with_every_estimator(numbers: dict[str, Any], method: str) -> None:
+    check_wins(numbers, method)
+
+
+@pytest.mark.parametrize("numbers", [pytest.param(2, marks=pytest.mark.slow)], indirect=True)
+def test_reg_wins_on_average_of_the_sets_with_autoguidance(numbers: dict[str, Any]) -> None:
+    check_wins(numbers, "autoguidance")
+
+
+def check_wins(numbers: dict[str, Any], method: str) -> None:
     for estimator in ESTIMATORS:
         assert mean_of(numbers, "exact", method, estimator) > 80
         assert mean_of(numbers, "oracle", method, estimator) > 70
     assert numbers["claims"][f"win_exact_{method}"]["holds"]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "autoguidance"])
+@pytest.mark.parametrize("method", PLAIN)
 def test_reg_wins_by_the_papers_measure(numbers: dict[str, Any], method: str) -> None:
     # Autoguidance's simulated golden gradient is noise at this size; the full run says more.
     for estimator in ESTIMATORS:
@@ -62,8 +81,7 @@ def test_where_it_matters_reg_wins_at_nearly_every_point(numbers: dict[str, Any]
 
 def test_reg_samples_are_nearer_to_the_target(numbers: dict[str, Any]) -> None:
     for weights in numbers["energy_distance"].values():
-        for name in QUICK.shapes:
-            scores = weights["w=3"][name]
+        for scores in weights["w=3"].values():
             for estimator in ("paper", "vjp"):
                 assert scores[f"reg_{estimator}"] < 0.9 * scores["cfg"]
             assert scores["golden"] < 0.5 * scores["cfg"]
