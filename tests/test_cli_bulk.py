@@ -42,13 +42,15 @@ def test_options_that_would_do_nothing_are_refused(
 
 def test_paths_for_a_process_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("m.safetensors", "plan.json"):
+    for name in ("m.safetensors", "plan.json", "a.safetensors"):
         (tmp_path / name).touch()
     given = {"model": "m.safetensors", "plan": "plan.json", "prompts": None, "vae": "gone"}
+    given["adapter"] = "a.safetensors"
     found = bulk.absolute({**given, "out": "o", "labels": "file:l.txt", "steps": 3})
     here = {name: str(tmp_path / name) for name in ("m.safetensors", "plan.json", "o")}
     assert (found["model"], found["plan"], found["out"]) == tuple(here.values())
     assert found["labels"] == f"file:{tmp_path / 'l.txt'}"
+    assert found["adapter"] == str(tmp_path / "a.safetensors")
     assert (found["vae"], found["prompts"], found["steps"]) == ("gone", None, 3)
     again = bulk.absolute({**given, "model": "mnist", "out": "o", "labels": "uniform"})
     assert (again["model"], again["labels"]) == ("mnist", "uniform")

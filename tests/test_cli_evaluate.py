@@ -120,7 +120,7 @@ def test_people_are_told_each_point_and_a_table(data: Path) -> None:
         "REG (fd)",
     ]
     assert "scale 3 " in lines[1] and "effective scale 3.00" in lines[1] and "nfe 2.0" in lines[1]
-    assert lines[8].split() == ["confidence", "-99.00", "-98.00"]
+    assert lines[8].split() == ["confidence", "evaluations", "-99.00", "-98.00"]
     assert lines[9].startswith("CFG ") and "±" not in lines[9]
     assert lines[11].startswith("REG (fd) ") and lines[11].count("±") == 2
     assert "written to" in lines[-1]

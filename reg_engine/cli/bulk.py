@@ -24,7 +24,7 @@ def absolute(given: dict[str, Any]) -> dict[str, Any]:
     from ..generation.records import local_folder
 
     found = dict(given, out=local_folder(given["out"]))
-    for name in ("model", "plan", "prompts", "vae", "out"):
+    for name in ("model", "plan", "prompts", "vae", "adapter", "out"):
         value = found[name]
         if value is not None and (name == "out" or Path(value).exists()):
             found[name] = os.path.abspath(value)
@@ -50,6 +50,8 @@ def recipe(given: dict[str, Any], chosen: frozenset[str]) -> tuple[Job, Sampler,
     settings |= {name: given[name] for name in ("scale", "rectify", "plan", "solver", "steps")}
     if Path(given["plan"]).exists():
         settings["plan"] = Path(given["plan"]).name  # what it holds is in the sampler's key
+    if given["adapter"] is not None:
+        settings["adapter"] = Path(given["adapter"]).name
     choices = {
         "scale": given["scale"],
         "rectify": None if given["rectify"] == "none" else given["rectify"],
@@ -65,12 +67,17 @@ def recipe(given: dict[str, Any], chosen: frozenset[str]) -> tuple[Job, Sampler,
         job = Job(seeds, Cycle(tuple(lines_of(given["prompts"])), name), **sizes)
         # Of the pipeline where nobody says.
         own = {n: given[n] if n in chosen else None for n in ("solver", "steps")}
-        return job, OfPrompts(_pipeline(given), {**choices, **own}), settings | own
+        pipe, held = _pipeline(given), {}
+        if given["adapter"] is not None:
+            held["adapter"] = _adapter(pipe, given)
+        return job, OfPrompts(pipe, {**choices, **own, **held}), settings | own
 
     from ..engine import Engine
     from ..models import load_model
 
     denoiser = load_model(given["model"])
+    if given["adapter"] is not None:
+        denoiser = denoiser.with_adapter(given["adapter"])
     text = given["labels"]
     listed = text.partition(":")[0] not in ("uniform", "each", "file")
     values = whole_numbers("labels", text) if listed else None
@@ -88,6 +95,16 @@ def _pipeline(given: dict[str, Any]) -> Any:
     pipe.set_progress_bar_config(disable=True)
     device = device_of(given["device"])
     return pipe if device is None else pipe.to(device)
+
+
+def _adapter(pipe: Any, given: dict[str, Any]) -> Any:
+    """A pipeline's, which goes with the other options."""
+    from ..integrations.diffusers.belongs import Held
+    from ..networks.adapter import Adapter
+
+    found = Adapter.load(given["adapter"])
+    Held.of(pipe, found, given["scale"])
+    return found
 
 
 def _decoder(given: dict[str, Any], shape: tuple[int, ...], device: torch.device) -> Any:

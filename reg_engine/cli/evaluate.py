@@ -48,10 +48,11 @@ PICTURED = 1000  # samples that precision and recall look at, at most
 @click.option(
     "--methods",
     default=None,
-    help="Instead of --rectify, parted by semicolons: cfg, an estimator, interval=LO:HI or "
-    "damping=FILE, with more after commas (skip=0.15, plan=FILE, refine=0.4:2), and scales of its "
-    "own after @.",
+    help="Instead of --rectify, parted by semicolons: cfg, an estimator, interval=LO:HI, "
+    "adapter=FILE or damping=FILE, with more after commas (skip=0.15, plan=FILE, refine=0.4:2), "
+    "and scales of its own after @.",
 )
+@click.option("--adapter", default=None, help="A file of `distill`: one method more.")
 @click.option(
     "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
 )
@@ -115,6 +116,7 @@ def _compare(
     scales: str,
     rectify: str | None,
     methods: str | None,
+    adapter: str | None,
     plan: str,
     confidence: str | None,
     samples: int,
@@ -137,7 +139,10 @@ def _compare(
         known = " or ".join(PACKAGED)
         raise InputError("--model", f"{model} has no classifier to judge it", f"Give {known}")
     fit("--samples", samples, denoiser)
-    planned, chosen = plan_of(plan), _methods(methods, rectify, scales, plan)
+    planned, chosen = plan_of(plan), _methods(methods, rectify, adapter, scales, plan)
+    for each in chosen:
+        if each.adapter is not None:
+            each.adapter.check(denoiser)
     levels = None if confidence is None else sorted(numbers("confidence", confidence))
     judging, own = bench_features(judged_by, run["device"])
     images = load_data_set(data_set, data)
@@ -168,36 +173,46 @@ def _compare(
     emit(report, as_json, f"{_table(report)}written to {out}.json and {out}.png")
 
 
-def _methods(methods: str | None, rectify: str | None, scales: str, plan: str) -> list[Method]:
-    """Of --methods, or of --rectify."""
+def _methods(
+    methods: str | None, rectify: str | None, adapter: str | None, scales: str, plan: str
+) -> list[Method]:
+    """Of --methods, or of --rectify; and of --adapter."""
     from .methods import methods_of
 
     if methods is not None and rectify is not None:
         raise InputError("--rectify", "is given beside --methods", "Give one of them")
     if methods is None:
         methods = (rectify or "none,auto").replace(",", ";")
-    return methods_of(methods, numbers("scales", scales), plan_of(plan))
+    return methods_of(methods, numbers("scales", scales), plan_of(plan), adapter)
 
 
 def _line(row: dict[str, Any]) -> str:
-    work = f"{row['nfe']:.1f}" + (f" + {row['backward']:.0f}" if row["backward"] else "")
     return (
         f"{row['method']:24} scale {row['scale']:<5g} FID {row['fid']:7.3f}  confidence "
         f"{row['confidence']:6.2f}  agreement {row['agreement']:7.2%}  effective scale "
-        f"{row['effective_scale']:.2f}  nfe {work}  {row['seconds']:.1f} s"
+        f"{row['effective_scale']:.2f}  nfe {_work(row)}  {row['seconds']:.1f} s"
     )
 
 
+def _work(row: dict[str, Any]) -> str:
+    """Evaluations a sample, and backward passes."""
+    return f"{row['nfe']:.1f}" + (f" + {row['backward']:.0f}" if row["backward"] else "")
+
+
 def _table(report: dict[str, Any]) -> str:
-    """FID of every front at every level, and how far from CFG's."""
+    """FID of every front at every level, how far from CFG's, and what a sample costs."""
     if not report["levels"]:
         return ""
+    work: dict[str, str] = {}
+    for point in report["points"]:  # the last, of the largest scale: at 1 all methods cost the same
+        work[point["method"]] = _work(point)
     lines = ["", "FID at equal confidence (minus CFG's front, with the half-width of 95 %):"]
-    columns = "".join(f"{level:>24.2f}" for level in report["levels"])
-    lines.append(f"{'confidence':24}{columns}")
+    columns = "".join(f"{level:>26.2f}" for level in report["levels"])
+    lines.append(f"{'confidence':24}{'evaluations':>12}{columns}")
     for name, cells in report["fronts"].items():
         held = name != report["compared_with"]
-        lines.append(f"{name:24}" + "".join(f"{_cell(cell, held):>24}" for cell in cells))
+        texts = "".join(f"{_cell(cell, held):>26}" for cell in cells)
+        lines.append(f"{name:24}{work[name]:>12}{texts}")
     return "\n".join([*lines, "", ""])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..calibration.damping import Damping
 from ..errors import InputError
 from ..evaluation.methods import Method
+from ..networks.adapter import Adapter
 from ..plan import Plan
 from ..solvers import Gibbs
 from .options import plan_of
@@ -17,23 +18,28 @@ __all__ = ["methods_of"]
 
 REMEDY = (
     "Write, for example, cfg; vjp; interval=0.3:2.5; damping=FILE,skip=0.15@3,5; vjp,plan=FILE: "
-    "each an estimator, cfg or damping=FILE, with interval=LO:HI, skip=, plan= or "
+    "each an estimator, cfg, adapter=FILE or damping=FILE, with interval=LO:HI, skip=, plan= or "
     "refine=LEVEL:ROUNDS, @ its own scales"
 )
 
 
-def methods_of(text: str, scales: Sequence[float], plan: Plan) -> list[Method]:
+def methods_of(
+    text: str, scales: Sequence[float], plan: Plan, adapter: str | None = None
+) -> list[Method]:
     """The methods of a text like "cfg; interval=0.3:2.5; damping=FILE,skip=0.15@3,5".
 
     Args:
         scales: of a method that names none.
         plan: of an estimator that names none.
+        adapter: file of one method more.
 
     Raises:
         InputError: something that is no method, an unknown estimator, a file that is not there,
             or two methods of one name.
     """
     found = [_method(part, tuple(scales), plan) for part in text.split(";") if part.strip()]
+    if adapter is not None:
+        found.append(Method(_called(adapter), tuple(scales), adapter=Adapter.load(adapter)))
     if not found:
         raise InputError("--methods", "names none", REMEDY)
     for each in found:
@@ -53,13 +59,16 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
     names = [part for part in parts if "=" not in part]
     pairs = [part.split("=", 1) for part in parts if "=" in part]
     given = {key.strip(): value.strip() for key, value in pairs}
-    known = {"interval", "damping", "skip", "plan", "refine"}
+    known = {"adapter", "interval", "damping", "skip", "plan", "refine"}
     if len(names) > 1 or len(given) < len(pairs) or set(given) - known or "" in names:
         raise InputError("--methods", f"{text.strip()!r} is no method", REMEDY)
     rectify = None if not names or names[0] in ("cfg", "none") else names[0]
     _fits(text, rectify, given)
     words = [f"REG ({rectify})"] if rectify else []
-    interval, damping = None, None
+    interval, damping, adapter = None, None, None
+    if "adapter" in given:
+        adapter, plan = Adapter.load(given["adapter"]), Plan.full()
+        words += [_called(given["adapter"])]
     if "damping" in given:
         damping = Damping.load(given["damping"])
         stem = Path(given["damping"]).stem
@@ -78,7 +87,14 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
         words += [f"Gibbs {refine.level:g}, {refine.rounds}"]
     skip = _number(text, given["skip"]) if "skip" in given else 0.0
     name = ", ".join(words) or "CFG"
-    return Method(name, scales, rectify, interval, damping, skip, plan, refine)
+    return Method(name, scales, rectify, interval, damping, skip, plan, refine, adapter)
+
+
+def _called(adapter: str) -> str:
+    """`distill` writes FOLDER/adapter.safetensors: then the folder tells adapters apart."""
+    path = Path(adapter)
+    name = path.resolve().parent.name if path.stem == "adapter" else path.stem
+    return f"adapter {name}".rstrip()
 
 
 def _gibbs(text: str, given: str) -> Gibbs:
@@ -90,7 +106,9 @@ def _gibbs(text: str, given: str) -> Gibbs:
 def _fits(text: str, rectify: str | None, given: dict[str, str]) -> None:
     """Refuse parts that do not go together."""
     problem = None
-    if "damping" in given and (rectify or "interval" in given):
+    if "adapter" in given and (rectify or {"interval", "damping", "plan"} & set(given)):
+        problem = "has an adapter, which holds guidance, beside another"
+    elif "damping" in given and (rectify or "interval" in given):
         problem = "has a damping, which stands for the estimator, beside another"
     elif "skip" in given and "damping" not in given:
         problem = "has a skip without a damping"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..calibration.damping import Damping
 from ..errors import InputError
+from ..networks.adapter import Adapter
 from ..storage.digest import digest
 from ..storage.files import check_writable, replacing
 from .config import said
@@ -22,6 +23,7 @@ __all__ = ["PROMPT_OPTIONS", "pictures"]
 
 # What goes with prompts; the rest belongs to labels.
 TAKEN = {"model", "per_label", "scale", "rectify", "plan", "seeds", "damping", "skip_below"}
+TAKEN |= {"adapter"}
 TAKEN |= {"solver", "steps", "batch_size", "device", "progress", "as_json"}
 TAKEN |= {"prompt", "negative", "size", "out_dir", "config", "save_config"}
 PROMPT_OPTIONS = [
@@ -107,17 +109,25 @@ def _settings(context: click.Context) -> dict[str, Any]:
     where = str(place.resolve() if place.exists() else place)
     # Two folders of one name are two models, and a picture does not say where they are.
     model = {"model": place.name, "place": digest(where)[:12]}
-    return model | {k: v for k, v in _choices(context).items() if k != "progress"}
+    choices = {k: v for k, v in _choices(context).items() if k != "progress"}
+    if "adapter" in choices:
+        content = digest(choices["adapter"])[:12]
+        choices["adapter"] = f"{Path(context.params['adapter']).name} {content}"
+    return model | choices
 
 
 def _choices(context: click.Context) -> dict[str, Any]:
     """Arguments of `sample`."""
     given = context.params
     scale, method = given["scale"], None if given["rectify"] == "none" else given["rectify"]
+    if given["adapter"] is not None and given["damping"] is not None:
+        raise InputError("--damping", "does not go with --adapter", "Leave one of them out")
     if given["damping"] is not None:
         scale = Damping.load(given["damping"])(scale, skip_below=given["skip_below"])
     choices = {"negative": given["negative"], "scale": scale, "rectify": method}
     choices |= {"plan": plan_of(given["plan"]), "size": given["size"]}
     choices["progress"] = given["progress"]
+    if given["adapter"] is not None:
+        choices["adapter"] = Adapter.load(given["adapter"])
     # Of the pipeline where nobody says.
     return choices | {n: given[n] if said(context, n) else None for n in ("solver", "steps")}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..calibration.damping import Damping
 from ..guidance.guidance import Guidance
 from ..guidance.weights import Constant, Interval, Weight
+from ..networks.adapter import Adapter
 from ..plan import Plan
 from ..solvers import Gibbs
 
@@ -28,6 +29,7 @@ class Method:
         skip_below: of the damping, see Damped.
         plan: where the estimator works.
         refine: Gibbs rounds after each sample, guided likewise; None = none.
+        adapter: that holds the guidance, in place of an estimator.
     """
 
     name: str
@@ -38,11 +40,12 @@ class Method:
     skip_below: float = 0.0
     plan: Plan = Plan.full()
     refine: Gibbs | None = None
+    adapter: Adapter | None = field(default=None, hash=False)
 
     @property
     def plain(self) -> bool:
         """Whether it is CFG and nothing else: the method that all are compared with."""
-        changed = (self.rectify, self.interval, self.damping, self.refine)
+        changed = (self.rectify, self.interval, self.damping, self.refine, self.adapter)
         return all(part is None for part in changed)
 
     @property
@@ -56,8 +59,12 @@ class Method:
         """Its guidance at a scale; at 1, where no method guides, that of CFG.
 
         Raises:
-            InputError: an unknown estimator; a scale that the damping was not calibrated for.
+            InputError: an unknown estimator; a scale that the damping was not calibrated for, or
+                the adapter was not trained for.
         """
+        if self.adapter is not None:
+            self.adapter.holding(scale)
+            return Guidance(1.0, rectify=None)
         weight: Weight = Constant(scale)
         if scale != 1 and self.damping is not None:
             weight = self.damping(scale, skip_below=self.skip_below)

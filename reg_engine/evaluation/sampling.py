@@ -48,19 +48,20 @@ class Sampler:
         """The engine of every point, method by method in the order of the scales.
 
         Raises:
-            InputError: a choice that an Engine refuses.
+            InputError: a choice that an Engine refuses; the adapter of another model.
         """
         return {
-            MethodPoint(method, scale): Engine(
-                self.denoiser,
-                guidance=method.guidance(scale),
-                plan=method.plan,
-                refine=method.refine if scale != 1 else None,
-                **self.choices,
-            )
+            MethodPoint(method, scale): self._engine(method, scale)
             for method in methods
             for scale in sorted(set(method.scales))
         }
+
+    def _engine(self, method: Method, scale: float) -> Engine:
+        choices = {**self.choices, "plan": method.plan}
+        choices["refine"] = method.refine if scale != 1 else None
+        if method.adapter is not None:
+            return Engine(self.denoiser.with_adapter(method.adapter), scale=scale, **choices)
+        return Engine(self.denoiser, guidance=method.guidance(scale), **choices)
 
     def measure(self, point: MethodPoint, engine: Engine) -> Measured:
         """A point's numbers. At scale 1 nothing guides: that is one point of all methods."""

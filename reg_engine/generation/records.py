@@ -28,7 +28,7 @@ __all__ = ["File", "Records", "files_in", "local_folder", "sha256_of"]
 
 DONE = "done"  # the record of the manifest, the last of all
 ARCHIVE = "samples.npz"
-_NAMES = ("labels", "model", "plan")  # what files are called; what they hold is in the key
+_NAMES = ("adapter", "labels", "model", "plan")  # of files; what they hold is in the key
 _LARGEST = 1 << 28  # bytes of a record
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of s3://b, pathlib leaves s3:/b
 
@@ -49,7 +49,8 @@ class Records:
         job: what is made.
         sampler_key: a digest of all that images depend on beside labels and seeds.
         settings: more of that for people: names of models, scales, numbers of steps. All of it is
-            in the job's key but `model`, `plan` and `labels`, which name files that may be renamed.
+            in the job's key but `model`, `plan`, `adapter` and `labels`, names of files
+            that may be renamed.
     """
 
     def __init__(
