@@ -25,6 +25,7 @@ from .shell import stopped
 if TYPE_CHECKING:
     from ..evaluation.fronts import Measured
     from ..evaluation.methods import Method
+    from ..networks.denoisers import Denoiser
 
 __all__ = ["evaluate"]
 
@@ -124,8 +125,7 @@ def _compare(
     model: str,
     **run: Any,
 ) -> None:
-    """Guidance methods of a model over scales."""
-    # Here, so that the other commands start without the judge.
+    """Guidance methods of a model over scales; the judge is loaded here, for no other command."""
     from ..evaluation.bench import Bench, judge
     from ..evaluation.compare import comparison
     from ..evaluation.sampling import Sampler
@@ -140,9 +140,7 @@ def _compare(
         raise InputError("--model", f"{model} has no classifier to judge it", f"Give {known}")
     fit("--samples", samples, denoiser)
     planned, chosen = plan_of(plan), _methods(methods, rectify, adapter, scales, plan)
-    for each in chosen:
-        if each.adapter is not None:
-            each.adapter.check(denoiser)
+    _check(chosen, denoiser)
     levels = None if confidence is None else sorted(numbers("confidence", confidence))
     judging, own = bench_features(judged_by, run["device"])
     images = load_data_set(data_set, data)
@@ -184,6 +182,13 @@ def _methods(
     if methods is None:
         methods = (rectify or "none,auto").replace(",", ";")
     return methods_of(methods, numbers("scales", scales), plan_of(plan), adapter)
+
+
+def _check(methods: list[Method], denoiser: Denoiser) -> None:
+    """Refuse the adapter of another model before anything is read or written."""
+    for each in methods:
+        if each.adapter is not None:
+            each.adapter.check(denoiser)
 
 
 def _line(row: dict[str, Any]) -> str:
