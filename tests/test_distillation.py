@@ -11,7 +11,7 @@ from adapter_cases import SHORT, TINY, adapter, labels, model
 
 from reg_engine import Denoiser, Engine, Guidance, Guide, InputError, schedules
 from reg_engine.distillation import Distillation, Teacher, differences
-from reg_engine.distillation.pairs import Round, made
+from reg_engine.distillation.pairs import SEEDS, Round, made
 from reg_engine.distillation.task import DistillationTask, loss_of
 from reg_engine.networks.adapter import Adapter, belonging, worn
 from reg_engine.networks.lowrank import LowRank
@@ -42,9 +42,29 @@ def test_pairs_along_the_teachers_paths_are_its_own_estimates(base: Denoiser) ->
     engine = teacher.engine(scale, "dpmpp_2m", steps)
     first = engine.table.rows[0]
     starts = torch.cat([part.x[part.t == first.t] for part in found.parts])
-    noise = [step.x for step in engine.steps(torch.zeros(8, dtype=torch.long), range(24, 32))][0]
+    first_seed = SEEDS + 24
+    noise = [step.x for step in engine.steps(torch.zeros(8, dtype=torch.long), range(first_seed, first_seed + 8))][0]
     rows = {tuple(row) for row in noise.tolist()}
     assert rows >= {tuple(row) for row in starts.tolist()}, "seeds of round 3, path 0 of 8 samples"
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_student_leads_under_every_solver(solver: str) -> None:
+    """Some ask twice at one time, or between two times."""
+    flow = schedules.Flow() if SOLVERS[solver].flow_only else schedules.ScaledLinear()
+    base = Denoiser(model().net, "sample", flow, (2,), 2, num_classes=2)
+    one = {**TINY, "paths": 2, "solvers": (solver,), "solver_steps": (4, 4)}
+    late = Distillation(scales=(1.5, 4.0), student_from=0.0, **one)
+    found = made(0, Teacher(base, "vjp"), labels, late, student=lambda scale: base)
+    led = list(dict.fromkeys(part.scale for part in found.parts))[1]
+    engine = Engine(base, scale=1.0, solver=solver, steps=4)
+    parts = [part for part in found.parts if part.scale == led]
+    assert {t for part in parts for t in part.t.tolist()} == {row.t for row in engine.table.rows}
+    for part in parts:
+        for t in part.t.unique().tolist():
+            at = part.t == t
+            guide = Guide(base, part.cond[at], scale=led, rectify="vjp")
+            torch.testing.assert_close(guide(part.x[at], t), part.guided[at], atol=1e-5, rtol=1e-5)
 
 
 def test_the_students_own_paths_are_asked_of_the_teacher(base: Denoiser) -> None:
@@ -69,7 +89,7 @@ def test_the_students_own_paths_are_asked_of_the_teacher(base: Denoiser) -> None
     second = engine.table.rows[1].t
     states = {}
     for label in (0, 1):
-        steps = list(engine.steps(torch.full((8,), label), range(8, 16)))
+        steps = list(engine.steps(torch.full((8,), label), range(SEEDS + 8, SEEDS + 16)))
         states[label] = {tuple(row) for row in steps[1].x.tolist()}
     at = t == second
     assert int(at.sum()) > 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["distill"]
 
 SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the trained scales, in ln s, at which it is compared
-SEEDS = 1 << 40  # first seed of the comparison: training counts from 0
+SEEDS = 1 << 40  # first seed of the comparison, and of no training
 
 
 @click.command(
@@ -79,6 +79,8 @@ def distill(
         piece = as_float("--piece", piece, "Give minutes", lambda v: 0 < v < math.inf)
     settings = Distillation(scales=_range(scales), **numbers)
     denoiser = load_model(model)
+    for module in denoiser.modules:
+        module.to(memory_format=_channels_last())  # a CPU's convolutions are a fifth faster so
     if device is not None:
         as_device(device, None, denoiser.modules, _float32())
     teacher = Teacher(denoiser, _law(guidance), guidance)
@@ -105,6 +107,12 @@ def _float32() -> Any:
     import torch
 
     return torch.float32
+
+
+def _channels_last() -> Any:
+    import torch
+
+    return torch.channels_last
 
 
 def _range(text: str) -> tuple[float, float]:

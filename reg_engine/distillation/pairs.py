@@ -23,6 +23,7 @@ from .teacher import Teacher
 
 __all__ = ["Conditions", "Pairs", "Round", "made"]
 
+SEEDS = 1 << 41  # the first trajectory's: far from those that people sample with, and compare
 Conditions = Callable[[int, torch.Generator], Any]  # (count, generator) -> cond of count rows
 Student = Callable[[float], Denoiser]  # of a scale
 
@@ -98,7 +99,7 @@ def made(
         steps = int(torch.randint(fewest, most + 1, (), generator=generator))
         solver = settings.solvers[(number * settings.paths + path) % len(settings.solvers)]
         cond = conditions(settings.samples, generator)
-        first = (number * settings.paths + path) * settings.samples
+        first = SEEDS + (number * settings.paths + path) * settings.samples
         seeds = [first + k for k in range(settings.samples)]
         leads = student if begun and path % 2 else None
         found = _path(teacher, scale, solver, steps, cond, seeds, leads)
@@ -127,7 +128,8 @@ def _path(
         rows = [(step.x, step.t, step.guided) for step in engine.steps(cond, seeds)]
     else:
         leading = Engine(student(scale), scale=1.0, solver=solver, steps=steps, progress=False)
-        guide = teacher.guide(scale, cond, seeds, [row.t for row in engine.table.rows])
+        visited = dict.fromkeys(row.t for row in engine.table.rows)  # a corrector asks again
+        guide = teacher.guide(scale, cond, seeds, list(visited))
         made = leading.steps(cond, seeds)
         rows = [(step.x, step.t, guide(step.x, step.t)) for step in made]
     states, times, guided = zip(*rows, strict=True)
