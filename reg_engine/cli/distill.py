@@ -80,7 +80,7 @@ def distill(
     settings = Distillation(scales=_range(scales), **numbers)
     denoiser = load_model(model)
     for module in denoiser.modules:
-        module.to(memory_format=_channels_last())  # a CPU's convolutions are a fifth faster so
+        _last(module)
     if device is not None:
         as_device(device, None, denoiser.modules, _float32())
     teacher = Teacher(denoiser, _law(guidance), guidance)
@@ -109,10 +109,11 @@ def _float32() -> Any:
     return torch.float32
 
 
-def _channels_last() -> Any:
+def _last(module: Any) -> None:
+    """Channels last: a CPU's convolutions are a fifth faster so."""
     import torch
 
-    return torch.channels_last
+    module.to(memory_format=torch.channels_last)
 
 
 def _range(text: str) -> tuple[float, float]:

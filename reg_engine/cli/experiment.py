@@ -26,13 +26,16 @@ __all__ = ["experiment"]
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Of everything random.")
 @click.option(
-    "--data", default=None, help="Real data (mnist, postprocess, cifar10): a file or folder."
+    "--data",
+    default=None,
+    help="Real data (mnist, postprocess, distill, cifar10): a file or folder.",
 )
 @click.option(
     "--data-set",
     default="mnist",
     show_default=True,
-    help="mnist or fashion (Fashion-MNIST), of `mnist` and `postprocess`; writes OUT/NAME-fashion.",
+    help="mnist or fashion (Fashion-MNIST), of `mnist`, `postprocess` and `distill`; writes "
+    "OUT/NAME-fashion.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option(
@@ -64,6 +67,8 @@ def experiment(
     mnist         FID against confidence, with and without REG and postprocessing; also of
                   Fashion-MNIST
     postprocess   the flow's own guidance scale, and flows towards few real images; likewise
+    distill       guidance in an adapter: one evaluation a step, beside its teacher and CFG;
+                  likewise
     cifar10       the same in colour; needs a GPU for its numbers
     all           every one of them
 

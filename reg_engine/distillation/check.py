@@ -49,7 +49,8 @@ def differences(
 
     Args:
         student: the model with its adapter. teacher: its teacher.
-        cond: conditioning of the samples. seeds: one a sample, below 2^41: training draws them from there on.
+        cond: conditioning of the samples.
+        seeds: one a sample, below 2^41: training draws them from there on.
         scales: of guidance, those of the adapter.
         solver, steps: of the trajectories.
     """

@@ -30,9 +30,10 @@ EXPERIMENTS: dict[str, str] = {
     "fractal": "Guidance and postprocessing on a fractal mixture",
     "mnist": "Guidance on MNIST: fronts of quality against confidence",
     "postprocess": "Postprocessing on MNIST: the flow's own guidance, and few real images",
+    "distill": "Half of CFG's price: guidance distilled into an adapter, on mixtures and MNIST",
     "cifar10": "Guidance and postprocessing on CIFAR-10",
 }
-WITH_DATA_SET = ("mnist", "postprocess")  # those that run on any data set of data.mnist
+WITH_DATA_SET = ("mnist", "postprocess", "distill")  # those that run on any data set of data.mnist
 
 
 def run_experiment(
@@ -56,7 +57,7 @@ def run_experiment(
         out: folder of all experiments.
         quick: small sizes, seconds to a minute each.
         seed: of everything random, >= 0.
-        data: path of real data (mnist, postprocess, cifar10).
+        data: path of real data (mnist, postprocess, distill, cifar10).
         data_set: of the experiments in WITH_DATA_SET: "mnist" or "fashion" (Fashion-MNIST), whose
             folder is OUT/NAME-fashion.
         device: where networks run.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, choice
 from ..storage.readers import refusing
 from ..storage.weights import REMEDY, describe
+from ..values import shown
 from .checkpoint import build, check_use
 from .classifier import NoisyClassifier
 from .edm2 import EDM2
@@ -28,6 +29,7 @@ __all__ = [
     "NoisyClassifier",
     "UNet",
     "UNet2D",
+    "adapter_of",
     "classifier_for",
     "data_of",
     "description_of",
@@ -102,6 +104,22 @@ def load_classifier(name_or_path: str | os.PathLike[str] = "mnist") -> NoisyClas
     net, _ = build(_path(name_or_path, "{}_classifier.safetensors"), "classifier")
     assert isinstance(net, NoisyClassifier)
     return net
+
+
+def adapter_of(name: str) -> Path:
+    """The packaged adapter of a packaged model, for Denoiser.with_adapter: guidance by `vjp`,
+    distilled.
+
+    Args:
+        name: "mnist" or "fashion".
+
+    Raises:
+        InputError: an unknown name, or a model of one's own.
+    """
+    if not _packaged(name):
+        problem = f"{shown(name)} has no packaged one"
+        raise InputError("adapter", problem, f"Packaged: {', '.join(PACKAGED)}; or give a file")
+    return WEIGHTS / f"{name}_adapter.safetensors"
 
 
 def data_of(name_or_path: str | os.PathLike[str]) -> str | None:

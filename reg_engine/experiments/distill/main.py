@@ -1,0 +1,47 @@
+"""Guidance distilled into an adapter: what a student that takes one evaluation a step gives, beside
+its teacher, CFG, an interval and the cheap estimators.
+
+On a 2-D mixture a small network learns golden guidance, or its own, rectified or damped; then the
+packaged image models with their packaged adapters (of Fashion-MNIST these alone).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...distillation import Distillation
+from ..report import Report
+from . import images, mixture
+from .claims import image_claims, mixture_claims
+from .page import write
+from .students import LEARNED
+
+LEARNING = Distillation(
+    scales=LEARNED,
+    steps=4000,
+    round_steps=200,
+    paths=16,
+    samples=256,
+    pairs=256,
+    parts=4,
+    solvers=("heun",),
+    solver_steps=(5, 20),
+    lr=4e-3,
+)
+SHORT = replace(LEARNING, steps=40, round_steps=20, paths=4, samples=64, pairs=64, parts=2)
+QUICK = (
+    mixture.Size(SHORT, 128, 400, 128, 256, 2, (2.0,), (5,), ("student_golden",)),
+    images.Size(20, (2.0, 4.0), (("dpmpp_2m", 4),), batch_size=20, real=300),
+)
+FULL = (mixture.Size(LEARNING), images.Size())
+
+
+def run(report: Report) -> None:
+    """The page, its figures and claims."""
+    plane, pictures = QUICK if report.quick else FULL
+    if report.data_set == "mnist":
+        report.numbers["mixture"] = mixture.measured(report, plane)
+        mixture_claims(report)
+    report.numbers["images"] = images.measured(report, pictures)
+    image_claims(report)
+    write(report)

@@ -1,0 +1,120 @@
+"""The page of the experiment `distill`, from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...data.mnist import DATA_SETS
+from ...evaluation.fronts import Difference
+from ..report import Report, table
+from . import images, mixture
+from .claims import seconds_of, settings_of
+from .figures import draw_fronts, draw_plane
+
+__all__ = ["write"]
+
+Numbers = Mapping[str, Any]
+HERE = Path(__file__).parent
+
+
+def write(report: Report) -> None:
+    """The page, from report.numbers alone."""
+    numbers = report.numbers
+    report.page(HERE / "page.md", title=DATA_SETS[report.data_set].title)
+    if "mixture" in numbers:
+        plane = numbers["mixture"]
+        report.draw("mixture", draw_plane(plane))
+        tables = {steps: _distances(plane, k) for k, steps in enumerate(plane["steps"])}
+        text = "\n\n".join(f"### {steps} Heun steps\n\n{each}" for steps, each in tables.items())
+        report.page(HERE / "mixture.md", tables=text, shortfall=_levels(plane["shortfall"]))
+    found = numbers["images"]
+    cfg, own = (seconds_of(found, method) for method in ("cfg", "student"))
+    parts = {"title": DATA_SETS[report.data_set].title, "time": f"{own / cfg:.2f}"}
+    parts |= {"milliseconds": f"{1e3 * own:.1f}", "percent": f"{found['share']:.1%}"}
+    report.page(HERE / "images.md", **parts, setting=_setting(settings_of(found)[0]))
+    if found["real_images"]:
+        report.draw("fronts", draw_fronts(found))
+        report.page(HERE / "fronts.md", against=_against(found))
+    report.page(HERE / "points.md", points=_points(found), classes=_classes(report))
+
+
+def _setting(setting: tuple[str, int]) -> str:
+    return f"{setting[0]}, {setting[1]} steps"
+
+
+def _distances(plane: Numbers, line: int) -> str:
+    columns = ["method", "F", *(f"w = {w:g}" for w in plane["weights"])]
+    rows: list[list[object]] = [
+        ["floor", "", *(f"{1e3 * float(v):.2g}" for v in plane["floor"])],
+    ]
+    for name, found in plane["methods"].items():
+        pairs = zip(found["distance"][line], found["deviation"][line], strict=True)
+        values = (f"{1e3 * float(v):.3g} ± {1e3 * float(s):.1g}" for v, s in pairs)
+        rows.append([mixture.METHODS[name], f"{float(found['cost'][line]):.0f}", *values])
+    return table(columns, rows)
+
+
+def _levels(shortfall: Numbers) -> str:
+    """Estimates by noise level, samples, of every student and scale."""
+    first = next(iter(shortfall.values()))[0]
+    # Heun asks twice at most levels: along the teacher's own way, and where a corrector looks.
+    places = {round(level, 4): k for k, level in enumerate(first["levels"])}
+    columns = ["student of", "scale", "samples", *(f"{level:.3g}" for level in places)]
+    rows = [
+        [
+            mixture.METHODS[name].removeprefix("student of "),
+            f"{each['scale']:g}",
+            f"{each['samples']:.2f}",
+            *(f"{each['estimates'][k]:.2f}" for k in places.values()),
+        ]
+        for name, found in shortfall.items()
+        for each in found
+    ]
+    return table(columns, rows)
+
+
+def _against(found: Numbers) -> str:
+    rows = []
+    for row in found["against"]:
+        apart = Difference(*row["difference"]) if row["difference"] else None
+        words = "surer than the teacher gets" if apart is None else apart.text
+        told = apart is not None and (apart.above or apart.below)
+        rows.append(
+            [
+                _setting((row["solver"], row["steps"])),
+                f"{row['scale']:g}",
+                f"{row['confidence']:.2f}",
+                f"{row['fid']:.3f}",
+                "–" if row["front"] is None else f"{row['front']:.3f}",
+                f"**{words}**" if told else words,
+            ]
+        )
+    columns = ["solver", "scale", "confidence", "student's FID", "teacher's FID there"]
+    return table([*columns, "difference"], rows)
+
+
+def _points(found: Numbers) -> str:
+    rows = []
+    for row in found["points"]:
+        cells: list[object] = [images.METHODS[row["method"]], f"{row['scale']:g}"]
+        cells += [_setting((row["solver"], row["steps"])), f"{row['nfe'] + row['backward']:g}"]
+        cells += [f"{1e3 * row['seconds']:.1f}"]
+        if "fid" in row:
+            cells += [f"{row['fid']:.3f} ± {row['fid_error']:.3f}"]
+        cells += [f"{row['confidence']:.2f} ± {row['confidence_error']:.2f}"]
+        rows.append([*cells, f"{row['agreement']:.1%}"])
+    fid = ["FID"] if found["real_images"] else []
+    columns = ["method", "scale", "solver", "F", "ms a sample", *fid, "confidence", "agreement"]
+    return table(columns, rows)
+
+
+def _classes(report: Report) -> str:
+    names = DATA_SETS[report.data_set].classes
+    rows = [
+        [f"{row['scale']:g}", f"{float(row['all']):.2f}", *(f"{float(v):.2f}" for v in classes)]
+        for row in report.numbers["images"]["by_class"]
+        for classes in [row["classes"]]
+    ]
+    return table(["scale", "all", *names], rows)

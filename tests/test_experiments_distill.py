@@ -1,0 +1,261 @@
+"""The experiment `distill`: its points and measures against plain statements, its claims, and what
+a tiny run leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import reg_engine
+from reg_engine import InputError
+from reg_engine.distillation import Distillation
+from reg_engine.evaluation.fronts import Measured
+from reg_engine.experiments import Report, run_experiment
+from reg_engine.experiments.distill import claims, images, main, mixture, page
+from reg_engine.experiments.distill.images import Point
+from reg_engine.experiments.theory.scores import SCHEDULE, Target, sobol_noise
+from reg_engine.models import adapter_of
+from reg_engine.networks.adapter import Adapter, belonging
+from reg_engine.networks.lowrank import LowRank
+from reg_engine.oracles import two_class_2d
+
+pytest.importorskip("matplotlib")
+
+LEARNING = Distillation(
+    scales=(1.0, 5.0), steps=2, round_steps=2, paths=2, samples=8, pairs=8, parts=2,
+    solvers=("heun",), solver_steps=(2, 3),
+)  # fmt: skip
+PLANE = mixture.Size(LEARNING, 128, 20, 32, 64, 2, (1.0, 2.0), (2, 5))
+PICTURES = images.Size(10, (2.0, 3.0), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the packaged digits that changes a little."""
+    model = reg_engine.load_model("mnist")
+    change = LowRank.of(model.modules, 0.05, 4.0)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in change.parameters():
+        parameter.data += 0.003 * torch.randn(parameter.shape, generator=generator)
+    path = tmp_path_factory.mktemp("adapter") / "small.safetensors"
+    Adapter(change, (1.0, 4.0), belonging(model), {"teacher": "vjp"}).save(path)
+    return path
+
+
+SAID: list[str] = []
+
+
+@pytest.fixture(scope="module")
+def ran(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run of the quick kind at tiny size, stopped before the images and again within them."""
+    folder = tmp_path_factory.mktemp("distill")
+    given: dict[str, Any] = {"quick": True, "options": {"adapter": str(small)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("REG_ENGINE_DATA", raising=False)
+        patch.setattr(main, "QUICK", (PLANE, PICTURES))
+        for name in ("measured", "by_class"):
+            with patch.context() as stopping, pytest.raises(KeyboardInterrupt):
+                stopping.setattr(images, name, _stopped)
+                run_experiment("distill", folder, **given)
+        patch.setattr(Report, "say", lambda self, text: SAID.append(text))
+        found = run_experiment("distill", folder, **given)
+    return folder / "distill", found["numbers"]
+
+
+def _stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_stopped_run_goes_on(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Nothing is trained or drawn again, and nothing of the work is left."""
+    assert not [said for said in SAID if "training" in said or "distances" in said]
+    assert not (ran[0] / "work" / "quick-0").exists()
+
+
+def test_the_plane_is_what_the_engine_gives(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Golden guidance by the exact closed form; costs of every method."""
+    found = ran[1]["mixture"]
+    steps, weights = PLANE.steps, PLANE.weights
+    assert set(found["methods"]) == set(mixture.METHODS)
+    costs = {name: own["cost"] for name, own in found["methods"].items()}
+    for name in ("unguided", "golden", "student_golden", "student_vjp", "student_rayleigh"):
+        assert costs[name] == [3.0, 9.0], name
+    assert costs["cfg"] == [6.0, 18.0] and costs["vjp"] == [9.0, 27.0]
+    for name in ("interval", "low"):
+        assert all(costs["unguided"][k] <= costs[name][k] <= costs["cfg"][k] for k in (0, 1))
+    assert costs["unguided"] < costs["low"], "one of five levels lies in it"
+    exact, scores = two_class_2d(), []
+    for seed in (0, 1):
+        out = reg_engine.sample(
+            exact.golden_denoiser(weights[1], schedule=SCHEDULE), torch.zeros(32).long(),
+            noise=sobol_noise(32, 2, seed).float(), scale=1.0, solver="heun", steps=steps[1],
+            progress=False,
+        )  # fmt: skip
+        scores.append(Target(exact, weights[1], 64, seed=10_000 + 100 * seed).score(out.samples))
+    golden = found["methods"]["golden"]
+    assert golden["distance"][1][1] == pytest.approx(sum(scores) / 2, rel=1e-4)
+    assert golden["deviation"][1][1] == pytest.approx(
+        abs(scores[0] - scores[1]) / math.sqrt(2), rel=1e-3
+    )
+    for name, rows in found["shortfall"].items():
+        assert name in main.mixture.STUDENTS and [row["scale"] for row in rows] == [1.5, 2, 3, 5]
+        assert all(row["evaluations"][0] == 17 for row in rows)
+
+
+def test_the_images_are_what_the_engine_gives(
+    ran: tuple[Path, dict[str, Any]], small: Path
+) -> None:
+    """The student's distance from its teacher, by hand; costs of every method."""
+    found, model = ran[1]["images"], reg_engine.load_model("mnist")
+    rows = {(r["method"], r["scale"], r["solver"]): r for r in found["points"]}
+    assert len(rows) == len(found["points"]) == (1 + 6 * 2) + (1 + 2 * 2)
+    assert rows["student", 3.0, "dpmpp_2m"]["nfe"] == 2 and rows["cfg", 3.0, "dpmpp_2m"]["nfe"] == 4
+    assert rows["vjp", 2.0, "heun"]["nfe"] == 6 and rows["vjp", 2.0, "heun"]["backward"] == 3
+    assert found["samples"] == 10 and not found["real_images"] and found["against"] == []
+    assert found["adapter"] == {"teacher": "vjp"} and 0.04 < found["share"] <= 0.05
+    labels, seeds = torch.arange(10), range(images.FIRST, images.FIRST + 10)
+    chosen: dict[str, Any] = {"solver": "dpmpp_2m", "steps": 2, "progress": False}
+    ours, theirs, plain = (
+        reg_engine.sample(one, labels, seeds=seeds, **own, **chosen).samples.double()
+        for one, own in (
+            (model.with_adapter(small), {"scale": 3.0}),
+            (model, {"scale": 3.0, "rectify": "vjp"}),
+            (model, {"scale": 1.0}),
+        )
+    )
+    parts = (ours - theirs).flatten(1).norm(dim=1) / (plain - theirs).flatten(1).norm(dim=1)
+    own = next(row for row in found["by_class"] if row["scale"] == 3.0)
+    assert own["classes"] == pytest.approx(parts.tolist(), rel=1e-3)
+    assert own["all"] == pytest.approx(
+        float((ours - theirs).norm() / (plain - theirs).norm()), rel=1e-3
+    )
+
+
+def test_the_page_shows_every_number(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, numbers = ran
+    text = (folder / "README.md").read_text("utf-8")
+    names = ["README.md", "mixture.png", "mixture.svg", "numbers.json"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    for line, steps in enumerate(PLANE.steps):
+        part = text.partition(f"### {steps} Heun steps\n")[2].partition("\n#")[0]
+        for method, found in numbers["mixture"]["methods"].items():
+            pairs = zip(found["distance"][line], found["deviation"][line], strict=True)
+            cells = " | ".join(f"{1e3 * v:.3g} ± {1e3 * s:.1g}" for v, s in pairs)
+            title = mixture.METHODS[method]
+            assert f"| {title} | {found['cost'][line]:.0f} | {cells} |" in part
+    for row in numbers["images"]["points"]:
+        assert f"| {images.METHODS[row['method']]} | {row['scale']:g} | " in text
+    assert json.loads((folder / "numbers.json").read_text("utf-8"))["numbers"] == numbers
+    assert set(numbers["claims"]) == {"half", "image_half"}
+    assert all(claim["holds"] for claim in numbers["claims"].values())
+
+
+def test_clothes_are_read_without_the_plane(tmp_path: Path) -> None:
+    """What belongs to the digits does not fit them."""
+    with pytest.raises(InputError, match="has no packaged one"):
+        adapter_of("cifar10")
+    report = Report("distill", "x", tmp_path, quick=True, data_set="fashion")
+    report.options["adapter"] = str(tmp_path / "none.safetensors")
+    with pytest.raises(InputError, match="adapter"):
+        main.run(report)
+    assert "mixture" not in report.numbers
+
+
+def point(method: str, scale: float, fid: float, confidence: float, steps: int = 16) -> Measured:
+    where = Point(method, scale, "dpmpp_2m", steps)
+    fids = torch.tensor([fid, fid + 0.1, fid - 0.1, fid], dtype=torch.float64)
+    sure = torch.full((4,), confidence, dtype=torch.float64)
+    row = {**where.row, "fid": fid, "confidence": confidence}
+    return Measured(where, row, fids, sure)
+
+
+def test_a_student_is_held_against_its_own_teachers_front() -> None:
+    """Halfway between two scales the teacher's FID is their geometric mean; another number of steps
+    counts for nothing; where the student is surer there is no answer."""
+    found = [
+        point("unguided", 1.0, 4.0, 8.0),
+        point("vjp", 2.0, 1.0, 9.0),
+        point("vjp", 3.0, 4.0, 10.0),
+        point("vjp", 2.0, 0.1, 9.6, steps=8),
+        point("cfg", 2.0, 0.1, 9.6),
+        point("student", 2.0, 2.5, 9.5),
+        point("student", 3.0, 2.5, 10.1),
+    ]
+    rows = images.against({each.point: each for each in found})
+    assert [row["scale"] for row in rows] == [2.0, 3.0]
+    assert rows[0]["front"] == pytest.approx(2.0) and rows[1]["front"] is None
+    assert rows[0]["difference"][0] == pytest.approx(0.5) and rows[1]["difference"] is None
+    assert rows[0]["fid"] == 2.5 and rows[0]["confidence"] == 9.5
+
+
+def test_distances_by_class() -> None:
+    labels, at = torch.tensor([0, 0, 1]), ("dpmpp_2m", 16)
+
+    def all_of(*values: float) -> Tensor:
+        return torch.tensor(values)[:, None, None, None].expand(3, 1, 2, 2)
+
+    samples = {
+        Point("unguided", 1.0, *at): all_of(0.0, 0.0, 0.0),
+        Point("vjp", 2.0, *at): all_of(1.0, 1.0, 2.0),
+        Point("student", 2.0, *at): all_of(1.0, 0.0, 1.0),
+        Point("student", 2.0, "heun", 9): all_of(9.0, 9.0, 9.0),
+    }
+    (row,) = images.by_class(samples, labels, at)
+    assert row["scale"] == 2.0
+    assert row["classes"].tolist() == pytest.approx([math.sqrt(0.5), 0.5])
+    assert float(row["all"]) == pytest.approx(math.sqrt(2 / 6))
+
+
+def numbers_of(fid: float) -> dict[str, Any]:
+    """Of a full run: the student's FID is `fid` where the teacher has 1, errors 0.1."""
+    rows, settings = [], (("dpmpp_2m", 16), ("heun", 9))
+    for solver, steps in settings:
+        for method, nfe, seconds in (("unguided", 16, 0.02), ("student", 16, 0.02 * fid),
+                                     ("cfg", 32, 0.04), ("vjp", 32, 0.1)):  # fmt: skip
+            row = {"method": method, "scale": 2.0, "solver": solver, "steps": steps}
+            row |= {"nfe": nfe, "backward": 0, "seconds": seconds, "fid": fid, "fid_error": 0.1}
+            row |= {"confidence": 9.0, "confidence_error": 0.1, "agreement": 0.99}
+            rows.append(row)
+    own = {"scale": 2.0, "fid": fid, "confidence": 9.0, "front": 1.0, "steps": 16}
+    against = [own | {"solver": "dpmpp_2m", "difference": [fid - 1.0, 0.1]}]
+    against.append(own | {"solver": "heun", "steps": 9, "front": None, "difference": None})
+    return {"points": rows, "against": against, "samples": 1000, "share": 0.048, "by_class": [],
+            "real_images": True, "adapter": {}}  # fmt: skip
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_claims_follow_the_numbers(good: bool, tmp_path: Path) -> None:
+    """And a page with fronts shows them."""
+    report = Report("distill", "x", tmp_path)
+    far = {"cfg": 40.0, "golden": 1.0, "student_golden": 1.9 if good else 4.1}
+    report.numbers["mixture"] = {
+        "weights": [2.0], "steps": [9], "floor": [1.0], "network": 62850, "shortfall": {
+            "student_golden": [{"scale": 2.0, "samples": 0.5, "levels": [5.0, 1.0, 1.0],
+                                "estimates": [0.25, 0.75, 0.5], "evaluations": [17, 17]}]},
+        "methods": {name: {"cost": [34.0 if name == "cfg" else 17.0], "distance": [[value]],
+                           "deviation": [[0.1]]} for name, value in far.items()},
+    }  # fmt: skip
+    report.numbers["images"] = numbers_of(1.05 if good else 1.2)
+    claims.mixture_claims(report)
+    claims.image_claims(report)
+    held = {key: claim["holds"] for key, claim in report.numbers["claims"].items()}
+    assert held == {
+        "near_teacher": good, "nearer_than_cfg": good, "half": True, "image_half": True,
+        "front_dpmpp_2m_16": good, "image_time": good,
+    }  # fmt: skip
+    page.write(report)
+    report.finish()
+    text = (report.folder / "README.md").read_text("utf-8")
+    words = "+0.050 ± 0.100" if good else "**+0.200 ± 0.100**"
+    assert (
+        f"| dpmpp_2m, 16 steps | 2 | 9.00 | {1.05 if good else 1.2:.3f} | 1.000 | {words} |" in text
+    )
+    assert "| heun, 9 steps | 2 | 9.00 |" in text and "surer than the teacher gets" in text
+    assert "| golden | 2 | 0.50 | 0.25 | 0.50 |" in text, "the corrector's own place at a level"
+    assert (report.folder / "fronts.png").stat().st_size > 10_000
