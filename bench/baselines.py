@@ -73,6 +73,13 @@ def cfg(denoiser: Denoiser, x: Tensor, row: Row, cond: Cond, null: Cond, w: floa
     return c + w * (c - u)
 
 
+def conditional(
+    denoiser: Denoiser, x: Tensor, row: Row, cond: Cond, null: Cond, w: float
+) -> Tensor:
+    """No guidance: one evaluation."""
+    return denoiser(x, row.t, cond)
+
+
 def authors(denoiser: Denoiser, x: Tensor, row: Row, cond: Cond, null: Cond, w: float) -> Tensor:
     """cond + w F (cond - uncond), F = alpha d(sum of cond)/dx, at the released code's cost."""
     with torch.enable_grad():

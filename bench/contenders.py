@@ -12,6 +12,7 @@ from torch import Tensor
 from bench import baselines
 from bench.cases import MODEL_CASES, ModelCase
 from bench.models import Loaded
+from bench.students import merged, student
 from reg_engine import Damped, Engine, Plan
 from reg_engine.rectifiers import PRODUCTS
 from reg_engine.solvers import Table, table
@@ -76,7 +77,8 @@ class Contender:
         estimator: the engine's rectifier ("none": CFG); for the plain loops what they amount to.
         guide: of a plain loop; None = the engine.
         mode: of the engine: "eager", "captured", "compiled", "planned" (calibrated), "fixed" (a
-            plan that is given), "damped" (by DAMPING); all but "eager" are captured on CUDA.
+            plan that is given), "damped" (by DAMPING), "student" (guidance in an adapter); all but
+            "eager" and "student" are captured on CUDA.
     """
 
     name: str
@@ -97,7 +99,8 @@ class Contender:
 
     def captures(self, device: torch.device) -> bool:
         """Whether its steps are CUDA graphs."""
-        return device.type == "cuda" and self.guide is None and self.mode != "eager"
+        eager = self.guide is not None or self.mode in ("eager", "student")
+        return device.type == "cuda" and not eager
 
     def _plan(self, work: Work) -> Plan:
         if self.mode == "fixed":
@@ -132,6 +135,8 @@ class Contender:
                 return Outcome(samples, forward * evaluations, backward * evaluations)
 
             return plain
+        if self.mode == "student":
+            denoiser = student(work.loaded, SCALE)
         engine = Engine(
             denoiser,
             rectify=None if self.estimator == "none" else self.estimator,
@@ -139,7 +144,7 @@ class Contender:
             capture=self.captures(device),
             compile=self.mode == "compiled",
             progress=False,
-            **work.common | ({"scale": damped()} if self.mode == "damped" else {}),
+            **work.common | self._own(),
         )
 
         def sampled() -> Outcome:
@@ -147,6 +152,11 @@ class Contender:
             return Outcome(out.samples, out.stats.nfe, out.stats.backward)
 
         return sampled
+
+    def _own(self) -> dict[str, Any]:
+        """The scale, where it is not everybody's: a student's weights hold it."""
+        own: dict[str, dict[str, Any]] = {"damped": {"scale": damped()}, "student": {"scale": 1.0}}
+        return own.get(self.mode, {})
 
 
 def _engines(estimator: str, modes: tuple[str, ...]) -> list[Contender]:
@@ -166,6 +176,7 @@ CONTENDERS: tuple[Contender, ...] = (
     ),
     *_engines("fd_batched", ("fixed",)),
     *_engines("none", ("damped",)),
+    Contender("student", "none", mode="student"),
 )
 
 
@@ -193,6 +204,9 @@ def exact(contender: Contender, work: Work) -> Tensor:
     Where there is a lagged direction, this is so at the first evaluation alone: give one step.
     """
     cond, seeds = work.loaded.cond(work.count), range(work.count)
+    if contender.mode == "student":
+        own = {name: value for name, value in work.common.items() if name != "scale"}
+        return merged(work.loaded, SCALE, cond, seeds, **own)
     if contender.guide is None:
         guide = baselines.exact_for(contender.estimator, seeds)
         return baselines.sample(work.loaded.denoiser, cond, seeds, guide=guide, **work.common)
@@ -218,7 +232,8 @@ def schedule(size: str) -> list[tuple[ModelCase, Contender]]:
         seen.add(case.family + case.key)
         modes = {"eager", "captured"}
         if size == "real" or mnist:
-            modes |= {"planned"} if size == "tiny" else {"planned", "compiled", "fixed", "damped"}
+            more = {"planned", "compiled", "fixed", "damped", "student"}
+            modes |= {"planned", "student"} if size == "tiny" else more
         pairs += [(case, contender) for contender in CONTENDERS if contender.mode in modes]
     if size == "tiny":
         pairs = [(c, who) for c, who in pairs if c.key != "edm2-xxl"]

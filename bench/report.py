@@ -36,7 +36,8 @@ Written by `python -m bench.report` from the rows in `bench/results/`; do not ed
 - `plain-cfg` is classifier-free guidance in plain torch, the baseline. `authors` is REG at the
   cost of the released code, `forward-ad` K delta by PyTorch's forward AD. Everything else is this
   engine: `eager`, `captured` in CUDA graphs, `compiled` (and captured), or with a calibrated plan
-  (`planned`, captured where there is CUDA).
+  (`planned`, captured where there is CUDA); `student` is the model with guidance in an adapter
+  (random numbers in it, as many as distillation trains), which takes one evaluation.
 - The paper reports, on one A40, REG at 1.21 to 1.88 times the time and 1.21 to 2.82 times the
   memory of CFG. Its figure stands above each table of a model that it has; numbers of steps and
   dtype are not stated there, and its EDM code asks a second network for the reference in a call
@@ -171,7 +172,8 @@ def _absent(contenders: Sequence[Contender]) -> list[str]:
     names = []
     for contender in contenders:
         same = [c for c in CONTENDERS if c.guide is None and c.mode == contender.mode]
-        whole = contender.guide is None and all(c in contenders for c in same)
+        several = contender.guide is None and len(same) > 1
+        whole = several and all(c in contenders for c in same)
         names.append(f"everything {contender.mode}" if whole else f"`{contender.name}`")
     return list(dict.fromkeys(names))
 
