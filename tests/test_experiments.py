@@ -33,6 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
 
     module = types.ModuleType("reg_engine.experiments.small")
     module.run = run  # type: ignore[attr-defined]
+    module.OPTIONS = ("steps",)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "reg_engine.experiments.small", module)
     monkeypatch.setitem(EXPERIMENTS, "small", "A small one")
     return seen
@@ -172,6 +173,30 @@ def test_a_data_set_has_a_folder_of_its_own(
         reg_engine.InputError, match="data_set: .*'fashoin'.*Did you mean 'fashion'"
     ):
         run_experiment("small", tmp_path, data_set="fashoin")
+
+
+def test_settings_go_to_those_that_have_them(
+    small: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown one is refused before anything runs, by the function and by the command."""
+    for name in [name for name in EXPERIMENTS if name != "small"]:
+        monkeypatch.delitem(EXPERIMENTS, name)
+    monkeypatch.setitem(EXPERIMENTS, "other", "Another")
+    other = types.ModuleType("reg_engine.experiments.other")
+    other.run = small.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "reg_engine.experiments.other", other)
+    arguments = ["experiment", "all", "--out", str(tmp_path), "--set"]
+    CliRunner().invoke(cli, [*arguments, "steps=3"], catch_exceptions=False)
+    assert [(report.name, report.options) for report in small] == [
+        ("small", {"steps": "3"}),
+        ("other", {}),
+    ]
+    result = CliRunner().invoke(cli, [*arguments, "stepz=3"])
+    assert "Did you mean 'steps'" in str(result.exception)
+    for name, words in (("small", "Did you mean 'steps'"), ("other", "has no setting 'stepz'")):
+        with pytest.raises(reg_engine.InputError, match=words):
+            run_experiment(name, tmp_path, options={"stepz": "3"})
+    assert len(small) == 2
 
 
 @pytest.mark.parametrize("setting", ["steps", "=3", "steps="])

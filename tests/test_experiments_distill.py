@@ -167,6 +167,26 @@ def test_clothes_are_read_without_the_plane(tmp_path: Path) -> None:
     assert "mixture" not in report.numbers
 
 
+def test_one_part_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    for part in (mixture, images):
+        monkeypatch.setattr(part, "measured", lambda *_, name=part.__name__: asked.append(name))
+    for name in ("mixture_claims", "image_claims", "write"):
+        monkeypatch.setattr(main, name, lambda report: None)
+    for given, data_set, wanted in (
+        ({"part": "images"}, "mnist", [images]),
+        ({"part": "mixture"}, "mnist", [mixture]),
+        ({}, "mnist", [mixture, images]),
+        ({}, "fashion", [images]),
+    ):
+        asked.clear()
+        main.run(Report("distill", "x", tmp_path, data_set=data_set, options=given))
+        assert asked == [each.__name__ for each in wanted]
+    report = Report("distill", "x", tmp_path, data_set="fashion", options={"part": "mixture"})
+    with pytest.raises(InputError, match="^part: "):
+        main.run(report)
+
+
 def point(method: str, scale: float, fid: float, confidence: float, steps: int = 16) -> Measured:
     where = Point(method, scale, "dpmpp_2m", steps)
     fids = torch.tensor([fid, fid + 0.1, fid - 0.1, fid], dtype=torch.float64)

@@ -75,10 +75,13 @@ def experiment(
     A run that was stopped goes on when the same command is given again.
     """
     # Here, so that the other commands start without plots and training.
-    from ..experiments import EXPERIMENTS, WITH_DATA_SET, run_experiment
+    from ..experiments import EXPERIMENTS, WITH_DATA_SET, run_experiment, settings_of
 
     names = list(EXPERIMENTS) if name == "all" else [choice("NAME", name, [*EXPERIMENTS, "all"])]
     options = _options(settings)
+    known = {each: settings_of(each) for each in names} if options else {}
+    for key in options:
+        choice("--set", key, list(dict.fromkeys(sum(known.values(), ()))))
     failed = 0
     for each in names:
         began = time.monotonic()
@@ -90,7 +93,7 @@ def experiment(
             data=data,
             data_set=data_set if name != "all" or each in WITH_DATA_SET else "mnist",
             device=device,
-            options=options,
+            options={key: value for key, value in options.items() if key in known[each]},
         )
         claims: dict[str, Any] = found["numbers"]["claims"]
         missed = [claim for claim in claims.values() if not claim["holds"]]

@@ -15,10 +15,10 @@ import torch
 
 from ..data.mnist import DATA_SETS
 from ..errors import InputError, choice
-from ..values import as_int, usable
+from ..values import as_int, shown, usable
 from .report import Report
 
-__all__ = ["EXPERIMENTS", "WITH_DATA_SET", "Report", "run_experiment"]
+__all__ = ["EXPERIMENTS", "WITH_DATA_SET", "Report", "run_experiment", "settings_of"]
 
 # Name -> title of its page. Its package here is the name with underscores.
 EXPERIMENTS: dict[str, str] = {
@@ -61,15 +61,15 @@ def run_experiment(
         data_set: of the experiments in WITH_DATA_SET: "mnist" or "fashion" (Fashion-MNIST), whose
             folder is OUT/NAME-fashion.
         device: where networks run.
-        options: further settings of an experiment.
+        options: further settings of an experiment, each in its module's OPTIONS.
 
     Returns:
         What numbers.json holds.
 
     Raises:
-        InputError: an unknown name or data set, one for an experiment that has its own, a seed
-            below 0, a folder that cannot be written, missing data or packages; CUDA asked for where
-            there is none.
+        InputError: an unknown name, setting or data set, one for an experiment that has its own, a
+            seed below 0, a folder that cannot be written, missing data or packages; CUDA asked for
+            where there is none.
     """
     choice("experiment", name, EXPERIMENTS)
     images = DATA_SETS[choice("data_set", data_set, DATA_SETS)].title
@@ -78,6 +78,12 @@ def run_experiment(
         raise InputError("data_set", f"{name} has data of its own", f"Leave it out, or run {known}")
     seed = as_int("seed", seed, 0)
     usable(device)
+    module = _module(name)
+    for key in options or {}:
+        known = settings_of(name)
+        if not known:
+            raise InputError("--set", f"{name} has no setting {shown(key)}", "Leave it out")
+        choice("--set", key, known)
     report = Report(
         name,
         EXPERIMENTS[name].replace("MNIST", images),
@@ -89,5 +95,18 @@ def run_experiment(
         device=device,
         options=options,
     )
-    import_module(f"{__name__}.{name.replace('-', '_')}").run(report)
+    module.run(report)
     return report.finish()
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """The settings that an experiment has of its own.
+
+    Args:
+        name: a key of EXPERIMENTS.
+    """
+    return tuple(getattr(_module(name), "OPTIONS", ()))
+
+
+def _module(name: str) -> Any:
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

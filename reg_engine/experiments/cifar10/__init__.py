@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .main import run
+from .models import OPTIONS
 
-__all__ = ["run"]
+__all__ = ["OPTIONS", "run"]

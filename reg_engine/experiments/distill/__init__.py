@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .main import run
+from .main import OPTIONS, run
 
-__all__ = ["run"]
+__all__ = ["OPTIONS", "run"]

@@ -2,7 +2,8 @@
 its teacher, CFG, an interval and the cheap estimators.
 
 On a 2-D mixture a small network learns golden guidance, or its own, rectified or damped; then the
-packaged image models with their packaged adapters (of Fashion-MNIST these alone).
+packaged image models with their packaged adapters (of Fashion-MNIST these alone). Options:
+`part=mixture` or `part=images` runs one of them; `adapter=FILE` takes another than the packaged.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...distillation import Distillation
+from ...errors import choice
 from ..report import Report
 from . import images, mixture
 from .claims import image_claims, mixture_claims
 from .page import write
 from .students import LEARNED
 
+OPTIONS = ("adapter", "part")
+PARTS = ("mixture", "images")
 LEARNING = Distillation(
     scales=LEARNED,
     steps=4000,
@@ -37,11 +41,19 @@ FULL = (mixture.Size(LEARNING), images.Size())
 
 
 def run(report: Report) -> None:
-    """The page, its figures and claims."""
+    """The page, its figures and claims.
+
+    Raises:
+        InputError: an unknown part, or the mixture asked for with Fashion-MNIST.
+    """
     plane, pictures = QUICK if report.quick else FULL
-    if report.data_set == "mnist":
+    known = PARTS if report.data_set == "mnist" else PARTS[1:]
+    asked = report.options.get("part")
+    parts = known if asked is None else (choice("part", asked, known),)
+    if "mixture" in parts:
         report.numbers["mixture"] = mixture.measured(report, plane)
         mixture_claims(report)
-    report.numbers["images"] = images.measured(report, pictures)
-    image_claims(report)
+    if "images" in parts:
+        report.numbers["images"] = images.measured(report, pictures)
+        image_claims(report)
     write(report)

@@ -21,15 +21,23 @@ HERE = Path(__file__).parent
 
 def write(report: Report) -> None:
     """The page, from report.numbers alone."""
-    numbers = report.numbers
-    report.page(HERE / "page.md", title=DATA_SETS[report.data_set].title)
-    if "mixture" in numbers:
-        plane = numbers["mixture"]
-        report.draw("mixture", draw_plane(plane))
-        tables = {steps: _distances(plane, k) for k, steps in enumerate(plane["steps"])}
-        text = "\n\n".join(f"### {steps} Heun steps\n\n{each}" for steps, each in tables.items())
-        report.page(HERE / "mixture.md", tables=text, shortfall=_levels(plane["shortfall"]))
-    found = numbers["images"]
+    report.page(HERE / "page.md")
+    if "mixture" in report.numbers:
+        _mixture(report)
+    if "images" in report.numbers:
+        _images(report)
+
+
+def _mixture(report: Report) -> None:
+    plane = report.numbers["mixture"]
+    report.draw("mixture", draw_plane(plane))
+    tables = {steps: _distances(plane, k) for k, steps in enumerate(plane["steps"])}
+    text = "\n\n".join(f"### {steps} Heun steps\n\n{each}" for steps, each in tables.items())
+    report.page(HERE / "mixture.md", tables=text, shortfall=_levels(plane["shortfall"]))
+
+
+def _images(report: Report) -> None:
+    found = report.numbers["images"]
     cfg, own = (seconds_of(found, method) for method in ("cfg", "student"))
     parts = {"title": DATA_SETS[report.data_set].title, "time": f"{own / cfg:.2f}"}
     parts |= {"milliseconds": f"{1e3 * own:.1f}", "percent": f"{found['share']:.1%}"}
