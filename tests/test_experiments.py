@@ -193,6 +193,8 @@ def test_settings_go_to_those_that_have_them(
     ]
     result = CliRunner().invoke(cli, [*arguments, "stepz=3"])
     assert "Did you mean 'steps'" in str(result.exception)
+    result = CliRunner().invoke(cli, ["experiment", "other", "--set", "stepz=3"])
+    assert "'stepz': other has none" in str(result.exception)
     for name, words in (("small", "Did you mean 'steps'"), ("other", "has no setting 'stepz'")):
         with pytest.raises(reg_engine.InputError, match=words):
             run_experiment(name, tmp_path, options={"stepz": "3"})

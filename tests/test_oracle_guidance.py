@@ -21,6 +21,7 @@ from torch import Tensor
 import reg_engine
 from reg_engine import Denoiser, schedules
 from reg_engine.oracles import energy_distance, two_class_2d
+from reg_engine.oracles.energy import mean_distance
 from reg_engine.rectifiers import RECTIFIERS
 
 COUNT = 4096
@@ -63,8 +64,23 @@ def floor(w: float) -> float:
     return float(sum(apart)) / len(apart) * 2 / COUNT
 
 
+@cache
+def within(w: float) -> list[float]:
+    return [mean_distance(draw, draw) for draw in target(w)]
+
+
 def distance(samples: Tensor, w: float) -> float:
-    return sum(energy_distance(samples, draw) for draw in target(w)) / len(target(w))
+    """Mean `energy_distance` to the target's draws; what pairs of one set add is taken once."""
+    own = mean_distance(samples, samples)
+    pairs = zip(target(w), within(w), strict=True)
+    found = [max(2 * mean_distance(samples, draw) - (own + inside), 0.0) for draw, inside in pairs]
+    return sum(found) / len(found)
+
+
+def test_distance_is_the_mean_energy_distance() -> None:
+    samples = MIXTURE.sample(64, 0, torch.Generator().manual_seed(9))
+    wanted = sum(energy_distance(samples, draw) for draw in target(1.0)) / len(target(1.0))
+    assert distance(samples, 1.0) == wanted
 
 
 @cache

@@ -79,11 +79,7 @@ def run_experiment(
     seed = as_int("seed", seed, 0)
     usable(device)
     module = _module(name)
-    for key in options or {}:
-        known = settings_of(name)
-        if not known:
-            raise InputError("--set", f"{name} has no setting {shown(key)}", "Leave it out")
-        choice("--set", key, known)
+    _check_options(name, options or {})
     report = Report(
         name,
         EXPERIMENTS[name].replace("MNIST", images),
@@ -106,6 +102,14 @@ def settings_of(name: str) -> tuple[str, ...]:
         name: a key of EXPERIMENTS.
     """
     return tuple(getattr(_module(name), "OPTIONS", ()))
+
+
+def _check_options(name: str, options: Mapping[str, str]) -> None:
+    own = settings_of(name)
+    for key in options:
+        if not own:
+            raise InputError("--set", f"{name} has no setting {shown(key)}", "Leave it out")
+        choice("--set", key, own)
 
 
 def _module(name: str) -> Any:
