@@ -36,6 +36,15 @@ def test_without_weight_the_grid_gives_the_closed_form_even_far_away() -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
+def test_many_weights_do_not_fill_the_memory() -> None:
+    grid, x = TiltedGrid(two_class_2d()), torch.zeros(1, 2, dtype=F64)
+    first = grid.denoised(x, 1.0, 0.3, 1.0)
+    for k in range(40):
+        grid.denoised(x, 1.0, 0.3, 1 + k / 20)
+    assert len(grid._weights) == 16
+    torch.testing.assert_close(grid.denoised(x, 1.0, 0.3, 1.0), first, rtol=0, atol=0)
+
+
 def test_the_result_keeps_the_dtype() -> None:
     x = torch.zeros(2, 2)
     assert GRIDS[CFG, 0].denoised(x, 0.5, 0.8, 1.0).dtype == torch.float32

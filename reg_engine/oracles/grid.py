@@ -31,6 +31,7 @@ __all__ = ["TiltedGrid", "grid_denoiser"]
 REACH = 6.5  # deviations around the class's components that a grid covers by itself
 CELL = 0.7  # of the narrowest posterior's deviation
 CHUNK = 1024  # nodes whose component densities are held at once
+KEPT = 16  # tables of a number of nodes and a weight, megabytes each
 FAINT = 1e-200  # mass, relative to the largest product, below which a row is summed in logs
 
 
@@ -113,6 +114,8 @@ class TiltedGrid:
         table = self.tabulated(count)
         log_p = table.log_class + w * table.log_ratio
         if (count, w) not in self._weights:
+            if len(self._weights) == KEPT:  # who asks for many w asks for one after the other
+                del self._weights[next(iter(self._weights))]
             self._weights[count, w] = (log_p - log_p.max()).exp()
         weights = self._weights[count, w]
         kernels = []
