@@ -52,8 +52,11 @@ def test_paths_for_a_process_elsewhere(tmp_path: Path, monkeypatch: pytest.Monke
     assert found["labels"] == f"file:{tmp_path / 'l.txt'}"
     assert found["adapter"] == str(tmp_path / "a.safetensors")
     assert (found["vae"], found["prompts"], found["steps"]) == ("gone", None, 3)
-    again = bulk.absolute({**given, "model": "mnist", "out": "o", "labels": "uniform"})
-    assert (again["model"], again["labels"]) == ("mnist", "uniform")
+    (tmp_path / "mnist").mkdir()  # whatever lies here, the name is the packaged model's
+    packaged = {"model": "mnist", "adapter": "mnist", "plan": "mnist"}
+    again = bulk.absolute({**given, **packaged, "out": "o", "labels": "uniform"})
+    assert (again["model"], again["adapter"], again["labels"]) == ("mnist", "mnist", "uniform")
+    assert again["plan"] == str(tmp_path / "mnist")
 
 
 def test_a_renamed_folder_of_a_vae_or_pipeline_is_the_same_job(tmp_path: Path) -> None:

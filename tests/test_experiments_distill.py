@@ -20,7 +20,7 @@ from reg_engine.experiments import Report, run_experiment
 from reg_engine.experiments.distill import claims, images, main, mixture, page
 from reg_engine.experiments.distill.images import Point
 from reg_engine.experiments.theory.scores import SCHEDULE, Target, sobol_noise
-from reg_engine.models import adapter_of
+from reg_engine.models import packaged_adapter
 from reg_engine.networks.adapter import Adapter, belonging
 from reg_engine.networks.lowrank import LowRank
 from reg_engine.oracles import two_class_2d
@@ -159,7 +159,7 @@ def test_the_page_shows_every_number(ran: tuple[Path, dict[str, Any]]) -> None:
 def test_clothes_are_read_without_the_plane(tmp_path: Path) -> None:
     """What belongs to the digits does not fit them."""
     with pytest.raises(InputError, match="has no packaged one"):
-        adapter_of("cifar10")
+        packaged_adapter("cifar10")
     report = Report("distill", "x", tmp_path, quick=True, data_set="fashion")
     report.options["adapter"] = str(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match="adapter"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .options import plan_of, whole_numbers
+from .options import adapter_file, plan_of, whole_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +22,13 @@ _OF_LABELS = ("vae", "labels")  # without prompts only
 def absolute(given: dict[str, Any]) -> dict[str, Any]:
     """The options with the paths that exist here made absolute, for a process in another folder."""
     from ..generation.records import local_folder
+    from ..models import PACKAGED
 
     found = dict(given, out=local_folder(given["out"]))
     for name in ("model", "plan", "prompts", "vae", "adapter", "out"):
         value = found[name]
-        if value is not None and (name == "out" or Path(value).exists()):
+        named = name in ("model", "adapter") and value in PACKAGED  # whatever lies here
+        if value is not None and not named and (name == "out" or Path(value).exists()):
             found[name] = os.path.abspath(value)
     kind, colon, rest = given["labels"].partition(":")
     if kind == "file" and colon:
@@ -77,7 +79,7 @@ def recipe(given: dict[str, Any], chosen: frozenset[str]) -> tuple[Job, Sampler,
 
     denoiser = load_model(given["model"])
     if given["adapter"] is not None:
-        denoiser = denoiser.with_adapter(given["adapter"])
+        denoiser = denoiser.with_adapter(adapter_file(given["adapter"]))
     text = given["labels"]
     listed = text.partition(":")[0] not in ("uniform", "each", "file")
     values = whole_numbers("labels", text) if listed else None
@@ -102,7 +104,7 @@ def _adapter(pipe: Any, given: dict[str, Any]) -> Any:
     from ..integrations.diffusers.belongs import Held
     from ..networks.adapter import Adapter
 
-    found = Adapter.load(given["adapter"])
+    found = Adapter.load(adapter_file(given["adapter"]))
     Held.of(pipe, found, given["scale"])
     return found
 

@@ -53,7 +53,9 @@ PICTURED = 1000  # samples that precision and recall look at, at most
     "adapter=FILE or damping=FILE, with more after commas (skip=0.15, plan=FILE, refine=0.4:2), "
     "and scales of its own after @.",
 )
-@click.option("--adapter", default=None, help="A file of `distill`: one method more.")
+@click.option(
+    "--adapter", default=None, help="mnist, fashion, or a file of `distill`: a method more."
+)
 @click.option(
     "--plan", default="full", show_default=True, help="full, LO:HI noise levels, or a file."
 )

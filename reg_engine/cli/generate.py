@@ -43,7 +43,7 @@ _OF_RAY = ("workers", "cpus_per_worker", "gpus_per_worker", "address", "patience
 @click.option("--scale", default=4.0, show_default=True, type=float, help="Scale, 1 = none.")
 @click.option("--rectify", default="auto", show_default=True, help="An estimator, auto or none.")
 @click.option("--plan", default="full", show_default=True, help="full, LO:HI, or a file.")
-@click.option("--adapter", help="A file of `distill`, in place of an estimator.")
+@click.option("--adapter", help="mnist, fashion, or a file of `distill`; not with REG.")
 @click.option("--vae", help="Of a model of latents: an AutoencoderKL's folder.")
 @click.option("--format", default="png", show_default=True, help="png, webp, jpeg, npz or tar.")
 @click.option("--quality", type=int, help="Of jpeg (default 95) and webp (default: lossless).")

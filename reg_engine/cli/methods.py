@@ -12,7 +12,7 @@ from ..evaluation.methods import Method
 from ..networks.adapter import Adapter
 from ..plan import Plan
 from ..solvers import Gibbs
-from .options import plan_of
+from .options import adapter_file, plan_of
 
 __all__ = ["methods_of"]
 
@@ -39,7 +39,8 @@ def methods_of(
     """
     found = [_method(part, tuple(scales), plan) for part in text.split(";") if part.strip()]
     if adapter is not None:
-        found.append(Method(_called(adapter), tuple(scales), adapter=Adapter.load(adapter)))
+        loaded = Adapter.load(adapter_file(adapter))
+        found.append(Method(_called(adapter), tuple(scales), adapter=loaded))
     if not found:
         raise InputError("--methods", "names none", REMEDY)
     for each in found:
@@ -67,7 +68,7 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
     words = [f"REG ({rectify})"] if rectify else []
     interval, damping, adapter = None, None, None
     if "adapter" in given:
-        adapter, plan = Adapter.load(given["adapter"]), Plan.full()
+        adapter, plan = Adapter.load(adapter_file(given["adapter"])), Plan.full()
         words += [_called(given["adapter"])]
     if "damping" in given:
         damping = Damping.load(given["damping"])

@@ -18,6 +18,7 @@ from ..plan import Plan
 from ..solvers import Gibbs
 
 __all__ = [
+    "adapter_file",
     "apply",
     "arguments_of",
     "emit",
@@ -33,6 +34,14 @@ __all__ = [
 ]
 
 MOST = 10_000_000  # numbers in a list, and samples of a command
+
+
+def adapter_file(text: str) -> str:
+    """The file of a packaged adapter, by its model's name; or the one that was named."""
+    from ..models import PACKAGED, packaged_adapter  # here, so that --help starts without networks
+
+    return str(packaged_adapter(text)) if text in PACKAGED else text
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

@@ -17,7 +17,7 @@ from ..storage.digest import digest
 from ..storage.files import check_writable, replacing
 from .config import said
 from .notes import notes_of, picture_notes, settings_text
-from .options import emit, plan_of, whole_numbers
+from .options import adapter_file, emit, plan_of, whole_numbers
 
 __all__ = ["PROMPT_OPTIONS", "pictures"]
 
@@ -128,6 +128,6 @@ def _choices(context: click.Context) -> dict[str, Any]:
     choices |= {"plan": plan_of(given["plan"]), "size": given["size"]}
     choices["progress"] = given["progress"]
     if given["adapter"] is not None:
-        choices["adapter"] = Adapter.load(given["adapter"])
+        choices["adapter"] = Adapter.load(adapter_file(given["adapter"]))
     # Of the pipeline where nobody says.
     return choices | {n: given[n] if said(context, n) else None for n in ("solver", "steps")}

@@ -24,6 +24,7 @@ from ..storage.shards import Shards
 from .config import CONFIG_OPTIONS, save_config
 from .notes import picture_notes
 from .options import (
+    adapter_file,
     apply,
     emit,
     guided_options,
@@ -54,7 +55,9 @@ __all__ = ["sample"]
 )
 @click.option("--compare", is_flag=True, help="CFG and REG side by side (PNG only).")
 @click.option("--damping", default=None, help="A file of `calibrate --damping`, in place of REG.")
-@click.option("--adapter", default=None, help="A file of `distill`, in place of REG.")
+@click.option(
+    "--adapter", default=None, help="mnist, fashion, or a file of `distill`; not with REG."
+)
 @click.option(
     "--skip-below", default=0.0, show_default=True, type=float, help="No guidance where F is less."
 )
@@ -110,7 +113,7 @@ def _labelled(
     if target.suffix == ".png":
         _drawable(len(chosen) * (1 + compare), denoiser.sample_shape)
     methods = _methods(scale, rectify, compare, damping, skip_below, adapter)
-    own = {} if adapter is None else {"adapter": denoiser.with_adapter(adapter)}
+    own = {} if adapter is None else {"adapter": denoiser.with_adapter(adapter_file(adapter))}
     engines = {
         name: Engine(own.get(name, denoiser), scale=w, rectify=method, plan=plan_of(plan), **run)
         for name, (w, method) in methods.items()

@@ -29,13 +29,13 @@ __all__ = [
     "NoisyClassifier",
     "UNet",
     "UNet2D",
-    "adapter_of",
     "classifier_for",
     "data_of",
     "description_of",
     "latents_of",
     "load_classifier",
     "load_model",
+    "packaged_adapter",
 ]
 
 PACKAGED = ("mnist", "fashion")
@@ -106,7 +106,7 @@ def load_classifier(name_or_path: str | os.PathLike[str] = "mnist") -> NoisyClas
     return net
 
 
-def adapter_of(name: str) -> Path:
+def packaged_adapter(name: str) -> Path:
     """The packaged adapter of a packaged model, for Denoiser.with_adapter: guidance by `vjp`,
     distilled.
 

@@ -16,7 +16,7 @@ from ...engine import Engine
 from ...evaluation.bench import Bench
 from ...evaluation.fronts import Front, Measured, difference
 from ...guidance.weights import Interval
-from ...models import adapter_of, load_classifier, load_model
+from ...models import load_classifier, load_model, packaged_adapter
 from ...networks.adapter import Adapter
 from ...networks.denoisers import Denoiser
 from ...resume import run_resumable
@@ -101,7 +101,7 @@ def measured(report: Report, size: Size) -> dict[str, Any]:
     """Rows of all points, the student's against the teacher's front, and where it falls short."""
     model = load_model(report.data_set)
     model.net.to(report.device).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
-    adapter = Adapter.load(report.options.get("adapter") or adapter_of(report.data_set))
+    adapter = Adapter.load(report.options.get("adapter") or packaged_adapter(report.data_set))
     student = model.with_adapter(adapter)
     labels = torch.arange(size.count) % 10
     bench = _bench(report, size, labels)
