@@ -256,8 +256,9 @@ def test_claims_follow_the_numbers(good: bool, tmp_path: Path) -> None:
     far = {"cfg": 40.0, "golden": 1.0, "student_golden": 1.9 if good else 4.1}
     report.numbers["mixture"] = {
         "weights": [2.0], "steps": [9], "floor": [1.0], "network": 62850, "shortfall": {
-            "student_golden": [{"scale": 2.0, "samples": 0.5, "levels": [5.0, 1.0, 1.0],
-                                "estimates": [0.25, 0.75, 0.5], "evaluations": [17, 17]}]},
+            "student_golden": [{"scale": 2.0, "samples": 0.5, "evaluations": [17, 17],
+                                "levels": [20.0, 5.0, 1.0, 1.0],
+                                "estimates": [math.inf, 0.25, 0.75, 0.5]}]},
         "methods": {name: {"cost": [34.0 if name == "cfg" else 17.0], "distance": [[value]],
                            "deviation": [[0.1]]} for name, value in far.items()},
     }  # fmt: skip
@@ -277,5 +278,5 @@ def test_claims_follow_the_numbers(good: bool, tmp_path: Path) -> None:
         f"| dpmpp_2m, 16 steps | 2 | 9.00 | {1.05 if good else 1.2:.3f} | 1.000 | {words} |" in text
     )
     assert "| heun, 9 steps | 2 | 9.00 |" in text and "surer than the teacher gets" in text
-    assert "| golden | 2 | 0.50 | 0.25 | 0.50 |" in text, "the corrector's own place at a level"
+    assert "| golden | 2 | 0.50 | – | 0.25 | 0.50 |" in text, "the corrector's own place at a level"
     assert (report.folder / "fronts.png").stat().st_size > 10_000

@@ -10,14 +10,17 @@ import torch
 
 import reg_engine
 from reg_engine.data.mnist import DATA_SETS, MNIST, load_data_set
+from reg_engine.distillation import Teacher, differences
 from reg_engine.metrics import label_agreement
-from reg_engine.models import PACKAGED, WEIGHTS, load_classifier, load_model
+from reg_engine.models import PACKAGED, WEIGHTS, load_classifier, load_model, packaged_adapter
+from reg_engine.networks.adapter import Adapter
 from reg_engine.training.classification import accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("REG_ENGINE_DATA") or ROOT.parent / "shared" / "data")
 # Clothes overlap: of their test images the judge reads 92 % right, of digits 99.5 %.
 READ = {"mnist": 0.985, "fashion": 0.91}
+NEAR = {"mnist": 0.75, "fashion": 0.75}  # of the distance without guidance, where 0 is the teacher
 UNGUIDED = {"mnist": 0.97, "fashion": 0.8}  # share of samples that are read as their label
 
 
@@ -43,6 +46,36 @@ def test_budgets(name: str) -> None:
     ):
         assert (WEIGHTS / file).stat().st_size <= megabytes * 1e6
         assert sum(p.numel() for p in net.parameters()) <= parameters
+
+
+def test_a_packaged_adapter_is_small_and_belongs_to_its_model(name: str) -> None:
+    """And to no other; scale 1 is the model itself, bitwise."""
+    model, adapter = load_model(name), Adapter.load(packaged_adapter(name))
+    assert packaged_adapter(name).stat().st_size <= 300_000
+    numbers = sum(p.numel() for p in adapter.change.parameters())
+    assert numbers <= 0.05 * sum(p.numel() for p in model.modules[0].parameters())
+    assert adapter.scales == (1.0, 4.0) and adapter.about["teacher"] == "vjp"
+    student = model.with_adapter(packaged_adapter(name))
+    other = next(each for each in PACKAGED if each != name)
+    with pytest.raises(reg_engine.InputError, match="belongs to another model"):
+        load_model(other).with_adapter(packaged_adapter(name))
+    plain, same = (
+        reg_engine.sample(one, torch.arange(4), scale=1.0, steps=3, progress=False).samples
+        for one in (model, student)
+    )
+    assert torch.equal(plain, same)
+
+
+@torch.no_grad()
+def test_a_packaged_adapter_guides_as_its_teacher_does(name: str) -> None:
+    """Its samples lie nearer to the teacher's than those without guidance, and no fewer are read as
+    their label."""
+    model = load_model(name)
+    student = model.with_adapter(packaged_adapter(name))
+    labels, seeds = torch.arange(20) % 10, range(7000, 7020)
+    for found in differences(student, Teacher(model), labels, seeds, (2.0, 4.0), steps=8):
+        assert found.samples < NEAR[name], found
+        assert found.evaluations == (8.0, 24.0)
 
 
 def test_the_packaged_classifier_reads_clean_images(name: str) -> None:

@@ -17,6 +17,7 @@ __all__ = ["write"]
 
 Numbers = Mapping[str, Any]
 HERE = Path(__file__).parent
+HARDLY = 100.0  # from here on a distance without guidance is too small to divide by
 
 
 def write(report: Report) -> None:
@@ -75,12 +76,17 @@ def _levels(shortfall: Numbers) -> str:
             mixture.METHODS[name].removeprefix("student of "),
             f"{each['scale']:g}",
             f"{each['samples']:.2f}",
-            *(f"{each['estimates'][k]:.2f}" for k in places.values()),
+            *(_part(each["estimates"][k]) for k in places.values()),
         ]
         for name, found in shortfall.items()
         for each in found
     ]
     return table(columns, rows)
+
+
+def _part(value: float) -> str:
+    """Where guidance does next to nothing, its parts say nothing."""
+    return f"{value:.2f}" if value < HARDLY else "–"
 
 
 def _against(found: Numbers) -> str:
