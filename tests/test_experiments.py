@@ -39,6 +39,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
     return seen
 
 
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no experiment but `small`."""
+    for name in [name for name in EXPERIMENTS if name != "small"]:
+        monkeypatch.delitem(EXPERIMENTS, name)
+
+
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
 def test_every_experiment_has_a_module_and_a_line_of_help(name: str) -> None:
     assert find_spec(f"reg_engine.experiments.{name.replace('-', '_')}") is not None
@@ -91,6 +97,12 @@ def test_an_interrupted_run_keeps_its_work(
     [
         ({"name": "theroy"}, "Did you mean 'theory'"),
         ({"name": "theory", "seed": -1}, "seed: is -1"),
+        ({"name": "theory", "options": {"part": "x"}}, "theory has no setting 'part'"),
+        ({"name": "distill", "options": {"prat": "x"}}, "Did you mean 'part'"),
+        (
+            {"name": "cifar10", "options": {"hour": "2"}},
+            "--set: unknown name 'hour'. Did you mean 'hours'",
+        ),
         ({"name": "theory", "seed": True}, "seed: is True"),
     ],
 )
@@ -125,8 +137,7 @@ def test_the_command(small: list[Report], tmp_path: Path) -> None:
 def test_all_runs_every_one(
     small: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in EXPERIMENTS if name != "small"]:
-        monkeypatch.delitem(EXPERIMENTS, name)
+    _alone(monkeypatch)
     monkeypatch.setitem(EXPERIMENTS, "other", "Another")
     monkeypatch.setitem(
         sys.modules, "reg_engine.experiments.other", sys.modules["reg_engine.experiments.small"]
@@ -141,8 +152,7 @@ def test_a_data_set_has_a_folder_of_its_own(
     small: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a title; its command says it."""
-    for name in [name for name in EXPERIMENTS if name != "small"]:
-        monkeypatch.delitem(EXPERIMENTS, name)
+    _alone(monkeypatch)
     monkeypatch.setitem(EXPERIMENTS, "small", "A small one of MNIST")
     module = sys.modules["reg_engine.experiments.small"]
     monkeypatch.setitem(sys.modules, "reg_engine.experiments.other", module)
@@ -179,8 +189,7 @@ def test_settings_go_to_those_that_have_them(
     small: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An unknown one is refused before anything runs, by the function and by the command."""
-    for name in [name for name in EXPERIMENTS if name != "small"]:
-        monkeypatch.delitem(EXPERIMENTS, name)
+    _alone(monkeypatch)
     monkeypatch.setitem(EXPERIMENTS, "other", "Another")
     other = types.ModuleType("reg_engine.experiments.other")
     other.run = small.append  # type: ignore[attr-defined]
@@ -194,7 +203,7 @@ def test_settings_go_to_those_that_have_them(
     result = CliRunner().invoke(cli, [*arguments, "stepz=3"])
     assert "Did you mean 'steps'" in str(result.exception)
     result = CliRunner().invoke(cli, ["experiment", "other", "--set", "stepz=3"])
-    assert "'stepz': other has none" in str(result.exception)
+    assert "other has no setting 'stepz'" in str(result.exception)
     for name, words in (("small", "Did you mean 'steps'"), ("other", "has no setting 'stepz'")):
         with pytest.raises(reg_engine.InputError, match=words):
             run_experiment(name, tmp_path, options={"stepz": "3"})

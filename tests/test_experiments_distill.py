@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,16 @@ def test_clothes_are_read_without_the_plane(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="adapter"):
         main.run(report)
     assert "mixture" not in report.numbers
+
+
+def test_an_adapter_of_another_teacher_is_refused(small: Path, tmp_path: Path) -> None:
+    """It would be held against a front that is not its teacher's."""
+    path = tmp_path / "cfg.safetensors"
+    replace(Adapter.load(small), about={"teacher": "cfg"}).save(path)
+    options = {"adapter": str(path), "part": "images"}
+    report = Report("distill", "x", tmp_path, quick=True, options=options)
+    with pytest.raises(InputError, match="another teacher than 'vjp': 'cfg'"):
+        main.run(report)
 
 
 def test_one_part_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,18 @@ def test_few_files_stand_at_the_root() -> None:
     assert 5 < len(loose) <= 14, [f.name for f in loose]
 
 
+def test_the_root_of_the_repository_holds_what_it_should() -> None:
+    """What somebody's command left there does not come along."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    folders = {name.partition("/")[0] for name in listed.stdout.splitlines() if "/" in name}
+    known = {"bench", "csrc", "docs", "examples", "integrations", "kernels", "reg_engine", "tests"}
+    assert folders == known | {".ci", ".github"}
+
+
 def test_the_public_names_are_documented() -> None:
     import reg_engine
 

@@ -75,11 +75,10 @@ def experiment(
     A run that was stopped goes on when the same command is given again.
     """
     # Here, so that the other commands start without plots and training.
-    from ..experiments import EXPERIMENTS, WITH_DATA_SET, run_experiment, settings_of
+    from ..experiments import EXPERIMENTS, WITH_DATA_SET, run_experiment, settings_for
 
     names = list(EXPERIMENTS) if name == "all" else [choice("NAME", name, [*EXPERIMENTS, "all"])]
-    options = _options(settings)
-    own = _shared(options, {each: settings_of(each) for each in names} if options else {})
+    own = settings_for(names, _options(settings))
     failed = 0
     for each in names:
         began = time.monotonic()
@@ -91,7 +90,7 @@ def experiment(
             data=data,
             data_set=data_set if name != "all" or each in WITH_DATA_SET else "mnist",
             device=device,
-            options=own.get(each),
+            options=own[each],
         )
         claims: dict[str, Any] = found["numbers"]["claims"]
         missed = [claim for claim in claims.values() if not claim["holds"]]
@@ -104,21 +103,6 @@ def experiment(
             click.echo(f"{'':13} does not hold: {claim['text']} ({claim['found']})")
     if len(names) > 1:
         click.echo(f"{failed} claims do not hold" if failed else "every claim holds")
-
-
-def _shared(
-    options: dict[str, str], known: dict[str, tuple[str, ...]]
-) -> dict[str, dict[str, str]]:
-    """Name of an experiment -> those of the options that it knows; each must be known to one."""
-    every = list(dict.fromkeys(key for own in known.values() for key in own))
-    for key in options:
-        if not every:
-            raise InputError("--set", f"{key!r}: {', '.join(known)} has none", "Leave it out")
-        choice("--set", key, every)
-    return {
-        name: {key: value for key, value in options.items() if key in own}
-        for name, own in known.items()
-    }
 
 
 def _options(settings: tuple[str, ...]) -> dict[str, str]:

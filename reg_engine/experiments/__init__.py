@@ -6,7 +6,7 @@ with `run(report)`: it computes, and leaves figures, tables, numbers and claims 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..errors import InputError, choice
 from ..values import as_int, shown, usable
 from .report import Report
 
-__all__ = ["EXPERIMENTS", "WITH_DATA_SET", "Report", "run_experiment", "settings_of"]
+__all__ = ["EXPERIMENTS", "WITH_DATA_SET", "Report", "run_experiment", "settings_for"]
 
 # Name -> title of its page. Its package here is the name with underscores.
 EXPERIMENTS: dict[str, str] = {
@@ -78,8 +78,7 @@ def run_experiment(
         raise InputError("data_set", f"{name} has data of its own", f"Leave it out, or run {known}")
     seed = as_int("seed", seed, 0)
     usable(device)
-    module = _module(name)
-    _check_options(name, options or {})
+    own = settings_for([name], options or {})[name]
     report = Report(
         name,
         EXPERIMENTS[name].replace("MNIST", images),
@@ -89,27 +88,34 @@ def run_experiment(
         data=data,
         data_set=data_set,
         device=device,
-        options=options,
+        options=own,
     )
-    module.run(report)
+    _module(name).run(report)
     return report.finish()
 
 
-def settings_of(name: str) -> tuple[str, ...]:
-    """The settings that an experiment has of its own.
+def settings_for(names: Sequence[str], options: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Each experiment's own among some settings, by its name.
 
     Args:
-        name: a key of EXPERIMENTS.
+        names: keys of EXPERIMENTS. options: setting -> value.
+
+    Raises:
+        InputError: a setting that none of them has in its module's OPTIONS.
     """
-    return tuple(getattr(_module(name), "OPTIONS", ()))
-
-
-def _check_options(name: str, options: Mapping[str, str]) -> None:
-    own = settings_of(name)
+    if not options:
+        return {name: {} for name in names}
+    known = {name: getattr(_module(name), "OPTIONS", ()) for name in names}
+    every = list(dict.fromkeys(key for own in known.values() for key in own))
     for key in options:
-        if not own:
-            raise InputError("--set", f"{name} has no setting {shown(key)}", "Leave it out")
-        choice("--set", key, own)
+        if not every:
+            problem = f"{', '.join(names)} has no setting {shown(key)}"
+            raise InputError("--set", problem, "Leave it out")
+        choice("--set", key, every)
+    return {
+        name: {key: value for key, value in options.items() if key in own}
+        for name, own in known.items()
+    }
 
 
 def _module(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...data.cifar10 import CIFAR10
-from ...errors import InputError, choice
+from ...errors import InputError
 from ...evaluation.bench import Features
 from ...models import NoisyClassifier, load_classifier, load_model
 from ...networks.denoisers import Denoiser
@@ -88,10 +88,8 @@ def sizes_of(report: Report) -> Sizes:
     """FULL on a GPU (with `hours` and `samples` of report.options), TINY elsewhere.
 
     Raises:
-        InputError: an unknown option, or a number out of range.
+        InputError: a number out of range.
     """
-    for key in report.options:
-        choice("--set", key, OPTIONS)
     if report.quick or report.device.type != "cuda":
         return TINY
     hours = number(report, "hours", 1.0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...data.mnist import load_data_set
 from ...engine import Engine
+from ...errors import InputError
 from ...evaluation.bench import Bench
 from ...evaluation.fronts import Front, Measured, difference
 from ...guidance.weights import Interval
@@ -21,6 +22,7 @@ from ...networks.adapter import Adapter
 from ...networks.denoisers import Denoiser
 from ...resume import run_resumable
 from ...storage.shards import Shards
+from ...values import shown
 from ..draws import INTERVAL
 from ..report import Report
 
@@ -98,10 +100,17 @@ def engine_of(model: Denoiser, student: Denoiser, point: Point, batch_size: int)
 
 
 def measured(report: Report, size: Size) -> dict[str, Any]:
-    """Rows of all points, the student's against the teacher's front, and where it falls short."""
+    """Rows of all points, the student's against the teacher's front, and where it falls short.
+
+    Raises:
+        InputError: an adapter of another model, or of another teacher.
+    """
     model = load_model(report.data_set)
     model.net.to(report.device).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
     adapter = Adapter.load(report.options.get("adapter") or packaged_adapter(report.data_set))
+    if adapter.about.get("teacher") != "vjp":
+        problem = f"has another teacher than 'vjp': {shown(adapter.about.get('teacher'))}"
+        raise InputError("--set adapter", problem, "Give one that `distill --guidance vjp` made")
     student = model.with_adapter(adapter)
     labels = torch.arange(size.count) % 10
     bench = _bench(report, size, labels)
