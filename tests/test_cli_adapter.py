@@ -151,5 +151,8 @@ def test_prompts_take_the_adapter_of_a_pipeline(tmp_path: Path) -> None:
     with Image.open(tmp_path / "g" / "000000" / "000000.png") as picture:
         assert np.array_equal(np.asarray(picture), wanted.images[0].numpy())
     assert "a job of other settings" in str(call(*bulk, *words[:4], *words[6:]).exception)
-    both = call("sample", "--prompt", "a", *words, "--damping", "d.json")
-    assert "--damping: does not go with --adapter" in str(both.exception)
+    for option, value in (("--damping", "d.json"), ("--rectify", "vjp")):
+        both = call("sample", "--prompt", "a", *words, option, value)
+        assert f"{option}: does not go with --adapter" in str(both.exception)
+    alone = call("sample", "--prompt", "a", *words[:4], "--skip-below", 0.1)
+    assert "--skip-below: goes with --damping" in str(alone.exception)

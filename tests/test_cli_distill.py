@@ -80,7 +80,10 @@ def test_sample_takes_an_adapter(tmp_path: Path) -> None:
     assert rows["adapter"]["reason"].startswith("the adapter holds guidance of scale 3")
     alone = ran(*how, *out)
     assert list(alone["methods"]) == ["adapter"]
-    both = CliRunner().invoke(cli, [*how, *out, "--damping", "none.json"])
-    assert "--damping: does not go with --adapter" in str(both.exception)
+    for option, value in (("--damping", "none.json"), ("--rectify", "vjp")):
+        both = CliRunner().invoke(cli, [*how, *out, option, value])
+        assert f"{option}: does not go with --adapter" in str(both.exception)
+    bare = CliRunner().invoke(cli, [*how, *out[2:], "--skip-below", "0.1"])
+    assert "--skip-below: goes with --damping" in str(bare.exception)
     wrong = CliRunner().invoke(cli, [*how, *out, "--model", "fashion"])
     assert "adapter: belongs to another model" in str(wrong.exception)

@@ -45,6 +45,15 @@ def test_it_is_the_changed_network_without_guidance(name: str) -> None:
     assert torch.equal(made(name, pipe, 1.0), before)
 
 
+def test_trained_in_float32_it_serves_the_pipeline_in_bfloat16() -> None:
+    pipe = copy.deepcopy(pipeline("sd")).to(torch.bfloat16)
+    before, wanted = made("sd", pipe, 1.0), made("sd", merged(pipe, own("sd"), 3.0), 1.0)
+    with reg(pipe, adapter=own("sd")):
+        found = made("sd", pipe, 3.0)
+    assert found.dtype == torch.bfloat16
+    assert distance(found, wanted) < 0.01 < 0.05 < distance(before, wanted)
+
+
 @pytest.mark.parametrize("name", ["sd", "dit", "flux"])
 def test_scale_one_is_the_conditional_pipeline_bitwise(name: str) -> None:
     pipe = pipeline(name)

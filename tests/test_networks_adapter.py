@@ -182,6 +182,41 @@ def test_the_adapter_of_another_model_is_refused() -> None:
     assert moved.with_adapter(made).adapter is not None, "the mode is none of its business"
 
 
+def cast(dtype: torch.dtype, seed: int = 0) -> Denoiser:
+    found = model(seed)
+    found.net.to(dtype)
+    return found
+
+
+def test_the_same_weights_in_half_precision_are_the_same_model() -> None:
+    """Trained in float32, used in half, and the other way; not across the two kinds of half."""
+    for half in (torch.float16, torch.bfloat16):
+        whole, less = model(), cast(half)
+        worn = less.with_adapter(adapter(whole))
+        found = change(whole).change("out", 3.0)[0]
+        wanted = (less.net.out.weight.double() + found.double()).to(half)
+        got = Engine(worn, scale=3.0, **HOW).denoiser.net.out.weight
+        assert got.dtype == half and torch.equal(got, wanted)
+        assert not torch.equal(got, less.net.out.weight)
+        rounded = cast(half)
+        rounded.net.float()
+        assert rounded.with_adapter(adapter(less)).adapter is not None
+        assert whole.with_adapter(adapter(less)).adapter is not None
+        for other in (cast(half, seed=3), model(seed=3)):
+            with pytest.raises(InputError, match="another model: weights"):
+                other.with_adapter(adapter(whole))
+            with pytest.raises(InputError, match="another model: weights"):
+                other.with_adapter(adapter(less))
+    with pytest.raises(InputError, match="another model: weights"):
+        cast(torch.bfloat16).with_adapter(adapter(cast(torch.float16)))
+    told = belonging(model())
+    for rounded in (None, 3, told["rounded"][0]):
+        made = replace(adapter(model()), model={**told, "rounded": rounded})
+        assert model().with_adapter(made).adapter is not None
+        with pytest.raises(InputError, match="another model: weights"):
+            cast(torch.float16).with_adapter(made)
+
+
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     denoiser, path = model(), tmp_path / "a.safetensors"
     adapter(denoiser).save(path)

@@ -12,7 +12,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ..calibration.damping import Damping
 from ..errors import InputError
+from ..guidance.damped import Damped
 from ..networks.denoisers import Denoiser
 from ..plan import Plan
 from ..solvers import Gibbs
@@ -30,6 +32,7 @@ __all__ = [
     "plan_of",
     "refine_of",
     "run_options",
+    "scale_of",
     "whole_numbers",
 ]
 
@@ -155,6 +158,25 @@ def numbers(name: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"--{name}", f"{text!r} is no list of numbers", "Write 1,1.5,2") from error
+
+
+def scale_of(
+    scale: float, rectify: str, damping: str | None, skip: float, adapter: str | None
+) -> float | Damped:
+    """The scale, or at it the damping of a file.
+
+    Raises:
+        InputError: an estimator or a damping beside an adapter; a --skip-below without a damping.
+    """
+    beside = {"--damping": damping is not None, "--rectify": rectify not in ("auto", "none")}
+    for option, given in beside.items():
+        if given and adapter is not None:
+            raise InputError(option, "does not go with --adapter", "Leave one of them out")
+    if damping is not None:
+        return Damping.load(damping)(scale, skip_below=skip)
+    if skip:
+        raise InputError("--skip-below", "goes with --damping", "Give a --damping, or leave it out")
+    return scale
 
 
 def plan_of(text: str) -> Plan:

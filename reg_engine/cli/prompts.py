@@ -10,14 +10,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ..calibration.damping import Damping
 from ..errors import InputError
 from ..networks.adapter import Adapter
 from ..storage.digest import digest
 from ..storage.files import check_writable, replacing
 from .config import said
 from .notes import notes_of, picture_notes, settings_text
-from .options import adapter_file, emit, plan_of, whole_numbers
+from .options import adapter_file, emit, plan_of, scale_of, whole_numbers
 
 __all__ = ["PROMPT_OPTIONS", "pictures"]
 
@@ -119,11 +118,8 @@ def _settings(context: click.Context) -> dict[str, Any]:
 def _choices(context: click.Context) -> dict[str, Any]:
     """Arguments of `sample`."""
     given = context.params
-    scale, method = given["scale"], None if given["rectify"] == "none" else given["rectify"]
-    if given["adapter"] is not None and given["damping"] is not None:
-        raise InputError("--damping", "does not go with --adapter", "Leave one of them out")
-    if given["damping"] is not None:
-        scale = Damping.load(given["damping"])(scale, skip_below=given["skip_below"])
+    own = (given[name] for name in ("scale", "rectify", "damping", "skip_below", "adapter"))
+    scale, method = scale_of(*own), None if given["rectify"] == "none" else given["rectify"]
     choices = {"negative": given["negative"], "scale": scale, "rectify": method}
     choices |= {"plan": plan_of(given["plan"]), "size": given["size"]}
     choices["progress"] = given["progress"]

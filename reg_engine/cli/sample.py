@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..calibration.damping import Damping
 from ..engine import Engine
 from ..errors import InputError
+from ..guidance.damped import Damped
 from ..loop.stats import Stats
 from ..models import classifier_for, latents_of, load_model
 from ..pictures.images import grid, to_uint8
@@ -33,6 +33,7 @@ from .options import (
     plan_of,
     refine_of,
     run_options,
+    scale_of,
     whole_numbers,
 )
 from .prompts import PROMPT_OPTIONS, pictures
@@ -112,7 +113,8 @@ def _labelled(
     seed_list = _seeds(seeds, len(chosen))
     if target.suffix == ".png":
         _drawable(len(chosen) * (1 + compare), denoiser.sample_shape)
-    methods = _methods(scale, rectify, compare, damping, skip_below, adapter)
+    weight = scale_of(scale, rectify, damping, skip_below, adapter)
+    methods = _methods(scale, weight, rectify, compare, adapter is not None)
     own = {} if adapter is None else {"adapter": denoiser.with_adapter(adapter_file(adapter))}
     engines = {
         name: Engine(own.get(name, denoiser), scale=w, rectify=method, plan=plan_of(plan), **run)
@@ -155,24 +157,17 @@ def _seeds(text: str | None, samples: int) -> list[int]:
 
 
 def _methods(
-    scale: float,
-    rectify: str,
-    compare: bool,
-    damping: str | None,
-    skip_below: float,
-    adapter: str | None,
+    scale: float, weight: float | Damped, rectify: str, compare: bool, adapted: bool
 ) -> dict[str, tuple[Any, str | None]]:
     """Scale or weight, and estimator, of what is sampled, by its name."""
     methods: dict[str, tuple[Any, str | None]] = {}
-    method = None if rectify == "none" else rectify
-    if compare or (method is None and damping is None and adapter is None):
+    method, damped = None if rectify == "none" else rectify, isinstance(weight, Damped)
+    if compare or (method is None and not damped and not adapted):
         methods["CFG"] = scale, None
-    if adapter is not None:
-        if damping is not None:
-            raise InputError("--damping", "does not go with --adapter", "Leave one of them out")
+    if adapted:
         methods["adapter"] = scale, None
-    elif damping is not None:
-        methods["damped"] = Damping.load(damping)(scale, skip_below=skip_below), method
+    elif damped:
+        methods["damped"] = weight, method
     elif method is not None:
         methods["REG"] = scale, method
     return methods

@@ -28,6 +28,7 @@ __all__ = ["Adapter", "adapter_of", "belonging", "view", "with_adapter", "worn"]
 ARCHITECTURE = "adapter"
 REMEDY = "Give an adapter that `reg-engine distill` wrote for this very model"
 MOST_RANK = 4096
+HALVES = torch.float16, torch.bfloat16
 PLACES, CHAIN = 8, 100  # where marginals are compared; times of what is called a chain
 
 
@@ -98,6 +99,8 @@ class Adapter:
         same = {name for name in ours if ours[name] == self.model.get(name)}
         if _near(ours.pop("marginals"), self.model.get("marginals", [])):
             same.add("schedule")  # with another grid: solver and steps are free
+        if _rounded(ours, ours.pop("rounded"), self.model):
+            same.add("weights")
         different = [name for name in ours if name not in same]
         if different:
             pairs = (
@@ -115,7 +118,7 @@ class Adapter:
             InputError: it is no number that the adapter was trained for.
         """
         least, most = self.scales
-        remedy = f"Give 1, or {least:g} to {most:g}, or load it with extrapolate=True"
+        remedy = f"Give 1, or {least:g} to {most:g}, or in Python extrapolate=True"
         scale = as_float(argument, scale, remedy, lambda v: 1 <= v < math.inf)
         if scale == 1:
             return scale, ""
@@ -141,6 +144,7 @@ def belonging(denoiser: Model) -> dict[str, Any]:
         "schedule": f"{type(denoiser.schedule).__name__} {digest(denoiser.schedule)[:16]}",
         "marginals": _marginals(denoiser.schedule),
         "weights": fingerprint(denoiser)[:32],
+        "rounded": [fingerprint(denoiser, dtype)[:32] for dtype in HALVES],
     }
 
 
@@ -151,6 +155,13 @@ def _marginals(schedule: Schedule) -> list[list[float]]:
     if abs(last - first) >= CHAIN:
         times = [float(round(t)) for t in times]
     return [[t, *map(float, schedule(t))] for t in times]
+
+
+def _rounded(ours: Mapping[str, Any], halves: list[str], theirs: Mapping[str, Any]) -> bool:
+    """Whether one model has the other's weights in half precision."""
+    told = theirs.get("rounded")
+    found = isinstance(told, list) and ours["weights"] in told
+    return found or theirs.get("weights") in halves
 
 
 def _near(ours: list[list[float]], theirs: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from ..storage.digest import digest
@@ -26,9 +27,10 @@ class Model(Protocol):
     def modules(self) -> tuple[nn.Module, ...]: ...
 
 
-def fingerprint(denoiser: Model) -> str:
+def fingerprint(denoiser: Model, rounded: torch.dtype = torch.float32) -> str:
     """SHA-256 in hexadecimal of what the model predicts, its shape, and its networks' tensors:
     names, shapes, and 16 values of each in float32 (all of a large network would take seconds).
+    With `rounded`, of the model as it is after `to(rounded)`.
 
     Where there is no torch module (a function, another framework), the function itself counts; ""
     where nobody can say whether two of such are equal. Schedule, device and what a network predicts
@@ -39,8 +41,9 @@ def fingerprint(denoiser: Model) -> str:
     for number, module in enumerate(denoiser.modules):
         for name, tensor in module.state_dict().items():
             stride = max(1, tensor.numel() // LOOKED_AT)
-            some = tensor.detach().flatten()[::stride][:LOOKED_AT].float().cpu()
-            tensors.append((number, name, tuple(tensor.shape), some))
+            some = tensor.detach().flatten()[::stride][:LOOKED_AT]
+            some = some.to(rounded) if some.is_floating_point() else some
+            tensors.append((number, name, tuple(tensor.shape), some.float().cpu()))
     if tensors:
         return digest(told, tensors)
     try:

@@ -184,12 +184,16 @@ def wearing(modules: Iterable[nn.Module], change: LowRank, scale: float) -> Iter
 def _changed(
     own: tuple[Tensor, Tensor | None], more: tuple[Tensor, Tensor | None]
 ) -> list[tuple[str, Tensor]]:
-    """A layer's weight and bias with what they are given."""
+    """A layer's weight and bias with what they are given, summed in the finer precision."""
     (weight, bias), (change, shift) = own, more
-    found = [("weight", weight + change.reshape(weight.shape).to(weight))]
+    found = [("weight", _sum(weight, change.reshape(weight.shape)))]
     if bias is not None and shift is not None:
-        found.append(("bias", bias + shift.to(bias)))
+        found.append(("bias", _sum(bias, shift)))
     return found
+
+
+def _sum(own: Tensor, more: Tensor) -> Tensor:
+    return (own + more.to(own.device)).to(own.dtype)
 
 
 def _set(layer: nn.Module, name: str, value: Tensor) -> None:

@@ -88,13 +88,13 @@ class LossLog:
         if trainer.step % self.every and trainer.step != config.steps:
             return None
         now = time.monotonic()
-        images = (len(self.losses) - self._before) * config.batch_size
+        examples = (len(self.losses) - self._before) * config.batch_size
         row = (
             trainer.step,
             round(trainer.step * config.batch_size / trainer.task.size, 4),
             round(sum(self.losses) / len(self.losses), 6),
             float(f"{config.learning_rate(trainer.step - 1):.6g}"),
-            round(images / max(now - self._since, 1e-9), 1),
+            round(examples / max(now - self._since, 1e-9), 1),
             round(trainer.seconds, 1),
         )
         self._rows.append(row)
@@ -167,7 +167,7 @@ class Reporter:
             left = (config.steps - self.trainer.step) * config.batch_size / rate
             self.say(
                 f"step {values['step']} of {config.steps}, epoch {values['epoch']:.2f}: "
-                f"loss {values['loss']:.5f}, {rate:.0f} images/s, {left / 60:.1f} minutes left"
+                f"loss {values['loss']:.5f}, {rate:.0f} examples/s, {left / 60:.1f} minutes left"
             )
 
     def say(self, text: str) -> None:
