@@ -18,7 +18,7 @@ from reg_engine import InputError
 from reg_engine.distillation import Distillation
 from reg_engine.evaluation.fronts import Measured
 from reg_engine.experiments import Report, run_experiment
-from reg_engine.experiments.distill import claims, images, main, mixture, page
+from reg_engine.experiments.distill import images, main, mixture
 from reg_engine.experiments.distill.images import Point
 from reg_engine.experiments.theory.scores import SCHEDULE, Target, sobol_noise
 from reg_engine.models import packaged_adapter
@@ -33,7 +33,7 @@ LEARNING = Distillation(
     solvers=("heun",), solver_steps=(2, 3),
 )  # fmt: skip
 PLANE = mixture.Size(LEARNING, 128, 20, 32, 64, 2, (1.0, 2.0), (2, 5))
-PICTURES = images.Size(10, (2.0, 3.0), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10)
+PICTURES = images.Size(10, (2.0, 3.0), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10, rounds=1)
 
 
 @pytest.fixture(scope="module")
@@ -241,53 +241,3 @@ def test_distances_by_class() -> None:
     assert row["scale"] == 2.0
     assert row["classes"].tolist() == pytest.approx([math.sqrt(0.5), 0.5])
     assert float(row["all"]) == pytest.approx(math.sqrt(2 / 6))
-
-
-def numbers_of(fid: float) -> dict[str, Any]:
-    """Of a full run: the student's FID is `fid` where the teacher has 1, errors 0.1."""
-    rows, settings = [], (("dpmpp_2m", 16), ("heun", 9))
-    for solver, steps in settings:
-        for method, nfe, seconds in (("unguided", 16, 0.02), ("student", 16, 0.02 * fid),
-                                     ("cfg", 32, 0.04), ("vjp", 32, 0.1)):  # fmt: skip
-            row = {"method": method, "scale": 2.0, "solver": solver, "steps": steps}
-            row |= {"nfe": nfe, "backward": 0, "seconds": seconds, "fid": fid, "fid_error": 0.1}
-            row |= {"confidence": 9.0, "confidence_error": 0.1, "agreement": 0.99}
-            rows.append(row)
-    own = {"scale": 2.0, "fid": fid, "confidence": 9.0, "front": 1.0, "steps": 16}
-    against = [own | {"solver": "dpmpp_2m", "difference": [fid - 1.0, 0.1]}]
-    against.append(own | {"solver": "heun", "steps": 9, "front": None, "difference": None})
-    return {"points": rows, "against": against, "samples": 1000, "share": 0.048, "by_class": [],
-            "real_images": True, "adapter": {}}  # fmt: skip
-
-
-@pytest.mark.parametrize("good", [True, False])
-def test_claims_follow_the_numbers(good: bool, tmp_path: Path) -> None:
-    """And a page with fronts shows them."""
-    report = Report("distill", "x", tmp_path)
-    far = {"cfg": 40.0, "golden": 1.0, "student_golden": 1.9 if good else 4.1}
-    report.numbers["mixture"] = {
-        "weights": [2.0], "steps": [9], "floor": [1.0], "network": 62850, "shortfall": {
-            "student_golden": [{"scale": 2.0, "samples": 0.5, "evaluations": [17, 17],
-                                "levels": [20.0, 5.0, 1.0, 1.0],
-                                "estimates": [math.inf, 0.25, 0.75, 0.5]}]},
-        "methods": {name: {"cost": [34.0 if name == "cfg" else 17.0], "distance": [[value]],
-                           "deviation": [[0.1]]} for name, value in far.items()},
-    }  # fmt: skip
-    report.numbers["images"] = numbers_of(1.05 if good else 1.2)
-    claims.mixture_claims(report)
-    claims.image_claims(report)
-    held = {key: claim["holds"] for key, claim in report.numbers["claims"].items()}
-    assert held == {
-        "near_teacher": good, "nearer_than_cfg": good, "half": True, "image_half": True,
-        "front_dpmpp_2m_16": good, "image_time": good,
-    }  # fmt: skip
-    page.write(report)
-    report.finish()
-    text = (report.folder / "README.md").read_text("utf-8")
-    words = "+0.050 ± 0.100" if good else "**+0.200 ± 0.100**"
-    assert (
-        f"| dpmpp_2m, 16 steps | 2 | 9.00 | {1.05 if good else 1.2:.3f} | 1.000 | {words} |" in text
-    )
-    assert "| heun, 9 steps | 2 | 9.00 |" in text and "surer than the teacher gets" in text
-    assert "| golden | 2 | 0.50 | – | 0.25 | 0.50 |" in text, "the corrector's own place at a level"
-    assert (report.folder / "fronts.png").stat().st_size > 10_000

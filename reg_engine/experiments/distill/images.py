@@ -25,6 +25,7 @@ from ...storage.shards import Shards
 from ...values import shown
 from ..draws import INTERVAL
 from ..report import Report
+from .times import timed
 
 __all__ = ["MAIN", "METHODS", "Point", "Size", "against", "by_class", "measured"]
 
@@ -52,6 +53,7 @@ class Size:
     everywhere: tuple[str, ...] = ("student", "vjp")  # at every setting; the others at the first
     batch_size: int = 50
     real: int = 10_000  # test images, at most
+    rounds: int = 9  # of times
 
 
 @dataclass(frozen=True)
@@ -122,15 +124,17 @@ def measured(report: Report, size: Size) -> dict[str, Any]:
     for number, point in enumerate(points, 1):
         engine = engine_of(model, student, point, size.batch_size)
         samples[point], stats = run_resumable(engine, labels, seeds, shards, point.name)
-        cost = stats.as_dict()
-        found[point] = bench(point, samples[point], cost)
-        found[point].row["seconds"] = cost["seconds"] / size.count
-        report.say(f"{number}/{len(points)} {point.name}: {cost['seconds']:.0f} s")
+        found[point] = bench(point, samples[point], stats.as_dict())
+        report.say(f"{number}/{len(points)} {point.name}: {stats.seconds:.0f} s")
+    scale, (solver, steps) = size.scales[-1], size.settings[0]
+    ways = (Point(m, 1.0 if m == "unguided" else scale, solver, steps) for m in METHODS)
+    engines = {each.method: engine_of(model, student, each, size.batch_size) for each in ways}
     return {
         "samples": size.count,
         "real_images": bench.frechet is not None,
         "adapter": dict(adapter.about),
         "share": _share(model, adapter),
+        "times": timed(engines, size.batch_size, size.rounds),
         "points": [each.row for each in found.values()],
         "against": against(found) if bench.frechet is not None else [],
         "by_class": by_class(samples, labels, size.settings[0]),
