@@ -125,7 +125,7 @@ def test_the_script_goes_through_its_parts_once(tmp_path: Path) -> None:
     parts = {line.split()[1]: line.split()[2] for line in state}
     assert set(NAMED) | {"table:dit-xl-2-256", "table:edm2-s-64"} == set(parts)
     assert parts.pop("tune") == "red" and set(parts.values()) == {"green"}
-    assert said.endswith("red: tune\nexit 1") and "tune red 0 s, exit 3" in said
+    assert said.endswith("red: tune\nexit 1") and re.search(r"tune red \d+ s, exit 3", said)
     assert all(line.startswith(COMMIT[:12]) for line in state)
     told = asked.read_text("utf-8")
     assert "-m bench.gpu table dit-xl-2-256 --out" in told and "--eager" not in told
@@ -137,7 +137,7 @@ def test_the_script_goes_through_its_parts_once(tmp_path: Path) -> None:
     assert "bench.tune" in again and again.count("-m bench.") == 1
     said = scripted(tmp_path / "other", smoke="red red", REG_ENGINE_GPU_CASES="edm2-s-64")
     for name in ("kernels", "duals", "tune"):
-        assert f"{name} missing 0 s, the smoke part has red kernels" in said
+        assert re.search(rf"{name} missing \d+ s, the smoke part has red kernels", said)
     assert "table edm2-s-64 --out" in asked.read_text("utf-8")
     assert "--eager --dry" in asked.read_text("utf-8")
 

@@ -10,7 +10,7 @@ from ..errors import InputError
 __all__ = ["energy_distance", "mean_distance"]
 
 
-def energy_distance(a: Tensor, b: Tensor, chunk: int = 2048) -> float:
+def energy_distance(a: Tensor, b: Tensor, chunk: int = 128) -> float:
     """2 E|a - b| - E|a - a'| - E|b - b'| (Szekely & Rizzo 2013) of two samples, in float64.
 
     The V-statistic: each mean runs over all pairs, a sample with itself included. It is therefore
@@ -43,7 +43,7 @@ def _flat(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def mean_distance(a: Tensor, b: Tensor, chunk: int = 2048) -> float:
+def mean_distance(a: Tensor, b: Tensor, chunk: int = 128) -> float:
     """E|a - b| over all pairs of (n, d) and (m, d)."""
     # Distances by differences: the matrix-product form loses half the digits of close pairs.
     total = 0.0
