@@ -38,6 +38,12 @@ SEEDS = 1 << 40  # first seed of the comparison, and of no training
 @click.option(
     "--share", default=0.05, show_default=True, type=float, help="Of the model's numbers, at most."
 )
+@click.option(
+    "--weighting",
+    default="karras",
+    show_default=True,
+    help="Of noise levels: karras, or relative to what guidance does there.",
+)
 @click.option("--lr", default=3e-3, show_default=True, type=float, help="Peak learning rate.")
 @click.option("--seed", default=0, show_default=True, type=int, help="Of all that is drawn.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or bfloat16.")

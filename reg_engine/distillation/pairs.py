@@ -15,6 +15,7 @@ from ..engine import Engine
 from ..errors import InputError
 from ..networks.conditioning import Cond, concat, take
 from ..networks.denoisers import Denoiser
+from ..networks.frozen import frozen
 from ..storage.files import replacing
 from ..storage.readers import open_archive, open_regular, refusing
 from ..training.order import mixed
@@ -37,6 +38,8 @@ class Pairs:
         cond: conditioning, n rows.
         x: states, (n, *sample_shape). t: their times, (n,) float64.
         guided: the teacher's estimates of x_0, as x.
+        moved: root mean square of what guidance changes at each pair's time, (n,); None if nobody
+            asked.
     """
 
     scale: float
@@ -44,14 +47,15 @@ class Pairs:
     x: Tensor
     t: Tensor
     guided: Tensor
+    moved: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def some(self, rows: Any) -> Pairs:
         """Those of some rows."""
-        cond = take(self.cond, rows)
-        return Pairs(self.scale, cond, self.x[rows], self.t[rows], self.guided[rows])
+        cond, moved = take(self.cond, rows), None if self.moved is None else self.moved[rows]
+        return Pairs(self.scale, cond, self.x[rows], self.t[rows], self.guided[rows], moved)
 
 
 class Round:
@@ -102,7 +106,8 @@ def made(
         first = SEEDS + (number * settings.paths + path) * settings.samples
         seeds = [first + k for k in range(settings.samples)]
         leads = student if begun and path % 2 else None
-        found = _path(teacher, scale, solver, steps, cond, seeds, leads)
+        relative = settings.weighting == "relative"
+        found = _path(teacher, scale, solver, steps, cond, seeds, leads, relative)
         order = torch.randperm(len(found), generator=generator)
         whole = len(found) // settings.pairs
         if not whole:
@@ -120,6 +125,7 @@ def _path(
     cond: Any,
     seeds: list[int],
     student: Student | None,
+    relative: bool,
 ) -> Pairs:
     """All states of trajectories, which the teacher leads, or the student."""
     engine = teacher.engine(scale, solver, steps)
@@ -135,7 +141,18 @@ def _path(
     states, times, guided = zip(*rows, strict=True)
     t = torch.tensor(times, dtype=torch.float64).repeat_interleave(len(seeds))
     x, estimates = torch.cat(states).cpu(), torch.cat(guided).cpu()
-    return Pairs(scale, concat([told] * len(rows)), x, t, estimates)
+    moved = None
+    if relative:
+        plain = teacher.denoiser.on(engine.denoiser.schedule)
+        moved = torch.stack([_moved(plain, *row, told) for row in rows])
+        moved = moved.repeat_interleave(len(seeds)).cpu()
+    return Pairs(scale, concat([told] * len(rows)), x, t, estimates, moved)
+
+
+@torch.no_grad()
+def _moved(plain: Denoiser, x: Tensor, t: float, guided: Tensor, cond: Cond) -> Tensor:
+    with frozen(plain.modules):
+        return (guided - plain(x, t, cond)).square().mean().sqrt()
 
 
 def _between(least: float, most: float, generator: torch.Generator) -> float:

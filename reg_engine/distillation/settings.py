@@ -11,7 +11,9 @@ from ..solvers import SOLVERS
 from ..training.config import TrainConfig
 from ..values import as_float, as_int, as_tuple, shown, store
 
-__all__ = ["Distillation"]
+__all__ = ["WEIGHTINGS", "Distillation"]
+
+WEIGHTINGS = ("karras", "relative")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Distillation:
         solver_steps: (least, most) solver steps of a trajectory.
         student_from: share of the steps after which every second group follows the student's own
             trajectories, in [0, 1]; the teacher is asked along them.
+        weighting: of squared errors, by noise level n = sigma/alpha. "karras": (n^2 + sigma_data^2)
+            / (n sigma_data)^2 (Karras et al. 2022, Table 1). "relative": 1 / (d^2 + (sigma_data /
+            100)^2), d = what guidance changes at the level (root mean square) for each unit of
+            scale - 1; takes one more evaluation a pair.
         lr: peak learning rate.
         seed: of everything that is drawn.
         dtype: "float32" or "bfloat16" (autocast in training).
@@ -51,6 +57,7 @@ class Distillation:
     solvers: tuple[str, ...] = ("dpmpp_2m",)
     solver_steps: tuple[int, int] = (6, 20)
     student_from: float = 0.5
+    weighting: str = "karras"
     lr: float = 3e-3
     seed: int = 0
     dtype: str = "float32"
@@ -78,6 +85,7 @@ class Distillation:
         remedy = "Give a share in [0, 1]"
         fits = as_float("student_from", self.student_from, remedy, lambda v: 0 <= v <= 1)
         store(self, student_from=fits)
+        store(self, weighting=choice("weighting", self.weighting, WEIGHTINGS))
         self.config()
 
     def config(self) -> TrainConfig:

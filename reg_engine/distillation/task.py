@@ -14,6 +14,9 @@ from .settings import Distillation
 
 __all__ = ["DistillationTask", "loss_of"]
 
+NOTHING = 0.01  # of sigma_data: errors where guidance does less hardly count
+UNGUIDED = 1e-6  # scale - 1, at least
+
 
 class DistillationTask:
     """See Task; `round` holds the pairs that its indices count.
@@ -64,8 +67,7 @@ class DistillationTask:
 
 
 def loss_of(denoiser: Denoiser, part: Pairs) -> Tensor:
-    """Mean of lambda |denoised - guided|^2 with Karras' weight of the noise level n = sigma/alpha,
-    lambda = (n^2 + sigma_data^2) / (n sigma_data)^2 (Karras et al. 2022, Table 1)."""
+    """Mean of |denoised - guided|^2, weighted by noise level; see Distillation.weighting."""
     device = denoiser.device or part.x.device
     x, guided = part.x.to(device), part.guided.to(device)
     levels = {t: denoiser.schedule.noise_level(t) for t in part.t.unique().tolist()}
@@ -81,4 +83,7 @@ def loss_of(denoiser: Denoiser, part: Pairs) -> Tensor:
     denoised = denoiser.evaluate(x, Place(c_in, c_skip, c_out, time), part.cond)
     level, data = numbers([levels[t] for t in times]), denoiser.sigma_data
     weight = (level**2 + data**2) / (level * data) ** 2
+    if part.moved is not None:
+        unit = numbers(part.moved.tolist()) / max(part.scale - 1, UNGUIDED)
+        weight = 1 / (unit**2 + (NOTHING * data) ** 2)
     return (weight * (denoised - guided).square()).mean()
