@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,40 @@ def test_the_loss_is_the_formula_where_alpha_is_not_one() -> None:
     )
 
 
+def test_relative_errors_count_by_what_guidance_does(base: Denoiser, tmp_path: Path) -> None:
+    """d along a path, level by level, by hand; of the student's own paths too."""
+    relative = replace(SHORT, weighting="relative", student_from=0.0)
+    assert made(0, Teacher(base), labels, SHORT, lambda s: base).parts[0].moved is None
+    whole = replace(relative, samples=4, pairs=4, paths=2)
+    for part in made(0, Teacher(base), labels, whole, lambda s: base).parts:
+        assert part.moved is not None
+        rows = zip(part.x, part.t.tolist(), part.cond, strict=True)
+        plain = torch.cat([base(x[None], t, label[None]) for x, t, label in rows]).detach()
+        weights = 1 / ((part.moved.double() / (part.scale - 1)) ** 2 + 0.005**2)
+        wanted = (weights[:, None] * (plain - part.guided).double().square()).mean()
+        found = loss_of(base, part)
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=0)
+    kept = made(0, Teacher(base), labels, whole, lambda s: base)
+    kept.save(tmp_path / "round.pt")
+    parts = Round.load(tmp_path / "round.pt").parts
+    both = [torch.cat([getattr(p, n) for p in parts if p.scale == parts[0].scale])
+            for n in ("x", "t", "cond", "guided", "moved")]  # fmt: skip
+    for t in both[1].unique().tolist():
+        x, _, cond, guided, moved = (each[both[1] == t] for each in both)
+        assert len(x) == 4 and len(moved.unique()) == 1, "of a level and its samples"
+        away = (guided - base(x, t, cond).detach()).square().mean().sqrt()
+        torch.testing.assert_close(moved[0], away, rtol=1e-4, atol=1e-8)
+
+
+def test_where_guidance_does_nothing_errors_hardly_count(base: Denoiser) -> None:
+    part = made(0, Teacher(base), labels, SHORT, lambda s: base).parts[0]
+    still = replace(part, moved=torch.zeros(len(part)))
+    wanted = (base.evaluate(part.x, base.at(1.0), part.cond) - part.guided).square()
+    at = replace(still, t=torch.ones(len(part), dtype=torch.float64))
+    torch.testing.assert_close(loss_of(base, at), (wanted / 0.005**2).mean(), rtol=1e-4, atol=0)
+    assert loss_of(base, replace(still, scale=1.0)).isfinite()
+
+
 def test_a_task_wears_the_scale_of_each_part(base: Denoiser) -> None:
     task = DistillationTask(base, SHORT, "")
     task.round = made(0, Teacher(base, "none"), labels, SHORT, lambda s: base)
@@ -228,6 +263,7 @@ def test_differences_are_of_the_guidance_itself(base: Denoiser) -> None:
         ({"solvers": ("fast",)}, "solvers"),
         ({"student_from": -1}, "student_from"),
         ({"lr": 0}, "lr"),
+        ({"weighting": "even"}, "weighting"),
         ({"dtype": "float8"}, "dtype"),
         ({"seed": -1}, "seed"),
     ],
