@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import pages
@@ -119,9 +122,14 @@ def _check_module(module: str, words: list[str]) -> None:
         _parse(words)
     elif module.startswith("bench"):
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file()
-        command = [sys.executable, "-m", module, "--help"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert all(word in done.stdout for word in words if word.startswith("--"))
+        said = io.StringIO()
+        with (
+            mock.patch.object(sys, "argv", [module, "--help"]),
+            redirect_stdout(said),
+            suppress(SystemExit),
+        ):
+            runpy.run_module(module, run_name="__main__")
+        assert all(word in said.getvalue() for word in words if word.startswith("--"))
     else:
         assert module in ("pip", "pydoc", "pytest", "timeit", "venv")
 

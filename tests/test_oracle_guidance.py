@@ -28,6 +28,8 @@ COUNT = 4096
 MIXTURE = two_class_2d()
 SCHEDULE = schedules.EDM(sigma_min=0.01, sigma_max=20.0)
 WEIGHTS = (1.0, 2.0, 4.0)
+# The ends of the range; what lies between takes as long and asks the same.
+ENDS = [pytest.param(w, marks=() if w in (1.0, 4.0) else pytest.mark.slow) for w in WEIGHTS]
 
 
 def sobol_noise(count: int) -> Tensor:
@@ -97,23 +99,20 @@ def test_floor_is_what_two_target_draws_score(w: float) -> None:
     assert 0.4 * floor(w) < sum(pairs) / len(pairs) < 2 * floor(w)
 
 
-@pytest.mark.parametrize("w", WEIGHTS)
+@pytest.mark.parametrize("w", ENDS)
 @pytest.mark.parametrize("rectify", list(RECTIFIERS))
 def test_rectified_guidance_is_ten_times_closer_than_cfg(rectify: str, w: float) -> None:
     assert score(rectify, w) <= 0.1 * score(None, w)
 
 
-@pytest.mark.parametrize("w", WEIGHTS)
+@pytest.mark.parametrize("w", ENDS)
 @pytest.mark.parametrize("rectify", ["jvp", "fd", "fd_batched"])
 def test_lagged_and_difference_forms_equal_the_exact_product(rectify: str, w: float) -> None:
     """`jvp` and `fd_batched` use the previous delta, `fd` a finite step; `vjp` is exact here."""
     assert score(rectify, w) <= max(1.25 * score("vjp", w), floor(w))
 
 
-# The ends of the range; what lies between takes as long and asks the same.
-@pytest.mark.parametrize(
-    "w", [pytest.param(w, marks=() if w in (1.0, 4.0) else pytest.mark.slow) for w in WEIGHTS]
-)
+@pytest.mark.parametrize("w", ENDS)
 def test_golden_guidance_reaches_the_floor(w: float) -> None:
     """Optimal guidance, from 512 points: nothing is left but the solver's and the prior's error."""
     golden = MIXTURE.golden_denoiser(w, schedule=SCHEDULE, nodes=33)

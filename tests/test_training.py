@@ -30,8 +30,11 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from tiny_runs import tiny
-print(tiny({folder!r}, show=True).run(), flush=True)
+print(tiny({folder!r}, show=True, steps={steps}).run(), flush=True)
 """
+
+
+KILLED = 24  # steps of the run that is killed, once the first is kept
 
 
 # Resume
@@ -55,7 +58,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Weights of an uninterrupted run on one thread, as in the child."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    trainer = tiny(tmp_path_factory.mktemp("whole"))
+    trainer = tiny(tmp_path_factory.mktemp("whole"), steps=KILLED)
     assert trainer.run() is True
     torch.set_num_threads(before)
     return weights(trainer)
@@ -77,7 +80,7 @@ def test_a_killed_process_is_resumed_exactly(
 ) -> None:
     """Also with SIGKILL: a checkpoint is whole at any moment."""
     folder = tmp_path / "killed"
-    code = TINY.format(tests=str(ROOT / "tests"), folder=str(folder))
+    code = TINY.format(tests=str(ROOT / "tests"), folder=str(folder), steps=KILLED)
     command, pipe = [sys.executable, "-c", code], subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as child:
         deadline = time.monotonic() + 60
@@ -93,8 +96,8 @@ def test_a_killed_process_is_resumed_exactly(
         assert said == "False\n"
         assert f"{kind.name}: stopped after step" in complained
         assert "Run the same command again" in complained
-    resumed = tiny(folder)
-    assert 0 < resumed.step < 60, complained
+    resumed = tiny(folder, steps=KILLED)
+    assert 0 < resumed.step < KILLED, complained
     assert resumed.run() is True
     assert_same(whole_run, weights(resumed))
 
