@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):  # keywords hold the folders' names too
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: who looks for garbage, a benchmark before each measurement for
+    one, need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
