@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from nets import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from reg_engine import Engine, Guidance, InputError, schedules
 from reg_engine.guidance.adjustments import Rescale
@@ -23,6 +22,14 @@ from reg_engine.solvers import SOLVERS
 EPS = torch.finfo(torch.float32).eps
 
 
+def tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
+
+
 class NoFloat64(TorchDispatchMode):
     """Every operation on or to float64 raises, as MPS does; a number of Python is not on it."""
 
@@ -30,10 +37,9 @@ class NoFloat64(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._efficientzerotensor.default:
             return out  # the tangent of a number of Python
-        inputs = [v for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor) and v.dim()]
-        for value in (*inputs, *tree_leaves(out)):
-            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
-                raise TypeError(f"{func}: this device has no float64")
+        inputs = (v for v in tensors((*args, *(kwargs or {}).values())) if v.dim())
+        if any(value.dtype == torch.float64 for value in (*inputs, *tensors((out,)))):
+            raise TypeError(f"{func}: this device has no float64")
         return out
 
 
