@@ -72,16 +72,18 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, port: int) -> Iterator[Any]:
-    """A visitor's page: visit(width=...); every request and complaint of it is in `.seen`."""
+    """A visitor's page: visit(width=...); every request and complaint of it is in `.seen`, what
+    the server told it in `.heard`."""
     contexts = []
 
     def come(width: int = 1200) -> Any:
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}))
         page = contexts[-1].new_page()
         page.set_default_timeout(40_000)
-        page.seen = []
+        page.seen, page.heard = [], []
         page.on("request", lambda request: page.seen.append(request.url))
         page.on("websocket", lambda ws: page.seen.append(ws.url))
+        page.on("websocket", lambda ws: ws.on("framereceived", lambda f: page.heard.append(str(f))))
         page.on("pageerror", lambda error: page.seen.append(f"error {error}"))
         page.on("console", lambda m: m.type == "error" and page.seen.append(f"error {m.text}"))
         page.goto(f"http://127.0.0.1:{port}/")
@@ -171,6 +173,8 @@ def test_a_refused_file_is_told_in_words(visit: Any, tmp_path: Path) -> None:
     page.get_by_role("button", name="Sample").click()
     until(page, OWN, "4 images of labels 0 to 3: REG (auto), scale 4.")
     assert page.get_by_role("alert").filter(has_text="nothing").count() == 0
+    told = "".join(page.heard)  # nobody looked at digits: none were made meanwhile
+    assert "REG (auto), scale 4." in told and "REG (auto) at scale 6" not in told
 
 
 def test_controls_have_names_and_a_phone_needs_no_sideways_scroll(visit: Any) -> None:

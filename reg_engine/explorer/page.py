@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -61,13 +62,14 @@ def build(paths: Sequence[str] = (), typed: bool = True) -> None:
         )
         with ui.tabs().props("align=left no-caps") as tabs:
             plane, images, own = (ui.tab(name) for name in ("Plane", "Digits", "Your model"))
-        with ui.tab_panels(tabs, value=plane, animated=False).classes("w-full"):
+        with ui.tab_panels(tabs, value=plane, animated=False).classes("w-full") as panels:
             with ui.tab_panel(plane):
                 _plane()
             with ui.tab_panel(images):
-                _images()
+                begin = cache(_images())
             with ui.tab_panel(own):
                 _own(paths, typed)
+        panels.on_value_change(lambda event: begin() if event.value == "Digits" else None)
 
 
 class Stage:
@@ -192,7 +194,8 @@ def _plane() -> None:
     go()
 
 
-def _images() -> None:
+def _images() -> Callable[[], None]:
+    """What begins to compute: digits take seconds, which those who look at them spend."""
     with ui.row().classes("w-full items-start"):
         with ui.column().classes("knobs"):
             knobs: dict[str, Any] = {}
@@ -223,7 +226,7 @@ def _images() -> None:
             stage, below = Stage("digits"), Stage("curve")
     live = stage.live(digits.compare)
     curve = below.live(lambda chosen, _: digits.curve(*chosen))
-    both()
+    return both
 
 
 def _own(paths: Sequence[str], typed: bool) -> None:
