@@ -43,6 +43,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """What was kept goes in order."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` takes an estimator whose batches are all alike, as for graphs and compiled blocks."""
