@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from reg_engine.experiments.figures import COLOURS, figure, style
 from reg_engine.experiments.report import Report, shown, table
@@ -136,3 +139,34 @@ def test_methods_that_are_compared_look_different() -> None:
     compared = ("cfg", "reg", "golden", "unguided", "interval", "linear", "cosine", "autoguidance")
     assert len({COLOURS[name] for name in compared}) == len(compared)
     assert len({style(name)["marker"] for name in compared}) == len(compared)
+
+
+def test_a_figure_is_laid_out_once_and_drawn_once_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both files are those that matplotlib itself writes of a figure with a layout, the png's."""
+
+    def made() -> Figure:
+        drawn, axes = figure(4, 3, 1, 2)
+        axes[0, 0].plot([0, 1], [0, 1000])
+        axes[0, 1].set(ylabel="two\nlines", aspect="equal")
+        return drawn
+
+    with rc_context({"svg.hashsalt": "one"}):
+        wanted = made()
+        wanted.savefig(tmp_path / "one.png", dpi=120)
+        wanted.set_layout_engine("none")
+        wanted.savefig(tmp_path / "one.svg", dpi=120, metadata={"Date": None})
+    drawings: list[Figure] = []
+    draw = Figure.draw
+
+    def counted(self: Figure, renderer: Any) -> None:
+        drawings.append(self)
+        draw(self, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    report = Report("own", "Title", tmp_path)
+    report.draw("one", made())
+    assert len(drawings) == 2
+    for name in ("one.png", "one.svg"):
+        assert (report.folder / name).read_bytes() == (tmp_path / name).read_bytes()

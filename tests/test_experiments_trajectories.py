@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import reg_engine
 from reg_engine.experiments import run_experiment
 from reg_engine.experiments.classifier_guidance import ExactClassifier
+from reg_engine.experiments.trajectories import main
 from reg_engine.experiments.trajectories.figures import paths_figure, reach_of
 from reg_engine.experiments.trajectories.measures import (
     Key,
@@ -223,11 +225,21 @@ def test_figure_of_paths_shares_axes_and_shows_everything(study: Study) -> None:
 # The quick run
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+# The same bounds hold for less training, fewer starts and steps.
+FEW = {"points": 2048, "training": 800, "count": 48, "steps": 16}
+
+
+@pytest.fixture(scope="module", params=["tiny", pytest.param("quick", marks=pytest.mark.slow)])
+def quick(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
     pytest.importorskip("matplotlib")
     out = tmp_path_factory.mktemp("experiments")
-    return run_experiment("trajectories", out, quick=True)["numbers"], out / "trajectories"
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setattr(main, "QUICK", replace(main.QUICK, **FEW))
+        numbers = run_experiment("trajectories", out, quick=True)["numbers"]
+    return numbers, out / "trajectories"
 
 
 def of(numbers: dict[str, Any], measure: str, **wanted: object) -> list[float]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..networks.denoisers import Denoiser
 from ..networks.frozen import recording
+from ..networks.modules import modules_of
 from ..oracles import GaussianMixture
 from ..schedules import Schedule
 
@@ -94,5 +95,11 @@ class _BayesNet(nn.Module):
 def bayes_denoiser(denoiser: Denoiser, classifier: ClassifierNet) -> Denoiser:
     """The conditional model that Bayes' rule makes of the unconditional one and a classifier."""
     net = _BayesNet(unlabelled(denoiser), classifier)
-    classes = denoiser.num_classes
-    return Denoiser(net, "sample", denoiser.schedule, denoiser.sample_shape, num_classes=classes)
+    return Denoiser(
+        net,
+        "sample",
+        denoiser.schedule,
+        denoiser.sample_shape,
+        num_classes=denoiser.num_classes,
+        modules=modules_of(net),  # once, not in every evaluation
+    )

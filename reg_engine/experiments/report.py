@@ -125,11 +125,14 @@ class Report:
         """Write `name`.png and `name`.svg, for a page whose template shows them."""
         import matplotlib
 
+        layout = figure.get_layout_engine()
+        if layout is not None:  # once for both files; `savefig` would draw each of them twice
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         with matplotlib.rc_context({"svg.hashsalt": name}):
             for kind, metadata in (("png", None), ("svg", {"Date": None})):
                 with replacing(self.folder / f"{name}.{kind}", "--out") as file:
                     figure.savefig(file, format=kind, metadata=metadata, dpi=120)
-                figure.set_layout_engine("none")  # both alike, and laid out once
 
     def page(self, template: Path, **parts: object) -> None:
         """The page from a Markdown template: `{name}` and `{name[key]:.2f}` are parts and numbers.

@@ -11,6 +11,7 @@ from ...engine import Engine
 from ...guidance.guidance import Guidance
 from ...guidance.references import Classifier, Unconditional
 from ...guidance.weights import Constant
+from ...loop.step import Step
 from ...networks.denoisers import Denoiser
 from ...networks.point import Reference
 from ..classifier_guidance import ClassifierNet, bayes_denoiser, unlabelled
@@ -95,7 +96,8 @@ def guided_paths(
     guidance = Guidance(Constant(scale), reference, rectify=rectify)
     engine = Engine(denoiser, guidance=guidance, steps=steps, dtype=torch.float64, progress=False)
     labels = torch.arange(2).repeat_interleave(count)
-    visited = list(engine.steps(labels, noise=quantile_starts(count)))
+    visited: list[Step] = []
+    engine.sample(labels, noise=quantile_starts(count), callback=visited.append)
     # a correction stands where a step ended
     path = [(step.t, step.x) for step in visited if step.s != step.t]
     path.append((visited[-1].s, visited[-1].x_next))
