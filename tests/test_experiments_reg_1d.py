@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from reg_engine.experiments import run_experiment
+from reg_engine.experiments.reg_1d import main
 from reg_engine.experiments.reg_1d.fields import (
     TABLE,
     WEIGHTS,
@@ -197,10 +199,18 @@ def test_compare_means_rows_and_scales_with_the_weight() -> None:
 # well inside what the full run keeps under docs/experiments/; sizes are claims of that page alone.
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+FEW = {"points": 120, "steps": 500}
+
+
+@pytest.fixture(scope="module", params=["tiny", pytest.param("quick", marks=pytest.mark.slow)])
+def quick(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("experiments")
-    run_experiment("reg-1d", out, quick=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setattr(main, "QUICK", replace(main.QUICK, **FEW))
+        run_experiment("reg-1d", out, quick=True)
     folder = out / "reg-1d"
     return folder, json.loads((folder / "numbers.json").read_text())["numbers"]
 

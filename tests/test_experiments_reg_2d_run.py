@@ -14,6 +14,7 @@ from reg_engine.experiments.reg_2d import main
 from reg_engine.experiments.reg_2d.models import QUICK
 from reg_engine.experiments.reg_2d.win import ESTIMATORS, METHODS
 
+FEW: dict[str, Any] = {"steps": 400, "points": 10, "samples": 200, "target": 600, "field": 11}
 PLAIN = [name for name in METHODS if name != "autoguidance"]
 
 
@@ -21,11 +22,12 @@ PLAIN = [name for name in METHODS if name != "autoguidance"]
 def numbers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """Of a quick run, with one of its two sets where time is short."""
+    """Of a quick run; where time is short of a smaller one, of one of its two sets."""
     out = tmp_path_factory.mktemp("experiments")
     shapes = QUICK.shapes[-request.param :]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main, "QUICK", replace(QUICK, shapes=shapes))
+        few = FEW if request.param == 1 else {}
+        patch.setattr(main, "QUICK", replace(QUICK, shapes=shapes, **few))
         run_experiment("reg-2d", out, quick=True)
     folder: Path = out / "reg-2d"
     names = ["win_steps", "energy", *(f"fields_{name}" for name in shapes)]

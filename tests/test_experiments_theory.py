@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import reg_engine
 from reg_engine.experiments import run_experiment
+from reg_engine.experiments.theory import main
 from reg_engine.experiments.theory.chains import two_class_1d
 from reg_engine.experiments.theory.fields import (
     errors,
@@ -165,10 +167,19 @@ def test_bad_input() -> None:
 # --- the quick run --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+# The same bounds hold for fewer samples, solvers and intervals.
+FEW = {"count": 512, "solvers": 2, "intervals": 2}
+
+
+@pytest.fixture(scope="module", params=["tiny", pytest.param("quick", marks=pytest.mark.slow)])
+def page(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     out = tmp_path_factory.mktemp("theory")
-    run_experiment("theory", out, quick=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setattr(main, "QUICK", replace(main.QUICK, **FEW))
+        run_experiment("theory", out, quick=True)
     yield out / "theory", json.loads((out / "theory" / "numbers.json").read_text())["numbers"]
 
 
