@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cifar_runs import report
 
 from reg_engine.errors import InputError
 from reg_engine.experiments import run_experiment
+from reg_engine.experiments.cifar10 import models
 from reg_engine.experiments.cifar10.page import EMPTY
 from reg_engine.experiments.cifar10.pieces import check, deadline_of
 from reg_engine.training import PieceOver
@@ -25,6 +27,7 @@ def test_pieces_end_by_themselves_say_what_is_missing_and_go_on(
 ) -> None:
     """A step of the first network a piece; what is kept is compact; the last one finishes."""
     monkeypatch.delenv("REG_ENGINE_DATA", raising=False)
+    monkeypatch.setattr(models, "TINY", replace(models.TINY, samples=8))
     folder = tmp_path / "cifar10"
     for step in (1, 2):
         found = run_experiment("cifar10", tmp_path, quick=True, options={"piece": "1e-9"})

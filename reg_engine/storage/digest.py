@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import PurePath
 from typing import Any
 
@@ -35,10 +35,13 @@ def digest(*values: object) -> str:
             lock): nobody can say whether two of them are equal.
     """
     found = hashlib.sha256()
+
+    def put(piece: bytes | memoryview) -> None:
+        found.update(len(piece).to_bytes(8, "little"))
+        found.update(piece)
+
     for value in values:
-        for piece in _pieces(value, ()):
-            found.update(len(piece).to_bytes(8, "little"))
-            found.update(piece)
+        _put_pieces(value, (), put)
     return found.hexdigest()
 
 
@@ -62,31 +65,33 @@ def _module(value: nn.Module) -> Any:
     }
 
 
-def _pieces(value: Any, around: tuple[int, ...]) -> Iterator[bytes | memoryview]:
+def _put_pieces(
+    value: Any, around: tuple[int, ...], put: Callable[[bytes | memoryview], None]
+) -> None:
     """The value as a row of bytes; `around` are the objects that it lies in, for one in itself."""
-    yield f"{type(value).__module__}.{type(value).__qualname__}".encode()
+    put(f"{type(value).__module__}.{type(value).__qualname__}".encode())
     if value is None or isinstance(value, (*_PLAIN, PurePath)):
-        yield str(value).encode() if isinstance(value, PurePath) else repr(value).encode()
+        put(str(value).encode() if isinstance(value, PurePath) else repr(value).encode())
     elif isinstance(value, float):
-        yield value.hex().encode()
+        put(value.hex().encode())
     elif isinstance(value, np.generic):
-        yield from _pieces(value.item(), around)
+        _put_pieces(value.item(), around, put)
     elif isinstance(value, Tensor):
-        yield repr((value.dtype, tuple(value.shape))).encode()
+        put(repr((value.dtype, tuple(value.shape))).encode())
         flat = value.detach().cpu().contiguous().flatten()
-        yield flat.view(torch.uint8).numpy().data
+        put(flat.view(torch.uint8).numpy().data)
     elif isinstance(value, np.ndarray):
-        yield repr((value.dtype.str, value.shape)).encode()
-        yield value.tobytes()
+        put(repr((value.dtype.str, value.shape)).encode())
+        put(value.tobytes())
     elif isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
-        yield f"{getattr(value, '__module__', '')}.{value.__name__}".encode()
+        put(f"{getattr(value, '__module__', '')}.{value.__name__}".encode())
     elif id(value) in around:
-        yield f"itself, {around.index(id(value))}".encode()
+        put(f"itself, {around.index(id(value))}".encode())
     else:
         held = [*_held(value), *_own_functions(type(value))]
-        yield str(len(held)).encode()
+        put(str(len(held)).encode())
         for part in held:
-            yield from _pieces(part, (*around, id(value)))
+            _put_pieces(part, (*around, id(value)), put)
 
 
 def _own_functions(kind: type) -> list[Any]:
