@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from tiny_runs import SETTINGS, Bomb, assert_same, digits, tiny, weights
 from torch import Tensor, nn
 
 from reg_engine.errors import InputError, NumericalError
-from reg_engine.training import TrainConfig, Trainer
+from reg_engine.training import TrainConfig, Trainer, log
 from reg_engine.training.classification import ClassifierTask
 from reg_engine.training.diffusion import DiffusionSettings, DiffusionTask
 from reg_engine.training.order import batch_indices, mixed
@@ -231,6 +233,16 @@ def test_numbers_out_of_range(name: str, value: float) -> None:
 def test_an_unknown_dtype() -> None:
     with pytest.raises(InputError, match="Did you mean 'bfloat16'"):
         TrainConfig(steps=1, dtype="bfloat")
+
+
+def test_a_machine_that_slept_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row that took days has a rate of nothing."""
+    hours = itertools.count(0, 1e6)
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: next(hours)))
+    assert tiny(tmp_path, steps=14, show=True).run() is True
+    assert "0 examples/s, 37.3 minutes left" in capsys.readouterr().err
 
 
 def test_the_loss_falls_on_real_digits(tmp_path: Path) -> None:

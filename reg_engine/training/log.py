@@ -23,6 +23,7 @@ from .config import TrainConfig
 
 __all__ = ["COLUMNS", "LossLog", "Reporter", "Task", "Training"]
 
+SLOWEST = 0.1  # examples a second, for the time that is left: what a row rounds to
 COLUMNS = ("step", "epoch", "loss", "lr", "images_per_second", "seconds")
 ROW_SECONDS = 30.0  # between two rows, at most, where a step is shorter
 WARM = 2  # steps whose faster one gives the pace: the first may be slow
@@ -163,8 +164,8 @@ class Reporter:
         self._rows += 1
         if self._rows % 10 == 1 or self.trainer.step == self.trainer.config.steps:
             values = dict(zip(COLUMNS, row, strict=True))
-            config, rate = self.trainer.config, values["images_per_second"]
-            left = (config.steps - self.trainer.step) * config.batch_size / rate
+            config, rate = self.trainer.config, values["images_per_second"]  # of a pause: 0.0
+            left = (config.steps - self.trainer.step) * config.batch_size / max(rate, SLOWEST)
             self.say(
                 f"step {values['step']} of {config.steps}, epoch {values['epoch']:.2f}: "
                 f"loss {values['loss']:.5f}, {rate:.0f} examples/s, {left / 60:.1f} minutes left"
