@@ -127,8 +127,16 @@ def test_calibrate_tells_the_headroom_of_a_tilt(monkeypatch: pytest.MonkeyPatch)
         call = ["calibrate", "--damping", "tilt", "--scales", "2,3", "--steps", "3"]
         output = CliRunner().invoke(cli, call, catch_exceptions=False).output
         CliRunner().invoke(cli, [*call, "--rectified"], catch_exceptions=False)
-        with pytest.raises(InputError, match="^--rectified: is for dampings"):
-            CliRunner().invoke(cli, ["calibrate", "--rectified"], catch_exceptions=False)
+        for wrong, says in (
+            (["--rectified"], "--rectified: is for dampings"),
+            (["--scales", "2,3"], "--scales: is for dampings"),
+            (["--damping", "rayleigh", "--scales", "2,3"], "--scales: is for --damping tilt"),
+            (["--damping", "tilt", "--scale", "3"], "--scale: is for plans"),
+            (["--damping", "tilt", "--rectify", "vjp"], "--rectify: is for plans"),
+            (["--damping", "tilt", "--tolerance", "0.1"], "--tolerance: is for plans"),
+        ):
+            with pytest.raises(InputError, match=f"^{says}"):
+                CliRunner().invoke(cli, ["calibrate", *wrong], catch_exceptions=False)
     assert "scale 3: 0.1:0.800 1:0.300" in output and "rejects 20.0%" in output
     (arguments, choices), *_ = asked
     assert arguments[2] == [2.0, 3.0] and choices["method"] == "tilt" and choices["steps"] == 3

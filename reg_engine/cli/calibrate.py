@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..models import load_model
 from ..plan import Plan
 from ..storage.files import check_writable
+from .config import said
 from .options import apply, emit, json_option, labels_of, numbers, run_options
 
 __all__ = ["calibrate"]
@@ -38,7 +39,9 @@ __all__ = ["calibrate"]
 @click.option("--scales", default="2,3,5", show_default=True, help="Of --damping tilt.")
 @click.option("--out", default="plan.json", show_default=True, help="The file to write.")
 @json_option
+@click.pass_context
 def calibrate(
+    context: click.Context,
     labels: str,
     scale: float,
     rectify: str,
@@ -54,10 +57,7 @@ def calibrate(
     """Measure where the rectifier and the reference matter, and plan to skip them elsewhere; or,
     with --damping, how much REG damps guidance at every noise level."""
     target = check_writable(Path(out), "--out")
-    if rectified and damping is None:
-        raise InputError(
-            "--rectified", "is for dampings", "Give --damping tilt too, or leave it out"
-        )
+    _together(context, damping)
     denoiser = load_model(model)
     chosen = labels_of(labels, 1, denoiser)
     if damping is not None:
@@ -94,6 +94,19 @@ def calibrate(
             f"(tolerance {tolerance:g})\nwritten to {out}"
         ),
     )
+
+
+def _together(context: click.Context, damping: str | None) -> None:
+    """Raise InputError for an option that would do nothing."""
+    for name in ("rectified", "scales"):
+        if damping is None and said(context, name):
+            remedy = "Give --damping tilt too, or leave it out"
+            raise InputError(f"--{name}", "is for dampings", remedy)
+    if damping == "rayleigh" and said(context, "scales"):
+        raise InputError("--scales", "is for --damping tilt: rayleigh has none", "Leave it out")
+    for name in ("scale", "rectify", "tolerance"):
+        if damping is not None and said(context, name):
+            raise InputError(f"--{name}", "is for plans", "Leave it, or --damping, out")
 
 
 def _tell(table: Damping, out: str, as_json: bool) -> None:
