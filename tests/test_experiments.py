@@ -148,6 +148,21 @@ def test_all_runs_every_one(
     assert result.output.endswith("2 claims do not hold\n")
 
 
+def test_real_data_goes_to_what_reads_it(
+    small: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _alone(monkeypatch)
+    module = sys.modules["reg_engine.experiments.small"]
+    monkeypatch.setitem(sys.modules, "reg_engine.experiments.other", module)
+    monkeypatch.setitem(EXPERIMENTS, "other", "Another")
+    monkeypatch.setattr("reg_engine.experiments.WITH_DATA", ("small",))
+    arguments = ["experiment", "all", "--out", str(tmp_path), "--data", "here"]
+    CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert [(report.name, report.data) for report in small] == [("small", "here"), ("other", None)]
+    with pytest.raises(reg_engine.InputError, match="data: other reads none.*small"):
+        run_experiment("other", tmp_path, data="here")
+
+
 def test_a_data_set_has_a_folder_of_its_own(
     small: list[Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,13 @@ def test_weights_of_another_network_are_refused(first: Path, tmp_path: Path) -> 
         train_task("mnist", data, tmp_path, epochs=0.1, start=tmp_path / "none.safetensors")
 
 
+def test_a_noise_mean_is_of_the_networks_that_draw_it(tmp_path: Path) -> None:
+    images, labels = digits()
+    data = MNIST(images, labels, images[:50], labels[:50])
+    with pytest.raises(InputError, match="noise_mean: is no setting of mnist-classifier"):
+        train_task("mnist-classifier", data, tmp_path, epochs=0.1, noise_mean=0.0, show=False)
+
+
 def test_noise_mean_moves_the_noise(first: Path, tmp_path: Path) -> None:
     """A loss at much higher noise is another number, from the same weights and draws."""
     runs = [second(tmp_path / str(m), first, noise_mean=m) for m in (-1.2, 1.0)]

@@ -97,7 +97,8 @@ def evaluate(
     run = {name: options[name] for name in ("batch_size", "device", "progress")}
     if path is not None:
         _refuse(context, options.keys() - run.keys(), "is of a model, and PATH are images")
-        score_images(path, out, as_json, run, scoring)
+        chosen = frozenset(name for name in scoring if said(context, name))
+        score_images(path, out, as_json, run, scoring, chosen)
         return
     shared = {"features", "resize", "stats"}
     _refuse(context, scoring.keys() - shared, "is of images, and there is no PATH")

@@ -75,7 +75,7 @@ def experiment(
     A run that was stopped goes on when the same command is given again.
     """
     # Here, so that the other commands start without plots and training.
-    from ..experiments import EXPERIMENTS, WITH_DATA_SET, run_experiment, settings_for
+    from ..experiments import EXPERIMENTS, WITH_DATA, WITH_DATA_SET, run_experiment, settings_for
 
     names = list(EXPERIMENTS) if name == "all" else [choice("NAME", name, [*EXPERIMENTS, "all"])]
     own = settings_for(names, _options(settings))
@@ -87,7 +87,7 @@ def experiment(
             out,
             quick=quick,
             seed=seed,
-            data=data,
+            data=data if name != "all" or each in WITH_DATA else None,
             data_set=data_set if name != "all" or each in WITH_DATA_SET else "mnist",
             device=device,
             options=own[each],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,14 @@ score_options = [
         "--cache/--no-cache", default=True, help="Keep statistics of the images of --reference."
     ),
 ]
+# The score that a convention is of.
+CONVENTIONS = {
+    "splits": "is",
+    "subsets": "kid",
+    "subset_size": "kid",
+    "k": "pr",
+    "bootstrap": "fid",
+}
 SCORING = [
     "features",
     "resize",
@@ -103,12 +112,18 @@ SCORING = [
 
 
 def score_images(
-    path: str, out: str, as_json: bool, run: dict[str, Any], options: dict[str, Any]
+    path: str,
+    out: str,
+    as_json: bool,
+    run: dict[str, Any],
+    options: dict[str, Any],
+    chosen: frozenset[str],
 ) -> None:
     """Score the images at `path` and write OUT.json.
 
     Args:
-        run: batch_size, device and progress. options: those of score_options.
+        run: batch_size, device and progress. options: those of score_options. chosen: names of
+            those that somebody gave.
     """
     # Here, so that the other commands start without.
     from ..scoring import Conventions, open_images
@@ -122,6 +137,7 @@ def score_images(
     )
     how = Conventions(**{key: options[key] for key in Conventions.__dataclass_fields__})
     source, network, metrics = open_images(path), _network(options, device), _metrics(options)
+    _used(chosen, metrics, options)
     check_metrics(metrics, bool(options["stats"]), bool(options["reference"]))
     judges = [load_prompt_score(text, device) for text in options["prompt_score"]]
     if (options["prompts"] is None) != (not judges):
@@ -181,6 +197,18 @@ def _network(options: dict[str, Any], device: str) -> Network | None:
             )
         return None
     return load_network(text, resize=resize and resize_of(resize), device=device)
+
+
+def _used(chosen: frozenset[str], metrics: Sequence[str], options: dict[str, Any]) -> None:
+    """Refuse options that would do nothing."""
+    of_features = ("resize", "stats", "reference", "metrics", "write_stats")
+    lacking = dict.fromkeys(of_features, "--features") if options["features"] is None else {}
+    lacking |= {name: f"{of} in --metrics" for name, of in CONVENTIONS.items() if of not in metrics}
+    lacking |= {} if options["reference"] else {"cache": "--reference"}
+    lacking |= {} if metrics else {"seed": "--metrics"}
+    for name in sorted(chosen & lacking.keys()):
+        option = f"--{name.replace('_', '-')}"
+        raise InputError(option, f"does nothing without {lacking[name]}", "Leave it out")
 
 
 def _metrics(options: dict[str, Any]) -> list[str]:

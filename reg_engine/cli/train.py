@@ -77,10 +77,9 @@ __all__ = ["train"]
 )
 @click.option(
     "--noise-mean",
-    default=-0.4,
-    show_default=True,
+    default=None,
     type=float,
-    help="Mean of ln(sigma) in training (mnist, fashion).",
+    help="Mean of ln(sigma) in training (mnist, fashion)  [default: -0.4].",
 )
 @click.option(
     "--export",
@@ -95,6 +94,7 @@ def train(
     data: str | None,
     out: str | None,
     lr: float | None,
+    noise_mean: float | None,
     piece: float | None,
     device: str,
     export_now: bool,
@@ -130,8 +130,8 @@ def train(
     usable(device)
     if piece is not None:
         piece = as_float("--piece", piece, "Give minutes", lambda v: 0 < v < math.inf)
-    if lr is not None:
-        chosen["lr"] = lr
+    given = {"lr": lr, "noise_mean": noise_mean}  # else the recipe's
+    chosen |= {name: value for name, value in given.items() if value is not None}
     result = train_task(
         task,
         TASKS[task].load(data),

@@ -18,7 +18,7 @@ from ..errors import InputError, choice
 from ..values import as_int, shown, usable
 from .report import Report
 
-__all__ = ["EXPERIMENTS", "WITH_DATA_SET", "Report", "run_experiment", "settings_for"]
+__all__ = ["EXPERIMENTS", "WITH_DATA", "WITH_DATA_SET", "Report", "run_experiment", "settings_for"]
 
 # Name -> title of its page. Its package here is the name with underscores.
 EXPERIMENTS: dict[str, str] = {
@@ -34,6 +34,7 @@ EXPERIMENTS: dict[str, str] = {
     "cifar10": "Guidance and postprocessing on CIFAR-10",
 }
 WITH_DATA_SET = ("mnist", "postprocess", "distill")  # those that run on any data set of data.mnist
+WITH_DATA = (*WITH_DATA_SET, "cifar10")  # those that read real data
 
 
 def run_experiment(
@@ -57,7 +58,7 @@ def run_experiment(
         out: folder of all experiments.
         quick: small sizes, seconds to a minute each.
         seed: of everything random, >= 0.
-        data: path of real data (mnist, postprocess, distill, cifar10).
+        data: path of real data, of the experiments in WITH_DATA.
         data_set: of the experiments in WITH_DATA_SET: "mnist" or "fashion" (Fashion-MNIST), whose
             folder is OUT/NAME-fashion.
         device: where networks run.
@@ -67,7 +68,7 @@ def run_experiment(
         What numbers.json holds.
 
     Raises:
-        InputError: an unknown name, setting or data set, one for an experiment that has its own, a
+        InputError: an unknown name, setting or data set, data for an experiment that reads none, a
             seed below 0, a folder that cannot be written, missing data or packages; CUDA asked for
             where there is none.
     """
@@ -76,6 +77,9 @@ def run_experiment(
     if data_set != "mnist" and name not in WITH_DATA_SET:
         known = ", ".join(WITH_DATA_SET)
         raise InputError("data_set", f"{name} has data of its own", f"Leave it out, or run {known}")
+    if data is not None and name not in WITH_DATA:
+        known = ", ".join(WITH_DATA)
+        raise InputError("data", f"{name} reads none", f"Leave it out, or run {known}")
     seed = as_int("seed", seed, 0)
     usable(device)
     own = settings_for([name], options or {})[name]

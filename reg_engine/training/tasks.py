@@ -125,8 +125,8 @@ def train_task(
         numbers: fields of TrainConfig: batch_size, lr, seed, dtype, ...
 
     Raises:
-        InputError: an unknown task; both epochs and minutes; a device that is missing; a folder
-            with another run; nothing to export.
+        InputError: an unknown task; a noise_mean of another than mnist and fashion; both epochs
+            and minutes; a device that is missing; a folder with another run; nothing to export.
     """
     recipe = TASKS[choice("task", name, TASKS)]
     folder = Path(folder)
@@ -134,6 +134,8 @@ def train_task(
     digest, weights = _start(start)
     config = TrainConfig(steps=1, start=digest, **{"lr": recipe.lr, **numbers})
     task = recipe.task(data.train_images, data.train_labels, settings=settings, device=device)
+    if "noise_mean" in numbers and not isinstance(task, DiffusionTask):
+        raise InputError("noise_mean", f"is no setting of {name}", "Leave it out")
     if export_now or (minutes is not None and (folder / "checkpoint.pt").exists()):
         config = _as_begun(config, folder, whole=export_now)
     else:
