@@ -25,6 +25,7 @@ from reg_engine.models import packaged_adapter
 from reg_engine.networks.adapter import Adapter, belonging
 from reg_engine.networks.lowrank import LowRank
 from reg_engine.oracles import two_class_2d
+from reg_engine.storage.shards import Shards
 
 pytest.importorskip("matplotlib")
 
@@ -36,34 +37,48 @@ PLANE = mixture.Size(LEARNING, 128, 20, 32, 64, 2, (1.0, 2.0), (2, 5))
 PICTURES = images.Size(10, (2.0, 3.0), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10, rounds=1)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _small(path: Path, seed: int) -> Path:
     """An adapter of the packaged digits that changes a little."""
     model = reg_engine.load_model("mnist")
     change = LowRank.of(model.modules, 0.05, 4.0)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     for parameter in change.parameters():
         parameter.data += 0.003 * torch.randn(parameter.shape, generator=generator)
-    path = tmp_path_factory.mktemp("adapter") / "small.safetensors"
     Adapter(change, (1.0, 4.0), belonging(model), {"teacher": "vjp"}).save(path)
     return path
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _small(tmp_path_factory.mktemp("adapter") / "small.safetensors", seed=0)
+
+
 SAID: list[str] = []
+STORED: list[str] = []  # by the last run
 
 
 @pytest.fixture(scope="module")
 def ran(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A run of the quick kind at tiny size, stopped before the images and again within them."""
+    """A run of the quick kind at tiny size, stopped before the images and, with another adapter,
+    within them."""
     folder = tmp_path_factory.mktemp("distill")
+    other = _small(folder / "other.safetensors", seed=1)
     given: dict[str, Any] = {"quick": True, "options": {"adapter": str(small)}}
+    store = Shards.store
+
+    def storing(self: Shards, name: str, *what: Any) -> None:
+        STORED.append(name)
+        store(self, name, *what)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("REG_ENGINE_DATA", raising=False)
         patch.setattr(main, "QUICK", (PLANE, PICTURES))
-        for name in ("measured", "by_class"):
+        for name, adapter in (("measured", small), ("by_class", other)):
             with patch.context() as stopping, pytest.raises(KeyboardInterrupt):
                 stopping.setattr(images, name, _stopped)
-                run_experiment("distill", folder, **given)
+                options = {"adapter": str(adapter)}
+                run_experiment("distill", folder, **{**given, "options": options})
+        patch.setattr(Shards, "store", storing)
         patch.setattr(Report, "say", lambda self, text: SAID.append(text))
         found = run_experiment("distill", folder, **given)
     return folder / "distill", found["numbers"]
@@ -77,6 +92,11 @@ def test_a_stopped_run_goes_on(ran: tuple[Path, dict[str, Any]]) -> None:
     """Nothing is trained or drawn again, and nothing of the work is left."""
     assert not [said for said in SAID if "training" in said or "distances" in said]
     assert not (ran[0] / "work" / "quick-0").exists()
+
+
+def test_another_adapter_keeps_what_does_not_depend_on_it(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Its numbers are its own: test_the_images_are_what_the_engine_gives."""
+    assert len(STORED) == 2 * 2 and all(name.startswith("student-") for name in STORED)
 
 
 def test_the_plane_is_what_the_engine_gives(ran: tuple[Path, dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from ...guidance.weights import Interval
 from ...models import load_classifier, load_model, packaged_adapter
 from ...networks.adapter import Adapter
 from ...networks.denoisers import Denoiser
-from ...resume import run_resumable
+from ...resume import digest, run_resumable
 from ...storage.shards import Shards
 from ...values import shown
 from ..draws import INTERVAL
@@ -117,13 +117,15 @@ def measured(report: Report, size: Size) -> dict[str, Any]:
     labels = torch.arange(size.count) % 10
     bench = _bench(report, size, labels)
     seeds = [FIRST + report.seed * size.count + k for k in range(size.count)]
-    shards = Shards(report.work / "samples", {"adapter": adapter.change.state_dict()})
+    shards, mine = Shards(report.work / "samples", {}), digest(adapter.change.state_dict())[:16]
     found: dict[Point, Measured] = {}
     samples: dict[Point, Tensor] = {}
     points = points_of(size)
     for number, point in enumerate(points, 1):
         engine = engine_of(model, student, point, size.batch_size)
-        samples[point], stats = run_resumable(engine, labels, seeds, shards, point.name)
+        # Another adapter's samples lie beside this one's; what does not depend on it is kept.
+        name = f"{point.name}-{mine}" if point.method == "student" else point.name
+        samples[point], stats = run_resumable(engine, labels, seeds, shards, name)
         found[point] = bench(point, samples[point], stats.as_dict())
         report.say(f"{number}/{len(points)} {point.name}: {stats.seconds:.0f} s")
     scale, (solver, steps) = size.scales[-1], size.settings[0]
