@@ -10,6 +10,7 @@ from reg_engine import Gibbs, InputError, Plan
 from reg_engine.calibration.damping import Damping
 from reg_engine.cli.methods import methods_of
 from reg_engine.evaluation.methods import Method
+from reg_engine.models import packaged_damping
 
 DAMPING = Damping("rayleigh", (0.1, 1.0), ((0.9, 0.2),))
 PLAN = Plan.interval(0.1, 2.0)
@@ -42,6 +43,9 @@ def test_every_kind_of_method(here: Path) -> None:
         Method("REG (fd), Gibbs 0.4, 3", scales, "fd", refine=Gibbs(0.4, 3)),
     ]
     assert [m.name for m in methods_of("damping=damping.json", scales, PLAN)] == ["damping"]
+    (packaged,) = methods_of("damping=mnist", scales, Plan.full())
+    own = Damping.load(packaged_damping("mnist"))
+    assert packaged == Method("damping mnist", scales, damping=own)
     assert [m.plan for m in methods_of("none; fd", scales, PLAN)] == [PLAN, PLAN]
 
 

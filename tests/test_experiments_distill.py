@@ -15,13 +15,14 @@ from torch import Tensor
 
 import reg_engine
 from reg_engine import InputError
+from reg_engine.calibration.damping import Damping
 from reg_engine.distillation import Distillation
 from reg_engine.evaluation.fronts import Measured
 from reg_engine.experiments import Report, run_experiment
 from reg_engine.experiments.distill import images, main, mixture
-from reg_engine.experiments.distill.images import Point
+from reg_engine.experiments.distill.subject import METHODS, Point, Size, subject_of
 from reg_engine.experiments.theory.scores import SCHEDULE, Target, sobol_noise
-from reg_engine.models import packaged_adapter
+from reg_engine.models import packaged_adapter, packaged_damping
 from reg_engine.networks.adapter import Adapter, belonging
 from reg_engine.networks.lowrank import LowRank
 from reg_engine.oracles import two_class_2d
@@ -34,7 +35,7 @@ LEARNING = Distillation(
     solvers=("heun",), solver_steps=(2, 3),
 )  # fmt: skip
 PLANE = mixture.Size(LEARNING, 128, 20, 32, 64, 2, (1.0, 2.0), (2, 5))
-PICTURES = images.Size(10, (2.0, 3.0), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10, rounds=1)
+PICTURES = Size(10, (2.0, 3.0), (), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10, rounds=1)
 
 
 def _small(path: Path, seed: int) -> Path:
@@ -135,11 +136,12 @@ def test_the_images_are_what_the_engine_gives(
     """The student's distance from its teacher, by hand; costs of every method."""
     found, model = ran[1]["images"], reg_engine.load_model("mnist")
     rows = {(r["method"], r["scale"], r["solver"]): r for r in found["points"]}
-    assert len(rows) == len(found["points"]) == (1 + 6 * 2) + (1 + 2 * 2)
+    assert len(rows) == len(found["points"]) == (1 + 7 * 2) + (1 + 2 * 2)
     assert rows["student", 3.0, "dpmpp_2m"]["nfe"] == 2 and rows["cfg", 3.0, "dpmpp_2m"]["nfe"] == 4
     assert rows["vjp", 2.0, "heun"]["nfe"] == 6 and rows["vjp", 2.0, "heun"]["backward"] == 3
     assert found["samples"] == 10 and not found["real_images"] and found["against"] == []
-    assert found["adapter"] == {"teacher": "vjp"} and 0.04 < found["share"] <= 0.05
+    assert found["adapter"] == {"teacher": "vjp"} and found["teacher"] == "vjp"
+    assert 0.04 < found["share"] <= 0.05
     labels, seeds = torch.arange(10), range(images.FIRST, images.FIRST + 10)
     chosen: dict[str, Any] = {"solver": "dpmpp_2m", "steps": 2, "progress": False}
     ours, theirs, plain = (
@@ -171,7 +173,9 @@ def test_the_page_shows_every_number(ran: tuple[Path, dict[str, Any]]) -> None:
             title = mixture.METHODS[method]
             assert f"| {title} | {found['cost'][line]:.0f} | {cells} |" in part
     for row in numbers["images"]["points"]:
-        assert f"| {images.METHODS[row['method']]} | {row['scale']:g} | " in text
+        title = METHODS[row["method"]] + ", the teacher" * (row["method"] == "vjp")
+        assert f"| {title} | {row['scale']:g} | " in text
+    assert "whose teacher is `vjp`: 4.8% of" in text
     assert json.loads((folder / "numbers.json").read_text("utf-8"))["numbers"] == numbers
     assert set(numbers["claims"]) == {"half", "image_half"}
     assert all(claim["holds"] for claim in numbers["claims"].values())
@@ -194,8 +198,31 @@ def test_an_adapter_of_another_teacher_is_refused(small: Path, tmp_path: Path) -
     replace(Adapter.load(small), about={"teacher": "cfg"}).save(path)
     options = {"adapter": str(path), "part": "images"}
     report = Report("distill", "x", tmp_path, quick=True, options=options)
-    with pytest.raises(InputError, match="another teacher than 'vjp': 'cfg'"):
+    with pytest.raises(InputError, match="than vjp or damping=mnist,skip=0.15: 'cfg'"):
         main.run(report)
+
+
+def test_a_student_of_the_damping(small: Path, tmp_path: Path) -> None:
+    """It and its teacher are sampled at every setting, at larger scales too."""
+    path = tmp_path / "damped.safetensors"
+    replace(Adapter.load(small), about={"teacher": "damping=mnist,skip=0.15"}).save(path)
+    options = {"adapter": str(path), "part": "images"}
+    subject = subject_of(Report("distill", "x", tmp_path, options=options))
+    points = subject.points(Size(10, (2.0,), (3.0,), (("heun", 2), ("dpmpp_2m", 2))))
+    assert [(p.method, p.scale) for p in points if p.solver == "dpmpp_2m"] == [
+        ("unguided", 1.0), ("damping", 2.0), ("damping", 3.0), ("student", 2.0), ("student", 3.0)
+    ]  # fmt: skip
+    assert [p.scale for p in points if p.method == "vjp"] == [2.0]
+    damped = next(p for p in points if p.method == "damping" and p.scale == 3.0)
+    weight = Damping.load(packaged_damping("mnist"))(3.0, skip_below=0.15)
+    ours, theirs = (
+        engine.sample(torch.arange(2), seeds=[5, 6]).samples
+        for engine in (
+            subject.engine(damped, 2),
+            reg_engine.Engine(subject.model, scale=weight, rectify=None, solver="heun", steps=2),
+        )
+    )
+    assert torch.equal(ours, theirs)
 
 
 def test_one_part_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +265,7 @@ def test_a_student_is_held_against_its_own_teachers_front() -> None:
         point("student", 2.0, 2.5, 9.5),
         point("student", 3.0, 2.5, 10.1),
     ]
-    rows = images.against({each.point: each for each in found})
+    rows = images.against({each.point: each for each in found}, "vjp")
     assert [row["scale"] for row in rows] == [2.0, 3.0]
     assert rows[0]["front"] == pytest.approx(2.0) and rows[1]["front"] is None
     assert rows[0]["difference"][0] == pytest.approx(0.5) and rows[1]["difference"] is None
@@ -257,7 +284,7 @@ def test_distances_by_class() -> None:
         Point("student", 2.0, *at): all_of(1.0, 0.0, 1.0),
         Point("student", 2.0, "heun", 9): all_of(9.0, 9.0, 9.0),
     }
-    (row,) = images.by_class(samples, labels, at)
+    (row,) = images.by_class(samples, labels, at, "vjp")
     assert row["scale"] == 2.0
     assert row["classes"].tolist() == pytest.approx([math.sqrt(0.5), 0.5])
     assert float(row["all"]) == pytest.approx(math.sqrt(2 / 6))

@@ -52,7 +52,7 @@ def numbers_of(fid: float) -> dict[str, Any]:
     against = [own | {"solver": "dpmpp_2m", "difference": [fid - 1.0, 0.1]}]
     against.append(own | {"solver": "heun", "steps": 9, "front": None, "difference": None})
     return {"points": rows, "against": against, "samples": 1000, "share": 0.048, "by_class": [],
-            "real_images": True, "adapter": {}, "times": {
+            "teacher": "vjp", "real_images": True, "adapter": {}, "times": {
                 "cfg": {"seconds": 0.04, "part": 1.0},
                 "student": {"seconds": 0.03, "part": 0.5 * fid}}}  # fmt: skip
 

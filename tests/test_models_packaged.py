@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import reg_engine
+from reg_engine.calibration.damping import Damping
+from reg_engine.cli import cli
 from reg_engine.data.mnist import DATA_SETS, MNIST, load_data_set
 from reg_engine.distillation import Teacher, differences
 from reg_engine.metrics import label_agreement
-from reg_engine.models import PACKAGED, WEIGHTS, load_classifier, load_model, packaged_adapter
+from reg_engine.models import (
+    PACKAGED,
+    WEIGHTS,
+    load_classifier,
+    load_model,
+    packaged_adapter,
+    packaged_damping,
+)
 from reg_engine.networks.adapter import Adapter
 from reg_engine.training.classification import accuracy
 
@@ -77,6 +87,16 @@ def test_a_packaged_adapter_guides_as_its_teacher_does(name: str) -> None:
     for found in differences(student, Teacher(model), labels, seeds, (2.0, 4.0), steps=8):
         assert found.samples < NEAR[name], found
         assert found.evaluations == (8.0, 24.0)
+
+
+def test_a_packaged_damping_is_what_calibrate_measures(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "damping.json"
+    words = ["calibrate", "--model", name, "--damping", "rayleigh", "--solver", "dpmpp_2m"]
+    words += ["--steps", "16", "--no-progress", "--out", str(out)]
+    assert CliRunner().invoke(cli, words, catch_exceptions=False).exit_code == 0
+    packaged, ours = Damping.load(packaged_damping(name)), Damping.load(out)
+    assert packaged.levels == ours.levels and packaged.model == ours.model
+    assert packaged.factors[0] == pytest.approx(ours.factors[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("count", [CLEAN, pytest.param(None, marks=pytest.mark.slow)])

@@ -50,8 +50,8 @@ PICTURED = 1000  # samples that precision and recall look at, at most
     "--methods",
     default=None,
     help="Instead of --rectify, parted by semicolons: cfg, an estimator, interval=LO:HI, "
-    "adapter=FILE or damping=FILE, with more after commas (skip=0.15, plan=FILE, refine=0.4:2), "
-    "and scales of its own after @.",
+    "adapter=FILE or damping=FILE (mnist and fashion are packaged), with more after commas "
+    "(skip=0.15, plan=FILE, refine=0.4:2), and scales of its own after @.",
 )
 @click.option(
     "--adapter", default=None, help="mnist, fashion, or a file of `distill`: a method more."

@@ -12,7 +12,7 @@ from ..evaluation.methods import Method
 from ..networks.adapter import Adapter
 from ..plan import Plan
 from ..solvers import Gibbs
-from .options import adapter_file, plan_of
+from .options import adapter_file, damping_file, plan_of
 
 __all__ = ["methods_of"]
 
@@ -71,7 +71,7 @@ def _method(text: str, scales: tuple[float, ...], plan: Plan) -> Method:
         adapter, plan = Adapter.load(adapter_file(given["adapter"])), Plan.full()
         words += [_called(given["adapter"])]
     if "damping" in given:
-        damping = Damping.load(given["damping"])
+        damping = Damping.load(damping_file(given["damping"]))
         stem = Path(given["damping"]).stem
         words += ["damping" if stem == "damping" else f"damping {stem}"]
         words += [f"skip {_number(text, given['skip']):g}"] if "skip" in given else []

@@ -23,6 +23,7 @@ __all__ = [
     "adapter_file",
     "apply",
     "arguments_of",
+    "damping_file",
     "emit",
     "fit",
     "guided_options",
@@ -44,6 +45,13 @@ def adapter_file(text: str) -> str:
     from ..models import PACKAGED, packaged_adapter  # here, so that --help starts without networks
 
     return str(packaged_adapter(text)) if text in PACKAGED else text
+
+
+def damping_file(text: str) -> str:
+    """The file of a packaged damping, by its model's name; or the one that was named."""
+    from ..models import PACKAGED, packaged_damping
+
+    return str(packaged_damping(text)) if text in PACKAGED else text
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -173,7 +181,7 @@ def scale_of(
         if given and adapter is not None:
             raise InputError(option, "does not go with --adapter", "Leave one of them out")
     if damping is not None:
-        return Damping.load(damping)(scale, skip_below=skip)
+        return Damping.load(damping_file(damping))(scale, skip_below=skip)
     if skip:
         raise InputError("--skip-below", "goes with --damping", "Give a --damping, or leave it out")
     return scale

@@ -55,7 +55,11 @@ __all__ = ["sample"]
     "--out", default="samples.png", show_default=True, help="A .png grid or a .npz archive."
 )
 @click.option("--compare", is_flag=True, help="CFG and REG side by side (PNG only).")
-@click.option("--damping", default=None, help="A file of `calibrate --damping`, in place of REG.")
+@click.option(
+    "--damping",
+    default=None,
+    help="mnist, fashion, or a file of `calibrate --damping`, in place of REG.",
+)
 @click.option(
     "--adapter", default=None, help="mnist, fashion, or a file of `distill`; not with REG."
 )

@@ -36,6 +36,7 @@ __all__ = [
     "load_classifier",
     "load_model",
     "packaged_adapter",
+    "packaged_damping",
 ]
 
 PACKAGED = ("mnist", "fashion")
@@ -116,10 +117,28 @@ def packaged_adapter(name: str) -> Path:
     Raises:
         InputError: an unknown name, or a model of one's own.
     """
+    return _beside(name, "adapter", "safetensors")
+
+
+def packaged_damping(name: str) -> Path:
+    """The packaged damping of a packaged model, for Damping.load: REG's mean effect by noise level,
+    of `reg-engine calibrate --model NAME --damping rayleigh --solver dpmpp_2m --steps 16`.
+
+    Args:
+        name: "mnist" or "fashion".
+
+    Raises:
+        InputError: an unknown name, or a model of one's own.
+    """
+    return _beside(name, "damping", "json")
+
+
+def _beside(name: str, what: str, ending: str) -> Path:
+    """A file that goes with a packaged model."""
     if not _packaged(name):
         problem = f"{shown(name)} has no packaged one"
-        raise InputError("adapter", problem, f"Packaged: {', '.join(PACKAGED)}; or give a file")
-    return WEIGHTS / f"{name}_adapter.safetensors"
+        raise InputError(what, problem, f"Packaged: {', '.join(PACKAGED)}; or give a file")
+    return WEIGHTS / f"{name}_{what}.{ending}"
 
 
 def data_of(name_or_path: str | os.PathLike[str]) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...pictures.plots import OKABE_ITO
 from ..figures import figure, level, outside_legend
-from . import images, mixture
+from . import mixture, subject
 from .claims import settings_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _IMAGES = {
     "alternate": ("sky", ">"),
     "lazy": ("sky", "<"),
     "vjp": ("blue", "D"),
+    "damping": ("orange", "s"),
     "student": ("black", "*"),
 }
 
@@ -73,7 +74,7 @@ def draw_plane(numbers: Mapping[str, Any]) -> Figure:
 
 def draw_fronts(numbers: Mapping[str, Any]) -> Figure:
     """FID against confidence over scales, a panel for each solver and number of steps."""
-    settings = settings_of(numbers)
+    settings, named = settings_of(numbers), subject.titles(numbers["teacher"])
     made, panels = figure(3.6 * len(settings) + 1, 4.6, 1, len(settings), sharey=True, sharex=True)
     for (solver, steps), axes in zip(settings, panels[0], strict=True):
         rows = [r for r in numbers["points"] if (r["solver"], r["steps"]) == (solver, steps)]
@@ -93,10 +94,10 @@ def draw_fronts(numbers: Mapping[str, Any]) -> Figure:
                 ms=9 if marker == "*" else 5,
                 lw=1.6 if method == "student" else 0.9,
                 elinewidth=0.6,
-                label=images.METHODS[method].replace("`", ""),
+                label=named[method].replace("`", ""),
             )
         axes.set_title(f"{solver}, {steps} steps")
-    outside_legend(made, panels[0, 0], columns=6)
+    outside_legend(made, panels[0, 0], columns=7)
     made.supxlabel("confidence: mean log-odds of the label")
     panels[0, 0].set_ylabel("FID (judge's features), lower is better")
     return made

@@ -17,6 +17,7 @@ from . import images, mixture
 from .claims import image_claims, mixture_claims
 from .page import write
 from .students import LEARNED
+from .subject import Size
 
 OPTIONS = ("adapter", "part")
 PARTS = ("mixture", "images")
@@ -35,9 +36,9 @@ LEARNING = Distillation(
 SHORT = replace(LEARNING, steps=40, round_steps=20, paths=4, samples=64, pairs=64, parts=2)
 QUICK = (
     mixture.Size(SHORT, 128, 400, 128, 256, 2, (2.0,), (5,), ("student_golden",)),
-    images.Size(20, (2.0, 4.0), (("dpmpp_2m", 4),), batch_size=20, real=300, rounds=2),
+    Size(20, (2.0, 4.0), (), (("dpmpp_2m", 4),), batch_size=20, real=300, rounds=2),
 )
-FULL = (mixture.Size(LEARNING), images.Size())
+FULL = (mixture.Size(LEARNING), Size())
 
 
 def run(report: Report) -> None:

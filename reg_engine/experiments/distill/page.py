@@ -9,7 +9,7 @@ from typing import Any
 from ...data.mnist import DATA_SETS
 from ...evaluation.fronts import Difference
 from ..report import Report, table
-from . import images, mixture
+from . import mixture, subject
 from .claims import settings_of
 from .figures import draw_fronts, draw_plane
 
@@ -40,6 +40,7 @@ def _mixture(report: Report) -> None:
 def _images(report: Report) -> None:
     found = report.numbers["images"]
     parts = {"title": DATA_SETS[report.data_set].title, "percent": f"{found['share']:.1%}"}
+    parts |= {"teacher": subject.METHODS[found["teacher"]]}
     parts |= {"times": _times(found), "setting": _setting(settings_of(found)[0])}
     report.page(HERE / "images.md", **parts)
     if found["real_images"]:
@@ -109,17 +110,18 @@ def _against(found: Numbers) -> str:
 
 
 def _times(found: Numbers) -> str:
+    named = subject.titles(found["teacher"])
     rows = [
-        [images.METHODS[name], f"{1e3 * own['seconds']:.1f}", f"{own['part']:.2f}"]
+        [named[name], f"{1e3 * own['seconds']:.1f}", f"{own['part']:.2f}"]
         for name, own in found["times"].items()
     ]
     return table(["method", "ms a sample", "of CFG's"], rows)
 
 
 def _points(found: Numbers) -> str:
-    rows = []
+    rows, named = [], subject.titles(found["teacher"])
     for row in found["points"]:
-        cells: list[object] = [images.METHODS[row["method"]], f"{row['scale']:g}"]
+        cells: list[object] = [named[row["method"]], f"{row['scale']:g}"]
         cells += [_setting((row["solver"], row["steps"])), f"{row['nfe'] + row['backward']:g}"]
         if "fid" in row:
             cells += [f"{row['fid']:.3f} ± {row['fid_error']:.3f}"]
