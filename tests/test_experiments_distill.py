@@ -140,6 +140,7 @@ def test_the_images_are_what_the_engine_gives(
     assert rows["student", 3.0, "dpmpp_2m"]["nfe"] == 2 and rows["cfg", 3.0, "dpmpp_2m"]["nfe"] == 4
     assert rows["vjp", 2.0, "heun"]["nfe"] == 6 and rows["vjp", 2.0, "heun"]["backward"] == 3
     assert found["samples"] == 10 and not found["real_images"] and found["against"] == []
+    assert found["against_cfg"] == []
     assert found["adapter"] == {"teacher": "vjp"} and found["teacher"] == "vjp"
     assert 0.04 < found["share"] <= 0.05
     labels, seeds = torch.arange(10), range(images.FIRST, images.FIRST + 10)
@@ -270,6 +271,9 @@ def test_a_student_is_held_against_its_own_teachers_front() -> None:
     assert rows[0]["front"] == pytest.approx(2.0) and rows[1]["front"] is None
     assert rows[0]["difference"][0] == pytest.approx(0.5) and rows[1]["difference"] is None
     assert rows[0]["fid"] == 2.5 and rows[0]["confidence"] == 9.5
+    found.append(point("student", 2.0, 2.5, 9.5, steps=8))  # CFG was not sampled so
+    row, surer = images.against({each.point: each for each in found}, "cfg")
+    assert row["front"] == pytest.approx(0.1) and surer["front"] is None
 
 
 def test_distances_by_class() -> None:

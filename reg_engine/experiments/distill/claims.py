@@ -70,6 +70,16 @@ def image_claims(report: Report) -> None:
             lost == 0,
             f"{lost} of {len(told)}; most at scale {worst:g}: {apart.text}",
         )
+    fronts = [Difference(*r["difference"]) for r in numbers["against_cfg"] if r["difference"]]
+    if fronts and not report.quick:
+        lost, won = sum(each.above for each in fronts), sum(each.below for each in fronts)
+        report.claim(
+            "front_cfg",
+            f"{title}: at no scale does the student's FID lie above CFG's front beyond the error "
+            "bar",
+            lost == 0,
+            f"above at {lost}, below at {won} of {len(fronts)}",
+        )
     first = settings_of(numbers)[0]
     costs = {r["method"]: r["nfe"] for r in numbers["points"] if (r["solver"], r["steps"]) == first}
     report.claim(

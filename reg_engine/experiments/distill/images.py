@@ -59,6 +59,7 @@ def measured(report: Report, size: Size) -> dict[str, Any]:
         "times": timed(engines, size.batch_size, size.rounds),
         "points": [each.row for each in found.values()],
         "against": against(found, subject.teacher) if bench.frechet is not None else [],
+        "against_cfg": against(found, "cfg") if bench.frechet is not None else [],
         "by_class": by_class(samples, labels, size.settings[0], subject.teacher),
     }
 
@@ -83,21 +84,23 @@ def _bench(report: Report, size: Size, labels: Tensor) -> Bench:
     return Bench(judge, labels, real, REPLICATES, report.generator(1))
 
 
-def against(found: Mapping[Point, Measured], teacher: str) -> list[dict[str, Any]]:
-    """FID of each of the student's points minus that of its teacher's front at its confidence.
+def against(found: Mapping[Point, Measured], opponent: str) -> list[dict[str, Any]]:
+    """FID of each of the student's points minus that of an opponent's front at its confidence, at
+    the settings that the opponent was sampled at.
 
     The front of a solver and its steps begins without guidance. `difference` is None where the
-    student is surer than the teacher at its largest scale.
+    student is surer than the opponent at its largest scale.
     """
     rows = []
     for point, own in found.items():
-        if point.method != "student":
-            continue
         setting = (point.solver, point.steps)
+        there = any((p.solver, p.steps) == setting and p.method == opponent for p in found)
+        if point.method != "student" or not there:
+            continue
         line = [
             each
             for p, each in found.items()
-            if (p.solver, p.steps) == setting and p.method in ("unguided", teacher)
+            if (p.solver, p.steps) == setting and p.method in ("unguided", opponent)
         ]
         theirs = Front(line).fid_at(own.confidences)
         apart = None if theirs is None else difference(own.fids, theirs)

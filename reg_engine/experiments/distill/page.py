@@ -45,7 +45,8 @@ def _images(report: Report) -> None:
     report.page(HERE / "images.md", **parts)
     if found["real_images"]:
         report.draw("fronts", draw_fronts(found))
-        report.page(HERE / "fronts.md", against=_against(found))
+        tables = {name: _against(found, name) for name in ("against", "against_cfg")}
+        report.page(HERE / "fronts.md", **tables)
     report.page(HERE / "points.md", points=_points(found), classes=_classes(report))
 
 
@@ -89,11 +90,16 @@ def _part(value: float) -> str:
     return f"{value:.2f}" if value < HARDLY else "–"
 
 
-def _against(found: Numbers) -> str:
-    rows = []
-    for row in found["against"]:
+def _against(found: Numbers, name: str) -> str:
+    """The student against its teacher's front, or CFG's."""
+    other, rows = ("CFG" if name == "against_cfg" else "teacher"), []
+    for row in found[name]:
         apart = Difference(*row["difference"]) if row["difference"] else None
-        words = "surer than the teacher gets" if apart is None else apart.text
+        words = (
+            f"surer than {'' if other == 'CFG' else 'the '}{other} gets"
+            if apart is None
+            else apart.text
+        )
         told = apart is not None and (apart.above or apart.below)
         rows.append(
             [
@@ -105,7 +111,7 @@ def _against(found: Numbers) -> str:
                 f"**{words}**" if told else words,
             ]
         )
-    columns = ["solver", "scale", "confidence", "student's FID", "teacher's FID there"]
+    columns = ["solver", "scale", "confidence", "student's FID", f"{other}'s FID there"]
     return table([*columns, "difference"], rows)
 
 
