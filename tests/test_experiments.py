@@ -174,8 +174,9 @@ def test_a_data_set_has_a_folder_of_its_own(
     monkeypatch.setitem(EXPERIMENTS, "other", "Another")
     monkeypatch.setattr("reg_engine.experiments.WITH_DATA_SET", ("small",))
     arguments = ["experiment", "small", "--out", str(tmp_path)]
-    for more in ([], ["--data-set", "fashion"]):
-        CliRunner().invoke(cli, [*arguments, *more], catch_exceptions=False)
+    for folder, more in (("small", []), ("small-fashion", ["--data-set", "fashion"])):
+        said = CliRunner().invoke(cli, [*arguments, *more], catch_exceptions=False).output
+        assert f"  {tmp_path / folder / 'README.md'}\n" in said
     for folder, title, more in (
         ("small", "MNIST", ""),
         ("small-fashion", "Fashion-MNIST", " --data-set fashion"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -76,19 +75,21 @@ def experiment(
     """
     # Here, so that the other commands start without plots and training.
     from ..experiments import EXPERIMENTS, WITH_DATA, WITH_DATA_SET, run_experiment, settings_for
+    from ..experiments.report import folder_of
 
     names = list(EXPERIMENTS) if name == "all" else [choice("NAME", name, [*EXPERIMENTS, "all"])]
     own = settings_for(names, _options(settings))
     failed = 0
     for each in names:
         began = time.monotonic()
+        images = data_set if name != "all" or each in WITH_DATA_SET else "mnist"
         found = run_experiment(
             each,
             out,
             quick=quick,
             seed=seed,
             data=data if name != "all" or each in WITH_DATA else None,
-            data_set=data_set if name != "all" or each in WITH_DATA_SET else "mnist",
+            data_set=images,
             device=device,
             options=own[each],
         )
@@ -97,7 +98,7 @@ def experiment(
         failed += len(missed)
         click.echo(
             f"{each:13} {time.monotonic() - began:6.1f} s  {len(claims) - len(missed)} of "
-            f"{len(claims)} claims hold  {Path(out) / each / 'README.md'}"
+            f"{len(claims)} claims hold  {folder_of(out, each, images) / 'README.md'}"
         )
         for claim in missed:
             click.echo(f"{'':13} does not hold: {claim['text']} ({claim['found']})")

@@ -29,7 +29,7 @@ from ..storage.files import check_writable, clear, replacing, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PAGE", "NUMBERS", "Report", "shown", "table"]
+__all__ = ["PAGE", "NUMBERS", "Report", "folder_of", "shown", "table"]
 
 PAGE, NUMBERS = "README.md", "numbers.json"
 WIDTH = 100  # columns of a paragraph
@@ -46,6 +46,11 @@ WORK = [
 ]
 PACKAGES = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib"]
 PACKAGES += ["torchmetrics", "faiss-cpu", "torchdiffeq", "diffusers"]
+
+
+def folder_of(out: Path | str, name: str, data_set: str) -> Path:
+    """Where an experiment's page lies."""
+    return Path(out) / (name if data_set == "mnist" else f"{name}-{data_set}")
 
 
 class Report:
@@ -70,7 +75,7 @@ class Report:
         self.name, self.quick, self.seed, self.data = name, quick, seed, data
         self.device, self.options = torch.device(device), dict(options or {})
         self.data_set = data_set
-        self.folder = Path(out) / (name if data_set == "mnist" else f"{name}-{data_set}")
+        self.folder = folder_of(out, name, data_set)
         check_writable(self.folder / NUMBERS, "--out")
         self.work = self.folder / "work" / f"{'quick' if quick else 'full'}-{seed}"
         check_writable(self.work / NUMBERS, "--out")
