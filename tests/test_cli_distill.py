@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from reg_engine import InputError, load_model
 from reg_engine.cli import cli
+from reg_engine.distillation import Difference
 from reg_engine.networks.adapter import Adapter, belonging
 from reg_engine.networks.lowrank import LowRank
 
@@ -64,6 +66,15 @@ def test_bad_input_is_named(tiny: None, tmp_path: Path, given: tuple[str, ...], 
     found = CliRunner().invoke(cli, ["distill", "--out", str(tmp_path / "run"), *given])
     assert isinstance(found.exception, InputError) and words in str(found.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_levels_at_which_the_teacher_does_nothing_are_no_numbers() -> None:
+    """JSON has no infinity, and a table no use for one."""
+    command = importlib.import_module("reg_engine.cli.distill")
+    found = [Difference(2.0, [20.0, 1.0], [float("inf"), 0.25], 0.5, (8.0, 14.0))]
+    (row,) = json.loads(json.dumps(command._rows(found), allow_nan=False))
+    assert row["estimates"] == [None, 0.25] and row["samples"] == 0.5
+    assert command._line(found[0]) == "  2.00     0.50     – 0.25"
 
 
 def test_sample_takes_an_adapter(tmp_path: Path) -> None:

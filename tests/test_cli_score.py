@@ -222,6 +222,8 @@ def test_work_on_other_images_is_not_mixed(place: Path, monkeypatch: pytest.Monk
         ("--metrics is --subset-size 9", "--subset-size: does nothing without kid in --metrics"),
         ("--metrics is --bootstrap 9", "--bootstrap: does nothing without fid in --metrics"),
         ("--metrics is --no-cache", "--cache: does nothing without --reference"),
+        ("--metrics is --stats s.npz", "--stats: does nothing without fid in --metrics"),
+        ("--metrics is --reference real.npz", "--reference: does nothing without a metric"),
         ("--seed 1", "--seed: does nothing without --metrics"),
     ],
 )

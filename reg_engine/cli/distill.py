@@ -99,7 +99,7 @@ def distill(
     found = []
     if result.adapter is not None:
         found = _compared(Path(out), result, teacher, compared)
-        report["differences"] = [one._asdict() for one in found]
+        report["differences"] = _rows(found)
     emit(report, as_json, _words(result, found))
     if result.stopped not in (None, "piece"):
         sys.exit(130)  # stopped by a signal, as shells count it
@@ -155,9 +155,14 @@ def _compared(out: Path, result: Distilled, teacher: Any, count: int) -> list[Di
     classes = teacher.denoiser.num_classes
     labels = torch.arange(count) % classes
     found = differences(student, teacher, labels, range(SEEDS, SEEDS + count), scales)
-    rows = [one._asdict() for one in found]
-    write_whole(out / "differences.json", json.dumps(rows, indent=1).encode())
+    write_whole(out / "differences.json", json.dumps(_rows(found), indent=1).encode())
     return found
+
+
+def _rows(found: list[Difference]) -> list[dict[str, Any]]:
+    """As JSON, which has no infinity: null where the teacher does nothing, and the student not."""
+    told = [[part if math.isfinite(part) else None for part in one.estimates] for one in found]
+    return [{**one._asdict(), "estimates": own} for one, own in zip(found, told, strict=True)]
 
 
 def _words(result: Distilled, found: list[Difference]) -> str:
@@ -169,7 +174,10 @@ def _words(result: Distilled, found: list[Difference]) -> str:
         return "\n".join([*lines, "not finished: the same command goes on"])
     lines += [f"adapter: {result.path}", "distance from the teacher, of no guidance's distance:"]
     lines += [f"{'scale':>6}{'samples':>9}  estimates, from noise to image"]
-    for one in found:
-        parts = " ".join(f"{part:.2f}" for part in one.estimates)
-        lines.append(f"{one.scale:6.2f}{one.samples:9.2f}  {parts}")
+    lines += [_line(one) for one in found]
     return "\n".join(lines)
+
+
+def _line(one: Difference) -> str:
+    parts = (f"{part:.2f}" if math.isfinite(part) else "   –" for part in one.estimates)
+    return f"{one.scale:6.2f}{one.samples:9.2f}  {' '.join(parts)}"

@@ -202,7 +202,11 @@ def _network(options: dict[str, Any], device: str) -> Network | None:
 def _used(chosen: frozenset[str], metrics: Sequence[str], options: dict[str, Any]) -> None:
     """Refuse options that would do nothing."""
     of_features = ("resize", "stats", "reference", "metrics", "write_stats")
-    lacking = dict.fromkeys(of_features, "--features") if options["features"] is None else {}
+    lacking = {} if "fid" in metrics else {"stats": "fid in --metrics"}
+    lacking |= (
+        {} if {"fid", "kid", "pr"} & set(metrics) else {"reference": "a metric that needs it"}
+    )
+    lacking |= dict.fromkeys(of_features, "--features") if options["features"] is None else {}
     lacking |= {name: f"{of} in --metrics" for name, of in CONVENTIONS.items() if of not in metrics}
     lacking |= {} if options["reference"] else {"cache": "--reference"}
     lacking |= {} if metrics else {"seed": "--metrics"}
