@@ -13,6 +13,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from reg_engine.errors import InputError
 from reg_engine.experiments.figures import COLOURS, figure, style
 from reg_engine.experiments.report import Report, shown, table
 
@@ -170,3 +171,29 @@ def test_a_figure_is_laid_out_once_and_drawn_once_for_each_file(
     assert len(drawings) == 2
     for name in ("one.png", "one.svg"):
         assert (report.folder / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_run_that_was_stopped_counts_its_seconds_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("reg_engine.experiments.report.time.monotonic", lambda: now)
+    stopped = Report("one", "Title", tmp_path)
+    now = 130.0
+    stopped.say("half")
+    now = 500.0
+    again = Report("one", "Title", tmp_path)
+    now = 512.0
+    again.say("the rest")
+    assert again.finish()["seconds"] == 42.0 and not again.work.exists()
+    assert "[one   42.0 s] the rest" in capsys.readouterr().err
+    assert Report("one", "Title", tmp_path).finish()["seconds"] == 0.0
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "soon"])
+def test_a_clock_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+    work = tmp_path / "one" / "work" / "full-0"
+    work.mkdir(parents=True)
+    (work / "seconds.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match="seconds.json, which is no number. Remove it"):
+        Report("one", "Title", tmp_path)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..storage.files import check_writable, clear, replacing, write_whole
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ WORK = [
     "*/*.plan.json",
     "cifar10.npz",
     "post_steps*.json",
+    "seconds.json",
 ]
 PACKAGES = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib"]
 PACKAGES += ["torchmetrics", "faiss-cpu", "torchdiffeq", "diffusers"]
@@ -82,7 +84,8 @@ class Report:
         self.numbers: dict[str, Any] = {"claims": {}}
         self.unfinished = False  # then `finish` keeps the work that the next run goes on with
         self._page = [f"# {title}"]
-        self._began = time.monotonic()
+        self._clock = self.work / "seconds.json"
+        self._began = time.monotonic() - _spent(self._clock)  # a run that was stopped goes on
 
     @property
     def command(self) -> str:
@@ -100,6 +103,7 @@ class Report:
     def say(self, text: str) -> None:
         """One line about the progress on standard error."""
         seconds = time.monotonic() - self._began
+        write_whole(self._clock, json.dumps(round(seconds, 1)).encode())
         print(f"[{self.name} {seconds:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     def generator(self, stream: int = 0) -> torch.Generator:
@@ -210,6 +214,16 @@ class Report:
             with suppress(OSError):  # something else lies there, or it is no folder
                 folder.rmdir()
         return content
+
+
+def _spent(clock: Path) -> float:
+    """Seconds of the same run before it was stopped."""
+    try:
+        return float(json.loads(clock.read_bytes()))
+    except FileNotFoundError:
+        return 0.0
+    except (TypeError, ValueError) as error:
+        raise InputError("--out", f"holds {clock}, which is no number", "Remove it") from error
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
