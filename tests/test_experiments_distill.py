@@ -35,7 +35,7 @@ LEARNING = Distillation(
     solvers=("heun",), solver_steps=(2, 3),
 )  # fmt: skip
 PLANE = mixture.Size(LEARNING, 128, 20, 32, 64, 2, (1.0, 2.0), (2, 5))
-PICTURES = Size(10, (2.0, 3.0), (), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10, rounds=1)
+PICTURES = Size(10, (2.0, 3.0), (), (), (("dpmpp_2m", 2), ("heun", 2)), batch_size=10, rounds=1)
 
 
 def _small(path: Path, seed: int) -> Path:
@@ -209,11 +209,12 @@ def test_a_student_of_the_damping(small: Path, tmp_path: Path) -> None:
     replace(Adapter.load(small), about={"teacher": "damping=mnist,skip=0.15"}).save(path)
     options = {"adapter": str(path), "part": "images"}
     subject = subject_of(Report("distill", "x", tmp_path, options=options))
-    points = subject.points(Size(10, (2.0,), (3.0,), (("heun", 2), ("dpmpp_2m", 2))))
+    points = subject.points(Size(10, (2.0,), (3.0,), (1.1,), (("heun", 2), ("dpmpp_2m", 2))))
     assert [(p.method, p.scale) for p in points if p.solver == "dpmpp_2m"] == [
         ("unguided", 1.0), ("damping", 2.0), ("damping", 3.0), ("student", 2.0), ("student", 3.0)
     ]  # fmt: skip
     assert [p.scale for p in points if p.method == "vjp"] == [2.0]
+    assert [p.scale for p in points if p.method == "cfg"] == [1.1, 2.0]
     damped = next(p for p in points if p.method == "damping" and p.scale == 3.0)
     weight = Damping.load(packaged_damping("mnist"))(3.0, skip_below=0.15)
     ours, theirs = (

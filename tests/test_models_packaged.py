@@ -14,6 +14,7 @@ from reg_engine.calibration.damping import Damping
 from reg_engine.cli import cli
 from reg_engine.data.mnist import DATA_SETS, MNIST, load_data_set
 from reg_engine.distillation import Teacher, differences
+from reg_engine.guidance import Guidance
 from reg_engine.metrics import label_agreement
 from reg_engine.models import (
     PACKAGED,
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("REG_ENGINE_DATA") or ROOT.parent / "shared" / "data")
 # Clothes overlap: of their test images the judge reads 92 % right, of digits 99.5 %.
 READ = {"mnist": 0.985, "fashion": 0.91}
-NEAR = {"mnist": 0.75, "fashion": 0.75}  # of the distance without guidance, where 0 is the teacher
+NEAR = {"mnist": 0.68, "fashion": 0.66}  # of the distance without guidance, where 0 is the teacher
 CLEAN = 5000  # test images that the classifier reads; all of them where there is time
 UNGUIDED = {"mnist": 0.97, "fashion": 0.8}  # share of samples that are read as their label
 
@@ -65,7 +66,8 @@ def test_a_packaged_adapter_is_small_and_belongs_to_its_model(name: str) -> None
     assert packaged_adapter(name).stat().st_size <= 300_000
     numbers = sum(p.numel() for p in adapter.change.parameters())
     assert numbers <= 0.05 * sum(p.numel() for p in model.modules[0].parameters())
-    assert adapter.scales == (1.0, 4.0) and adapter.about["teacher"] == "vjp"
+    assert adapter.scales == (1.0, 8.0)
+    assert adapter.about["teacher"] == f"damping={name},skip=0.15"
     student = model.with_adapter(packaged_adapter(name))
     other = next(each for each in PACKAGED if each != name)
     with pytest.raises(reg_engine.InputError, match="belongs to another model"):
@@ -79,14 +81,14 @@ def test_a_packaged_adapter_is_small_and_belongs_to_its_model(name: str) -> None
 
 @torch.no_grad()
 def test_a_packaged_adapter_guides_as_its_teacher_does(name: str) -> None:
-    """Its samples lie nearer to the teacher's than those without guidance, and no fewer are read as
-    their label."""
-    model = load_model(name)
+    """Its samples lie nearer to the teacher's than those without guidance do."""
+    model, damping = load_model(name), Damping.load(packaged_damping(name))
     student = model.with_adapter(packaged_adapter(name))
+    teacher = Teacher(model, lambda scale: Guidance(damping(scale, skip_below=0.15), rectify=None))
     labels, seeds = torch.arange(10), range(7000, 7010)
-    for found in differences(student, Teacher(model), labels, seeds, (2.0, 4.0), steps=8):
+    for found in differences(student, teacher, labels, seeds, (2.0, 4.0, 8.0), steps=8):
         assert found.samples < NEAR[name], found
-        assert found.evaluations == (8.0, 24.0)
+        assert found.evaluations == (8.0, 13.0)
 
 
 def test_a_packaged_damping_is_what_calibrate_measures(name: str, tmp_path: Path) -> None:

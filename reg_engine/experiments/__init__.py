@@ -30,7 +30,7 @@ EXPERIMENTS: dict[str, str] = {
     "fractal": "Guidance and postprocessing on a fractal mixture",
     "mnist": "Guidance on MNIST: fronts of quality against confidence",
     "postprocess": "Postprocessing on MNIST: the flow's own guidance, and few real images",
-    "distill": "Half of CFG's price: guidance distilled into an adapter, on mixtures and MNIST",
+    "distill": "Half of CFG's price on MNIST: guidance distilled into an adapter",
     "cifar10": "Guidance and postprocessing on CIFAR-10",
 }
 WITH_DATA_SET = ("mnist", "postprocess", "distill")  # those that run on any data set of data.mnist

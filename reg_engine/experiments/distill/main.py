@@ -36,7 +36,7 @@ LEARNING = Distillation(
 SHORT = replace(LEARNING, steps=40, round_steps=20, paths=4, samples=64, pairs=64, parts=2)
 QUICK = (
     mixture.Size(SHORT, 128, 400, 128, 256, 2, (2.0,), (5,), ("student_golden",)),
-    Size(20, (2.0, 4.0), (), (("dpmpp_2m", 4),), batch_size=20, real=300, rounds=2),
+    Size(20, (2.0, 4.0), (), (), (("dpmpp_2m", 4),), batch_size=20, real=300, rounds=2),
 )
 FULL = (mixture.Size(LEARNING), Size())
 

@@ -43,6 +43,7 @@ class Size:
     count: int = 1000  # samples a point
     scales: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
     further: tuple[float, ...] = (6.0,)  # of a damping and its student: it needs larger ones
+    lesser: tuple[float, ...] = (1.1, 1.25)  # of CFG, whose front begins early
     settings: tuple[tuple[str, int], ...] = (MAIN, ("dpmpp_2m", 8), ("dpmpp_2m", 32), ("heun", 9))
     batch_size: int = 50
     real: int = 10_000  # test images, at most
@@ -106,12 +107,15 @@ class Subject:
             found.append(Point("unguided", 1.0, solver, steps))
             for method in (m for m in METHODS if m != "unguided"):
                 if first or method in (self.teacher, "student"):
-                    scales = (*size.scales, *(size.further if self._damps(method) else ()))
+                    scales = self._scales(method, size)
                     found += [Point(method, scale, solver, steps) for scale in scales]
         return found
 
-    def _damps(self, method: str) -> bool:
-        return method == "damping" or (method == "student" and self.teacher == "damping")
+    def _scales(self, method: str, size: Size) -> tuple[float, ...]:
+        if method == "cfg":
+            return (*size.lesser, *size.scales)
+        damps = method == "damping" or (method == "student" and self.teacher == "damping")
+        return (*size.scales, *(size.further if damps else ()))
 
     def engine(self, point: Point, batch_size: int) -> Engine:
         """It samples a point, plain and eager."""
