@@ -211,34 +211,3 @@ def test_work_on_other_images_is_not_mixed(place: Path, monkeypatch: pytest.Monk
         assert "made with other settings" in refused(*changed)
     assert run("pictures", *given, "--splits", "3").exit_code == 0  # what is kept serves that too
     assert not (place / "o.parts").exists()
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ("--metrics is --k 5", "--k: does nothing without pr in --metrics"),
-        ("--metrics pr --reference real.npz --splits 3", "--splits: does nothing without is"),
-        ("--metrics pr --reference real.npz --subsets 3", "--subsets: does nothing without kid"),
-        ("--metrics is --subset-size 9", "--subset-size: does nothing without kid in --metrics"),
-        ("--metrics is --bootstrap 9", "--bootstrap: does nothing without fid in --metrics"),
-        ("--metrics is --no-cache", "--cache: does nothing without --reference"),
-        ("--metrics is --stats s.npz", "--stats: does nothing without fid in --metrics"),
-        ("--metrics is --reference real.npz", "--reference: does nothing without a metric"),
-        ("--seed 1", "--seed: does nothing without --metrics"),
-    ],
-)
-def test_options_that_would_do_nothing_are_refused(place: Path, more: str, says: str) -> None:
-    assert says in refused("pictures", "--features", "own.py:features", *more.split())
-    assert not list(place.glob("out/*"))  # nothing is written or begun
-
-
-@pytest.mark.parametrize(
-    "more",
-    ["--metrics is", "--stats s.npz", "--reference real.npz", "--resize 9", "--write-stats s"],
-)
-def test_scores_of_features_are_not_left_out_in_silence(place: Path, more: str) -> None:
-    (place / "said.txt").write_text("a picture\n" * len(IMAGES))
-    beside = ["--prompt-score", "clip:none", "--prompts", "said.txt"]
-    assert f"{more.split()[0]}: does nothing without --features" in refused(
-        "pictures", *beside, *more.split()
-    )

@@ -19,7 +19,8 @@ from ..storage.files import check_writable, write_whole
 from ..storage.shards import Shards
 from .config import said
 from .options import apply, emit, fit, json_option, numbers, plan_of, run_options
-from .score import SCORING, bench_features, score_images, score_options
+from .score import bench_features, score_images
+from .score_options import SCORING, score_options
 from .shell import stopped
 
 if TYPE_CHECKING:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from ..storage.files import check_writable, write_whole
 from ..storage.shards import Shards
 from ..version import __version__
 from .options import emit
+from .score_options import check_used, metrics_of
 from .shell import stopped
 
 if TYPE_CHECKING:
@@ -24,91 +23,7 @@ if TYPE_CHECKING:
     from ..scoring.prompts import PromptScore
     from ..scoring.source import Source
 
-__all__ = ["SCORING", "bench_features", "score_images", "score_options"]
-
-score_options = [
-    click.option(
-        "--features",
-        default=None,
-        help="A feature network: mnist, fashion, inception:FILE, dinov2:FOLDER, module:name, "
-        "file.py:name, a TorchScript .pt or an .onnx. Code that is named is run.",
-    ),
-    click.option(
-        "--resize",
-        default=None,
-        help="SIZE or SIZE:FILTER before the network: pil-bicubic (default), pil-bilinear, "
-        "pil-lanczos, torch-bilinear, torch-bicubic, tf-bilinear.",
-    ),
-    click.option(
-        "--stats",
-        default=None,
-        help="Reference: an .npz with mu and sigma of the same features, or a .pkl of EDM2.",
-    ),
-    click.option("--reference", default=None, help="Reference: images, as PATH."),
-    click.option(
-        "--metrics",
-        default=None,
-        help="fid, is, kid, pr, parted by commas.  [default: fid, where there is a reference]",
-    ),
-    click.option("--splits", default=10, show_default=True, type=int, help="Of is."),
-    click.option("--subsets", default=100, show_default=True, type=int, help="Of kid."),
-    click.option(
-        "--subset-size", default=1000, show_default=True, type=int, help="Images a subset of kid."
-    ),
-    click.option("--k", default=3, show_default=True, type=int, help="Neighbours of pr."),
-    click.option(
-        "--bootstrap", default=0, show_default=True, type=int, help="Resamples for fid's error bar."
-    ),
-    click.option(
-        "--seed", default=2020, show_default=True, type=int, help="Of splits, subsets, resamples."
-    ),
-    click.option(
-        "--prompt-score",
-        multiple=True,
-        help="clip:FOLDER, imagereward:FILE or hpsv2:FILE; may be given several times.",
-    ),
-    click.option("--prompts", default=None, help="A text file: line k is the prompt of image k."),
-    click.option(
-        "--workers", default=2, show_default=True, type=int, help="Threads that read images ahead."
-    ),
-    click.option(
-        "--on-error",
-        default="stop",
-        show_default=True,
-        help="stop at an image that cannot be read, or skip and count it.",
-    ),
-    click.option("--write-stats", default=None, help="Write mu and sigma of the images as .npz."),
-    click.option(
-        "--cache/--no-cache", default=True, help="Keep statistics of the images of --reference."
-    ),
-]
-# The score that a convention is of.
-CONVENTIONS = {
-    "splits": "is",
-    "subsets": "kid",
-    "subset_size": "kid",
-    "k": "pr",
-    "bootstrap": "fid",
-}
-SCORING = [
-    "features",
-    "resize",
-    "stats",
-    "reference",
-    "metrics",
-    "splits",
-    "subsets",
-    "subset_size",
-    "k",
-    "bootstrap",
-    "seed",
-    "prompt_score",
-    "prompts",
-    "workers",
-    "on_error",
-    "write_stats",
-    "cache",
-]
+__all__ = ["bench_features", "score_images"]
 
 
 def score_images(
@@ -136,8 +51,8 @@ def score_images(
         Path(options["write_stats"]), "--write-stats"
     )
     how = Conventions(**{key: options[key] for key in Conventions.__dataclass_fields__})
-    source, network, metrics = open_images(path), _network(options, device), _metrics(options)
-    _used(chosen, metrics, options)
+    source, network, metrics = open_images(path), _network(options, device), metrics_of(options)
+    check_used(chosen, metrics, options)
     check_metrics(metrics, bool(options["stats"]), bool(options["reference"]))
     judges = [load_prompt_score(text, device) for text in options["prompt_score"]]
     if (options["prompts"] is None) != (not judges):
@@ -197,31 +112,6 @@ def _network(options: dict[str, Any], device: str) -> Network | None:
             )
         return None
     return load_network(text, resize=resize and resize_of(resize), device=device)
-
-
-def _used(chosen: frozenset[str], metrics: Sequence[str], options: dict[str, Any]) -> None:
-    """Refuse options that would do nothing."""
-    of_features = ("resize", "stats", "reference", "metrics", "write_stats")
-    lacking = {} if "fid" in metrics else {"stats": "fid in --metrics"}
-    lacking |= (
-        {} if {"fid", "kid", "pr"} & set(metrics) else {"reference": "a metric that needs it"}
-    )
-    lacking |= dict.fromkeys(of_features, "--features") if options["features"] is None else {}
-    lacking |= {name: f"{of} in --metrics" for name, of in CONVENTIONS.items() if of not in metrics}
-    lacking |= {} if options["reference"] else {"cache": "--reference"}
-    lacking |= {} if metrics else {"seed": "--metrics"}
-    for name in sorted(chosen & lacking.keys()):
-        option = f"--{name.replace('_', '-')}"
-        raise InputError(option, f"does nothing without {lacking[name]}", "Leave it out")
-
-
-def _metrics(options: dict[str, Any]) -> list[str]:
-    """Of --metrics; without it fid, where it has what it needs."""
-    if options["metrics"] is not None:
-        names = [name.strip() for name in options["metrics"].split(",")]
-        return list(dict.fromkeys(name for name in names if name))
-    asked = options["features"] and (options["stats"] or options["reference"])
-    return ["fid"] if asked else []
 
 
 class _Job:
