@@ -190,7 +190,7 @@ def test_a_run_that_was_stopped_counts_its_seconds_on(
     assert Report("one", "Title", tmp_path).finish()["seconds"] == 0.0
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "soon"])
+@pytest.mark.parametrize("content", ["", "[1]", "soon", "NaN"])
 def test_a_clock_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
     work = tmp_path / "one" / "work" / "full-0"
     work.mkdir(parents=True)

@@ -218,12 +218,16 @@ class Report:
 
 def _spent(clock: Path) -> float:
     """Seconds of the same run before it was stopped."""
-    try:
-        return float(json.loads(clock.read_bytes()))
-    except FileNotFoundError:
+    if not clock.exists():
         return 0.0
+    problem = InputError("--out", f"holds {clock}, which is no number", "Remove it")
+    try:
+        seconds = float(json.loads(clock.read_bytes()))
     except (TypeError, ValueError) as error:
-        raise InputError("--out", f"holds {clock}, which is no number", "Remove it") from error
+        raise problem from error
+    if not math.isfinite(seconds):
+        raise problem
+    return seconds
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
